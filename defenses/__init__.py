@@ -1,0 +1,28 @@
+"""The registry of defenses: what is evaluated. Knows nothing of `bench`.
+
+One defense, one file; the registered name is the file's stem. `defenses.defenses` maps names to classes.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from defenses.base import GRADIENTS, Defended, Defense, Gradient, Purifier, Purify, defenses, register
+    from defenses.noise import Noise
+
+_DOOR = {
+    "Noise": "defenses.noise",
+    **dict.fromkeys(
+        ("GRADIENTS", "Defended", "Defense", "Gradient", "Purifier", "Purify", "defenses", "register"), "defenses.base"
+    ),
+}
+
+__all__ = ["GRADIENTS", "Defended", "Defense", "Gradient", "Noise", "Purifier", "Purify", "defenses", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that a command that needs no torch starts at once."""
+    if name not in _DOOR:
+        raise AttributeError(f"module 'defenses' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_DOOR[name]), name)

@@ -1,0 +1,203 @@
+"""What a defense is: a frozen record of hyperparameters that builds a `Defended` classifier.
+
+Images at every public door are float32 (batch, channels, height, width) in [0, 1]. A purifier's output is not clipped unless its
+source clips it: a classifier behind DiffPure sees values slightly outside [0, 1], as in the authors' code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from defenses.models.score_models import DataScore, ScoreModel
+from defenses.noise import Noise
+from defenses.registry import Registry
+
+Purify = Callable[[Tensor, Noise], Tensor]
+Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
+Combine = Literal["logits", "softmax", "vote"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
+_ALWAYS: tuple[Gradient, ...] = ("straight_through", "transfer", "none")
+
+defenses: Registry[Defense] = Registry("defense", "defenses")
+
+
+def register(cls: type[Defense]) -> type[Defense]:
+    """Class decorator: put a defense into the registry under the stem of its file."""
+    return defenses.register(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defense(ABC):
+    """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
+
+    Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends on its batch-mates;
+    `gradients` the kinds of gradient an attacker can have beyond straight-through, transfer and none; `version` raised when a change of
+    code moves its numbers; `needs_score`, `needs_classifier` what `defend` must be given.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    stochastic: ClassVar[bool]
+    batch_coupled: ClassVar[bool] = False
+    gradients: ClassVar[tuple[Gradient, ...]] = ("exact",)
+    version: ClassVar[int] = 1
+    needs_score: ClassVar[bool] = False
+    needs_classifier: ClassVar[bool] = False
+
+    def params(self) -> dict[str, Any]:
+        """The fields as plain data, defaults included; `defenses.make(name, params)` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @property
+    def network_evaluations(self) -> int:
+        """Score-network evaluations behind one answer for one image."""
+        return 0
+
+    def check_gradient(self, gradient: Gradient) -> None:
+        """Refuse a kind of gradient that this defense does not have, with what it has instead."""
+        if gradient not in GRADIENTS:
+            raise ValueError(f"Expected a gradient kind among {', '.join(GRADIENTS)}, got {gradient!r}.")
+        if gradient not in (*self.gradients, *_ALWAYS):
+            raise ValueError(
+                f"{type(self).__name__} has no {gradient!r} gradient. It has: {', '.join((*self.gradients, *_ALWAYS))}."
+            )
+
+    @abstractmethod
+    def defend(
+        self, classifier: nn.Module, score: ScoreModel | DataScore | None = None, *, gradient: Gradient = "exact"
+    ) -> Defended:
+        """The defended classifier, whose gradient is of the given kind. Raises ValueError where something needed is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purifier(Defense):
+    """A defense that maps images to images before the classifier sees them.
+
+    runs: purifications behind one answer (>= 1). combine: how the runs' answers are joined: "logits" averaged, "softmax"
+    averaged, or "vote" (each run votes its label; ties go to the smallest label).
+    """
+
+    runs: int = 1
+    combine: Combine = "logits"
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"Expected runs >= 1, got {self.runs}.")
+        if self.combine not in get_args(Combine):
+            raise ValueError(f"Expected combine among {', '.join(get_args(Combine))}, got {self.combine!r}.")
+
+    @abstractmethod
+    def build(
+        self,
+        *,
+        classifier: nn.Module | None = None,
+        score: ScoreModel | DataScore | None = None,
+        gradient: Gradient = "exact",
+    ) -> Purify:
+        """The pure function (images, noise) -> images."""
+
+    def surrogate(self) -> Purifier:
+        """The cheaper copy that gradient="surrogate" differentiates."""
+        raise ValueError(f"{type(self).__name__} has no surrogate. Use another gradient kind.")
+
+    def defend(
+        self, classifier: nn.Module, score: ScoreModel | DataScore | None = None, *, gradient: Gradient = "exact"
+    ) -> Defended:
+        """A `Defended` classifier with this purifier in front."""
+        self.check_gradient(gradient)
+        if self.needs_score and score is None:
+            raise ValueError(f"{type(self).__name__} needs a score network, got none. Give the cell a `score`.")
+        purify = self.build(classifier=classifier, score=score, gradient=gradient)
+        cheap = None
+        if gradient == "surrogate":
+            cheap = self.surrogate().build(classifier=classifier, score=score, gradient="exact")
+        return Defended(
+            purify,
+            classifier,
+            gradient=gradient,
+            surrogate=cheap,
+            runs=self.runs,
+            combine=self.combine,
+            batch_coupled=self.batch_coupled,
+        )
+
+
+class Defended(nn.Module):
+    """A classifier behind a purifier: what an attack and the judge see.
+
+    Without gradients it is always the real defense. Where gradients are recorded, its `gradient` kind says what an attacker
+    differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through" the identity (BPDA; Athalye et al.,
+    ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in Lee & Kim (ICCV 2023); "transfer" the bare classifier;
+    "none" nothing: the logits carry no graph.
+    """
+
+    def __init__(
+        self,
+        purify: Purify,
+        classifier: nn.Module,
+        *,
+        gradient: Gradient = "exact",
+        surrogate: Purify | None = None,
+        runs: int = 1,
+        combine: Combine = "logits",
+        batch_coupled: bool = False,
+    ) -> None:
+        super().__init__()
+        self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
+        self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
+
+    def forward(self, images: Tensor, noise: Noise) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1]."""
+        recorded = torch.is_grad_enabled() and images.requires_grad
+        if recorded and self.gradient == "transfer":
+            return self.classifier(images)
+        if recorded and self.gradient == "surrogate":
+            assert self._surrogate is not None
+            return self.classifier(self._by_draw(self._surrogate, images, noise))
+        if self.runs == 1:
+            return self.classifier(self.purify(images, noise))
+        copies = images.repeat(self.runs, 1, 1, 1)
+        logits = self.classifier(self.purify(copies, noise.split(self.runs)))
+        return combine_runs(logits.unflatten(0, (self.runs, len(images))), self.combine)
+
+    def purify(self, images: Tensor, noise: Noise) -> Tensor:
+        """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""
+        recorded = torch.is_grad_enabled() and images.requires_grad
+        if not recorded or self.gradient in ("exact", "guidance_detached", "adjoint", "surrogate"):
+            return self._by_draw(self._purify, images, noise)
+        with torch.no_grad():
+            purified = self._by_draw(self._purify, images, noise)
+        return images + (purified - images).detach() if self.gradient == "straight_through" else purified
+
+    def _by_draw(self, purify: Purify, images: Tensor, noise: Noise) -> Tensor:
+        """A batch-coupled purifier sees each draw as a batch of its own; any other sees all rows at once."""
+        draws = noise.draws if self.batch_coupled else None
+        if not isinstance(draws, Tensor) or bool((draws == draws[:1]).all()):
+            return purify(images, noise)
+        purified = torch.empty_like(images)
+        for draw in draws.unique():
+            rows = (draws == draw).nonzero().squeeze(1)
+            purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
+        return purified
+
+
+def combine_runs(logits: Tensor, combine: Combine) -> Tensor:
+    """(runs, batch, classes) logits -> (batch, classes).
+
+    "softmax" and "vote" return log-probabilities (vote shares floored at 1e-6); a vote's gradient is that of the mean softmax, as the
+    vote itself has none.
+    """
+    if combine == "logits":
+        return logits.mean(0)
+    mean = logits.softmax(-1).mean(0).clamp_min(1e-12).log()
+    if combine == "softmax":
+        return mean
+    votes = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
+    return mean + (votes.clamp_min(1e-6).log() - mean).detach()

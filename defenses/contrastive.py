@@ -1,0 +1,210 @@
+"""Contrastive-guided diffusion purification, the method that this project implements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from defenses.base import Gradient, Purify, register
+from defenses.diffusion import scan, to_image_space, to_model_space
+from defenses.diffusion.guidance import (
+    NEEDS_NEGATIVES,
+    ContrastiveLoss,
+    adam,
+    contrastive_loss,
+    embed,
+    embedding_bounds,
+)
+from defenses.diffusion.purifier import DiffusionPurifier
+from defenses.diffusion.scan import State
+from defenses.diffusion.solvers import reverse_ode, reverse_sde, time_grid
+from defenses.models.score_models import ScoreModel, times
+from defenses.noise import Noise
+
+GuideInput = Literal["state", "image"]
+EMBEDDING_STREAM = 2
+LEARNING_RATE = 0.01  # of the embedding network's Adam
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Contrastive(DiffusionPurifier):
+    """Contrastive-guided purification (Bai et al., ICML 2024, PMLR 235:2375-2391).
+
+    A reverse VP-SDE (or ODE) whose noise prediction at every step gains guidance_scale times the gradient, with respect to the
+    current state, of a contrastive loss between the features of this state and of the state before. The text of the paper was not at hand; the
+    defaults are the authors' released behaviour in their main CIFAR-10 setting, as a pure function of its inputs (METHODS.md, section 4).
+
+    guidance_scale: weight of the guidance, >= 0; the authors use 500 or 5000 (with temperature 10). loss: see `contrastive_loss`; "infonce" and
+    "hard_negatives" are the losses as normally defined. temperature > 0. tau_plus in [0, 1). beta >= 0. guide_from, guide_until: network calls at which
+    guidance is on, [guide_from, guide_until); the authors' counter, which the integrator's contract check has advanced by one, so that guide_from
+    0 and 1 are the same. embedding: features pass through a three-block network trained by Adam inside every purification (as released);
+    without it the logits are contrasted. guide_input: "state" shows the guide the noisy state in [-1, 1] as it is (as released), "image" maps it
+    to [0, 1] first. per_image: every image is guided as a batch of its own, with its own embedding network; only the released losses are
+    defined there. solver: "sde" or "ode". guide: name of the guiding classifier; None is the attacked one.
+
+    Differs from the authors' code: no state leaks from one purification into the next (`initial_cache` of `purifier` reproduces the leak).
+    gradient="exact" differentiates the guidance and the online training too; "guidance_detached" holds the guidance constant.
+    """
+
+    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code (METHODS.md 4)"
+    batch_coupled: ClassVar[bool] = True  # of an instance: not per_image
+    needs_classifier: ClassVar[bool] = True
+    gradients: ClassVar = ("exact", "guidance_detached", "surrogate")
+
+    guidance_scale: float = 500.0
+    loss: ContrastiveLoss = "released_hard"
+    temperature: float = 1.0
+    tau_plus: float = 0.1
+    beta: float = 1.0
+    guide_from: int = 0
+    guide_until: int = 100_000
+    embedding: bool = True
+    guide_input: GuideInput = "state"
+    per_image: bool = False
+    solver: Literal["sde", "ode"] = "sde"
+    guide: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "batch_coupled", not self.per_image)
+        _check_choice("loss", self.loss, get_args(ContrastiveLoss))
+        _check_choice("guide_input", self.guide_input, get_args(GuideInput))
+        _check_choice("solver", self.solver, ("sde", "ode"))
+        if not (self.guidance_scale >= 0 and self.temperature > 0 and 0 <= self.tau_plus < 1 and self.beta >= 0):
+            raise ValueError(
+                "Expected guidance_scale >= 0, temperature > 0, tau_plus in [0, 1) and beta >= 0, got "
+                f"{self.guidance_scale}, {self.temperature}, {self.tau_plus} and {self.beta}."
+            )
+        if self.per_image and self.loss in NEEDS_NEGATIVES:
+            raise ValueError(
+                f"The loss {self.loss!r} contrasts an image with others of its batch and is constant for a single image. "
+                'With per_image use "released_hard" or "released_soft".'
+            )
+
+    def build(  # type: ignore[override]
+        self, *, classifier: nn.Module | None, score: ScoreModel, gradient: Gradient = "exact"
+    ) -> Purify:
+        """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
+        return self.purifier(classifier=classifier, score=score, gradient=gradient)
+
+    def purifier(
+        self,
+        *,
+        classifier: nn.Module | None,
+        score: ScoreModel,
+        gradient: Gradient = "exact",
+        initial_cache: Tensor | None = None,
+    ) -> Callable[[Tensor, Noise], Tensor]:
+        """As `build`; `initial_cache` (batch, channels, height, width) in [-1, 1] is a state left by an earlier purification.
+
+        The authors' wrapper keeps its cache between calls: the integrator's contract check then already trains the embedding
+        once, against the leaked state.
+        """
+        guide = _Guide(self, self._guide_network(classifier), differentiated=gradient == "exact")
+        schedule = score.schedule
+
+        def purify(images: Tensor, noise: Noise) -> Tensor:
+            x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
+            grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
+            weights = guide.initial_weights(x, noise)
+            trained = 0
+            if initial_cache is not None and self.guide_from == 0 and self.solver == "sde":
+                _, weights = guide(x, initial_cache, weights, 1)
+                trained = 1
+
+            def step(state: State, k: int) -> State:
+                x, cache, *weights = state
+                t, dt = grid[k]
+                eps = score.epsilon(x, times(x, t))
+                call = k + 1 if self.solver == "sde" else k
+                first = max(self.guide_from, 1)
+                if first <= call < self.guide_until:
+                    direction, weights = guide(x, cache, weights, trained + call - first + 1)
+                    eps = eps + self.guidance_scale * direction
+                if self.solver == "sde":
+                    z = noise.normal(x, step=k + 1)
+                    moved = reverse_sde(x, eps, z, schedule=schedule, t=t, dt=dt)
+                else:
+                    moved = reverse_ode(x, eps, schedule=schedule, t=t, dt=dt)
+                return (moved, x, *weights)
+
+            x, *_ = scan(step, (x, x, *weights), len(grid), checkpoint_every=self.checkpoint_every)
+            return to_image_space(x)
+
+        return purify
+
+    def _guide_network(self, classifier: nn.Module | None) -> nn.Module:
+        if self.guide is not None:
+            from defenses.models.classifiers import load_classifier
+
+            return load_classifier(self.guide)
+        if classifier is None:
+            raise ValueError("Contrastive guidance needs a classifier, got none. Pass one, or name a `guide`.")
+        return classifier
+
+
+class _Guide:
+    """The guidance of one step: its direction, and the embedding network after one Adam step on the same loss."""
+
+    def __init__(self, defense: Contrastive, classifier: nn.Module, *, differentiated: bool) -> None:
+        self.defense, self.classifier, self.differentiated = defense, classifier, differentiated
+
+    def initial_weights(self, x: Tensor, noise: Noise) -> list[Tensor]:
+        """[w, m, v] of the embedding network: (groups, 18 n**2) uniform weights, zero moments; nothing without embedding."""
+        if not self.defense.embedding:
+            return []
+        with torch.no_grad():
+            features = self.classifier(x[:1]).shape[-1]
+        bounds = embedding_bounds(features).to(x)
+        if self.defense.per_image:
+            uniform = noise.uniform(bounds.expand(len(x), -1), step=0, stream=EMBEDDING_STREAM)
+        else:
+            shape = (1, *bounds.shape)
+            uniform = noise.shared_uniform(
+                shape, step=0, stream=EMBEDDING_STREAM, device=x.device, dtype=x.dtype
+            )
+        w = (2 * uniform - 1) * bounds
+        return [w, torch.zeros_like(w), torch.zeros_like(w)]
+
+    def __call__(self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int) -> tuple[Tensor, list[Tensor]]:
+        """Gradient of the loss with respect to x, and the weights after their n-th Adam step.
+
+        x is made a node of its own: at the first call the cache is the same tensor, and must not receive the derivative.
+        """
+        exact = self.differentiated and torch.is_grad_enabled() and x.requires_grad
+        with torch.enable_grad():
+            x = x.view_as(x) if exact else x.detach().requires_grad_()
+            if not exact:
+                cache, weights = cache.detach(), [w.detach() for w in weights]
+            inputs = [x]
+            if weights:
+                inputs.append(weights[0] if weights[0].requires_grad else weights[0].detach().requires_grad_())
+            loss = self._loss(x, cache, inputs[1] if weights else None)
+            gradients = torch.autograd.grad(loss, inputs, create_graph=exact)
+            if not weights:
+                return gradients[0], []
+            return gradients[0], list(adam(*weights, gradients[1], n, lr=LEARNING_RATE))
+
+    def _loss(self, x: Tensor, cache: Tensor, w: Tensor | None) -> Tensor:
+        d = self.defense
+        features = [self._features(state) for state in (cache, x)]
+        if w is not None:
+            features = [embed(f, w) for f in features]
+        return contrastive_loss(
+            *features, kind=d.loss, temperature=d.temperature, tau_plus=d.tau_plus, beta=d.beta
+        ).sum()
+
+    def _features(self, state: Tensor) -> Tensor:
+        shown = state if self.defense.guide_input == "state" else to_image_space(state)
+        logits = self.classifier(shown)
+        return logits.unsqueeze(1 if self.defense.per_image else 0)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"Expected {name} among {', '.join(choices)}, got {value!r}.")

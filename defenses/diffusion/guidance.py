@@ -1,0 +1,118 @@
+"""Contrastive losses, and the small network that the paper's authors train inside the purifier.
+
+Features come in groups, (groups, batch, features): one group of the whole batch where images are contrasted with each other,
+or one group an image where each is purified on its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+ContrastiveLoss = Literal["released_hard", "released_soft", "infonce", "ntxent", "hard_negatives"]
+NEEDS_NEGATIVES = ("infonce", "ntxent", "hard_negatives")  # constant for a group of one image
+BLOCKS = 3
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarities (groups, rows of a, rows of b), norms floored at 1e-8."""
+    a, b = (v / v.norm(dim=-1, keepdim=True).clamp_min(1e-8) for v in (a, b))
+    return a @ b.transpose(-1, -2)
+
+
+def contrastive_loss(
+    previous: Tensor,
+    current: Tensor,
+    *,
+    kind: ContrastiveLoss,
+    temperature: float = 1.0,
+    tau_plus: float = 0.1,
+    beta: float = 1.0,
+) -> Tensor:
+    """Loss (groups,) between two feature batches (groups, batch, features).
+
+    "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1; "hard_negatives": Robinson
+    et al., ICLR 2021, Eq. 4, one positive a row, with debiasing tau_plus in [0, 1) and concentration beta >= 0. "released_hard" and
+    "released_soft" are what the code of Bai et al. (ICML 2024) computes: every pair of the batch counts as a positive, and off-diagonal
+    pairs stay among the negatives (METHODS.md 4.2, 4.3; the soft one there fails for more than one image and is given its evident meaning).
+    """
+    if kind == "infonce":
+        similar = cosine(previous, current) / temperature
+        return -similar.log_softmax(-1).diagonal(dim1=-2, dim2=-1).mean(-1)
+    both = torch.cat((previous, current), dim=-2)
+    batch = previous.shape[-2]
+    if kind == "ntxent":
+        return _ntxent(both, batch, temperature)
+    positive = (cosine(previous, current) / temperature).exp()
+    if kind == "hard_negatives":
+        positive = positive.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    positive = torch.cat((positive, positive), dim=-2)
+    negatives = _negatives((cosine(both, both) / temperature).exp(), batch)
+    if kind == "released_soft":
+        negative = negatives.sum(-1, keepdim=True)
+    elif kind in ("released_hard", "hard_negatives"):
+        count = max(2 * batch - 2, 2)
+        clamped = negatives.clamp_min(1e-6)
+        weights = clamped**beta
+        reweighted = (weights * clamped).sum(-1, keepdim=True) / weights.mean(-1, keepdim=True)
+        negative = (reweighted - tau_plus * count * positive) / (1 - tau_plus)
+        negative = negative.clamp_min(count * math.exp(-1 / temperature))
+    else:
+        raise ValueError(f"Expected a contrastive loss among {', '.join(get_args(ContrastiveLoss))}, got {kind!r}.")
+    return -(positive / (positive + negative)).clamp_min(1e-6).log().mean((-2, -1))
+
+
+def _negatives(similarity: Tensor, batch: int) -> Tensor:
+    """(groups, 2 batch, 2 batch) -> (groups, 2 batch, kept): columns of other images; of one image, the second column."""
+    if batch == 1:
+        return similarity[..., 1:]
+    image = torch.arange(2 * batch, device=similarity.device) % batch
+    keep = image.unsqueeze(1) != image
+    return similarity[:, keep].reshape(len(similarity), 2 * batch, 2 * batch - 2)
+
+
+def _ntxent(both: Tensor, batch: int, temperature: float) -> Tensor:
+    rows = torch.arange(2 * batch, device=both.device)
+    similar = cosine(both, both) / temperature
+    similar = similar.masked_fill(torch.eye(2 * batch, dtype=torch.bool, device=both.device), -torch.inf)
+    partner = (rows + batch) % (2 * batch)
+    return -similar.log_softmax(-1)[:, rows, partner].mean(-1)
+
+
+def embedding_bounds(features: int) -> Tensor:
+    """(18 features**2,) bound of the uniform initialisation of every weight: 1 / sqrt(fan in), in the order of `embed`."""
+    width = 2 * features
+    block = [features**-0.5] * (2 * width * features) + [width**-0.5] * (width * features)
+    return torch.tensor(block * BLOCKS, dtype=torch.float64)
+
+
+def embed(x: Tensor, weights: Tensor) -> Tensor:
+    """The authors' embedding network: three residual blocks h + W3 (silu(W1 h) * W2 h), no biases, width n -> 2n -> n.
+
+    x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each row-major.
+    """
+    groups, _, n = x.shape
+    for block in weights.unflatten(-1, (BLOCKS, 3, 2 * n * n)).unbind(1):
+        w1, w2 = (block[:, i].reshape(groups, 2 * n, n).transpose(1, 2) for i in (0, 1))
+        w3 = block[:, 2].reshape(groups, n, 2 * n).transpose(1, 2)
+        x = x + (torch.nn.functional.silu(x @ w1) * (x @ w2)) @ w3
+    return x
+
+
+def safe_sqrt(v: Tensor) -> Tensor:
+    """Square root whose derivative is 0 at 0, where the true one is infinite (a weight that never had a gradient)."""
+    positive = v > 0
+    return torch.where(positive, v, 1.0).sqrt() * positive
+
+
+def adam(
+    w: Tensor, m: Tensor, v: Tensor, gradient: Tensor, n: int, *, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable."""
+    m = betas[0] * m + (1 - betas[0]) * gradient
+    v = betas[1] * v + (1 - betas[1]) * gradient**2
+    mean, root = m / (1 - betas[0] ** n), safe_sqrt(v / (1 - betas[1] ** n))
+    return w - lr * mean / (root + 1e-8), m, v

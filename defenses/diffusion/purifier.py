@@ -1,0 +1,54 @@
+"""The fields and checks that every diffusion purifier has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from defenses.base import Purifier
+from defenses.diffusion.schedule import VPSchedule
+
+LITERATURE = VPSchedule()  # the schedule whose 1000 levels `t` and `steps` count
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPurifier(Purifier):
+    """Adds noise up to time t, then reverses it in `steps` steps. Abstract.
+
+    t: diffusion time in (0, 1], the paper's t*. steps: reverse steps in [1, 10000]; None is one per discrete level (t = 0.1 is 100).
+    Class attribute `checkpoint_every`: see `scan`; it moves time and memory, not numbers.
+    """
+
+    stochastic: ClassVar[bool] = True
+    needs_score: ClassVar[bool] = True
+    gradients: ClassVar = ("exact", "surrogate")
+    checkpoint_every: ClassVar[int | None] = None
+
+    t: float = 0.1
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.t <= 1:
+            raise ValueError(f"Expected t in (0, 1], got {self.t}.")
+        if self.steps is not None and not 1 <= self.steps <= 10_000:
+            raise ValueError(f"Expected steps in [1, 10000] or None, got {self.steps}.")
+
+    @property
+    def levels(self) -> int:
+        """Discrete levels that t stands for."""
+        return LITERATURE.level(self.t)
+
+    @property
+    def reverse_steps(self) -> int:
+        """Reverse steps of one purification."""
+        return self.steps or self.levels
+
+    @property
+    def network_evaluations(self) -> int:
+        """Score-network evaluations behind one answer for one image."""
+        return self.runs * self.reverse_steps
+
+    def surrogate(self) -> Self:
+        """The same purifier with a fifth of the steps, as Lee & Kim (ICCV 2023) attack DiffPure; a single run."""
+        return replace(self, steps=max(1, self.reverse_steps // 5), runs=1)

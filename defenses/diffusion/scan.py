@@ -1,0 +1,123 @@
+"""A pure loop over time with exact gradients in constant memory.
+
+The backward pass recomputes segments of steps from stored states, replaying the very same noise (which is a pure function of
+its counters), so the gradient is that of the computation that ran: discretise, then differentiate. Storing the state of every
+segment and recomputing inside it is checkpointing in the sense of Griewank & Walther (ACM TOMS 2000).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+State = tuple[Tensor, ...]
+Step = Callable[[State, int], State]
+MEMORY_SHARE = 0.4  # of the free memory that the graph of un-checkpointed steps may take
+
+
+def scan(step: Step, state: State, steps: int, *, checkpoint_every: int | None = None) -> State:
+    """state <- step(state, k) for k = 0..steps-1, differentiable with respect to the state.
+
+    step: pure; whatever must receive a gradient travels in the state (a captured tensor receives none where steps are
+    recomputed). state: tuple of tensors. checkpoint_every: steps a stored segment; 0 keeps the whole graph (no recomputation: fastest,
+    memory grows with steps), 1 is the most frugal; None keeps the graph of as many last steps as fit in free memory.
+    """
+    if checkpoint_every is not None and checkpoint_every < 0:
+        raise ValueError(f"Expected checkpoint_every >= 0 or None, got {checkpoint_every}.")
+    needs_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in state)
+    if not needs_graph or checkpoint_every == 0:
+        return _run(step, state, 0, steps)
+    if checkpoint_every is not None:
+        return _segments(step, state, 0, steps, checkpoint_every)
+    if steps == 0:
+        return state
+    meter = _SavedBytes()
+    state = _segment(step, state, 0, 1, meter)
+    kept = min(steps - 1, int(MEMORY_SHARE * free_memory(state[0].device) // max(meter.bytes, 1)))
+    state = _segments(step, state, 1, steps - kept, max(1, kept))
+    return _run(step, state, steps - kept, steps)
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes on the device (on a CPU: available memory of the machine, or of its container where that is less)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _available_host_memory()
+
+
+def _available_host_memory() -> int:
+    try:
+        with open("/proc/meminfo") as lines:
+            info = dict(line.split(":") for line in lines)
+        return int(info["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 2 * 2**30  # no such file on this system: assume little
+
+
+def _run(step: Step, state: State, start: int, stop: int) -> State:
+    for k in range(start, stop):
+        state = step(state, k)
+    return state
+
+
+def _segments(step: Step, state: State, start: int, stop: int, length: int) -> State:
+    for first in range(start, stop, length):
+        state = _segment(step, state, first, min(first + length, stop))
+    return state
+
+
+def _segment(step: Step, state: State, start: int, stop: int, meter: _SavedBytes | None = None) -> State:
+    return _Segment.apply(lambda s: _run(step, s, start, stop), meter, *state)
+
+
+class _SavedBytes:
+    """Counts the bytes that a graph keeps, each storage once."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._seen: set[int] = set()
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, torch.nn.Parameter) and storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+class _Segment(torch.autograd.Function):
+    """Runs a segment without a graph and rebuilds it in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[State], State], meter: _SavedBytes | None, *state: Tensor) -> State:
+        ctx.run = run
+        ctx.save_for_backward(*state)
+        if meter is None:
+            return run(state)
+        with torch.enable_grad(), saved_tensors_hooks(meter.pack, lambda tensor: tensor):
+            out = run(_leaves(state, ctx.needs_input_grad[2:]))
+        return tuple(tensor.detach() for tensor in out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        with torch.enable_grad():
+            inputs = _leaves(ctx.saved_tensors, needed)
+            outputs = ctx.run(inputs)
+        pairs = [(out, grad) for out, grad in zip(outputs, gradients, strict=True) if out.requires_grad]
+        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+        found = iter(
+            torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
+            if pairs
+            else [None] * len(wanted)
+        )
+        return (None, None, *(next(found) if need else None for need in needed))
+
+
+def _leaves(state: State, needed: tuple[bool, ...]) -> State:
+    return tuple(t.detach().requires_grad_(need) for t, need in zip(state, needed, strict=True))

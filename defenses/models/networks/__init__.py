@@ -1,0 +1,1 @@
+"""Network architectures: plain modules, no weights and no registries."""

@@ -1,0 +1,38 @@
+"""RobustBench's model zoo, with this project's errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from defenses.compat import import_robustbench
+from defenses.models.weights import MissingWeights
+from defenses.registry import unknown_name
+
+
+def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.Module:
+    """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench where absent.
+
+    Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor had.
+    """
+    import_robustbench()
+    from robustbench.model_zoo import model_dicts
+    from robustbench.utils import load_model
+
+    zoo = {(d.value, t.value): models for d, threats in model_dicts.items() for t, models in threats.items()}
+    if (dataset, threat) not in zoo:
+        raise unknown_name("RobustBench data set and threat", f"{dataset}:{threat}", [":".join(key) for key in zoo])
+    if model not in zoo[dataset, threat]:
+        raise unknown_name("RobustBench model", model, zoo[dataset, threat])
+    file = folder / dataset / threat / f"{model}.pt"
+    try:
+        return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
+    except Exception as error:  # the downloader's own classes, many of them; a file that is here failed for another reason
+        if file.is_file():
+            raise
+        drive = zoo[dataset, threat][model].get("gdrive_id")
+        raise MissingWeights(
+            f"Expected the weights of RobustBench's {model} at {file}, found none, and fetching them failed "
+            f"({type(error).__name__}). Put the file there: Google Drive id {drive}."
+        ) from error

@@ -1,0 +1,134 @@
+"""Score networks behind one interface: they predict the noise in a state of the VP diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from defenses.diffusion.schedule import VPSchedule
+from defenses.registry import unknown_name
+
+Labels = Literal["continuous", "index"]
+
+
+@runtime_checkable
+class ScoreModel(Protocol):
+    """A noise-prediction network eps(x_t, t) of the VP diffusion (Song et al. 2021; Ho et al. 2020)."""
+
+    schedule: VPSchedule
+    image_shape: tuple[int, int, int]
+
+    def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Predicted noise, shape of x_t. x_t: (batch, channels, height, width) in [-1, 1] space. t: (batch,) in [0, 1]."""
+        ...
+
+    def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
+        """Predicted noise at discrete levels. index: (batch,) integers 0..999."""
+        ...
+
+    def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predicted noise and, where the network learned it, the log variance of the ancestral step; one pass."""
+        ...
+
+
+@runtime_checkable
+class DataScore(Protocol):
+    """An unconditional score of the data, gradient of log density, on [0, 1] images (ADP's NCSN; an energy model)."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) in [0, 1] -> gradient of the log density, same shape."""
+        ...
+
+
+class NetworkScore(nn.Module):
+    """A `ScoreModel` around any network(x, label) -> noise, or noise and a learned variance range.
+
+    labels: "continuous" networks take 999 t unrounded, and the index itself at a discrete level (score_sde; Lee & Kim); "index"
+    networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A network with twice the image's
+    channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        image_shape: tuple[int, int, int],
+        *,
+        labels: Labels = "continuous",
+        schedule: VPSchedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.image_shape = image_shape
+        self.labels = labels
+        self.schedule = schedule or VPSchedule()
+
+    def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Predicted noise at continuous time t (batch,) in [0, 1]."""
+        last = self.schedule.levels - 1
+        if self.labels == "continuous":
+            label = last * t
+        else:
+            label = torch.trunc(t * self.schedule.levels).clamp(0, last)
+        return self.network(x_t, label)[:, : self.image_shape[0]]
+
+    def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
+        """Predicted noise at discrete level index (batch,) in 0..999."""
+        return self.network(x_t, index.to(x_t.dtype))[:, : self.image_shape[0]]
+
+    def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predicted noise and the learned log variance: interpolated between the posterior's and beta in the log domain."""
+        out = self.network(x_t, index.to(x_t.dtype))
+        channels = self.image_shape[0]
+        if out.shape[1] == channels:
+            return out, None
+        low, high = self._log_range.to(x_t)[:, index].view(2, -1, 1, 1, 1)
+        share = (out[:, channels:] + 1) / 2
+        return out[:, :channels], share * high + (1 - share) * low
+
+    @property
+    def _log_range(self) -> Tensor:
+        levels = range(self.schedule.levels)
+        low = [self.schedule.clipped_log_variance_at(i) for i in levels]
+        high = [self.schedule.log_variance_at(i, "large") if i else None for i in levels]
+        high[0] = float(torch.tensor(self.schedule.beta_at(0), dtype=torch.float64).log())
+        return torch.tensor([low, high], dtype=torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreInfo:
+    """Where a registered score network comes from. load: () -> ScoreModel. weights: file name -> sha256 (or None until seen)."""
+
+    load: Callable[[], ScoreModel]
+    datasets: tuple[str, ...]
+    source: str
+    licence: str
+    weights: dict[str, str | None]
+
+
+score_models: dict[str, ScoreInfo] = {}
+
+
+def load_score(name: str) -> ScoreModel:
+    """A registered score network, in eval mode and without parameter gradients."""
+    return score_info(name).load()
+
+
+def score_info(name: str) -> ScoreInfo:
+    """What is known of a registered score network; an unknown name answers with the nearest match and the list."""
+    if name not in score_models:
+        raise unknown_name("score network", name, score_models)
+    return score_models[name]
+
+
+def times(x: Tensor, t: float) -> Tensor:
+    """The scalar time t as the (batch,) tensor that a `ScoreModel` takes, in the dtype of x."""
+    return torch.full((len(x),), t, dtype=x.dtype, device=x.device)
+
+
+def indices(x: Tensor, index: int) -> Tensor:
+    """The level `index` as the (batch,) integer tensor that a `ScoreModel` takes."""
+    return torch.full((len(x),), index, dtype=torch.int64, device=x.device)

@@ -1,0 +1,124 @@
+"""Where weight files lie, and reading them safely: no code in the file runs, an altered file is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from defenses.registry import unknown_name
+
+ASSETS = Path(__file__).resolve().parents[2] / "bench" / "assets"
+
+
+class MissingWeights(LookupError):
+    """A weight file is not on this machine. The message says where it comes from and where to put it."""
+
+
+def cache_folder() -> Path:
+    """Where downloads go: $BENCH_CACHE_DIR, else ~/.cache/purification-bench."""
+    return Path(os.environ.get("BENCH_CACHE_DIR") or Path.home() / ".cache" / "purification-bench").expanduser()
+
+
+def weight_folders() -> tuple[Path, ...]:
+    """The folders searched for weight files, in order: $BENCH_DATA_DIR/weights, then `weights` in the cache folder."""
+    data = os.environ.get("BENCH_DATA_DIR")
+    first = (Path(data).expanduser() / "weights",) if data else ()
+    return (*first, cache_folder() / "weights")
+
+
+def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
+    """Path of the weight file `file` (a name, or a path relative to a weight folder).
+
+    source: where the file can be had, for the message. Raises MissingWeights when no folder holds it.
+    """
+    for folder in weight_folders():
+        if (folder / file).is_file():
+            return folder / file
+    digest = f" Its sha256 is {sha256}." if sha256 else ""
+    raise MissingWeights(
+        f"Expected the weights {file} in {' or '.join(map(str, weight_folders()))}, found none. "
+        f"Get it from {source} and put it there; BENCH_DATA_DIR (its folder `weights`) and BENCH_CACHE_DIR move the folders.{digest}"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file; read once for each state (size, time of change) of the file."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """What a checkpoint holds: .safetensors, or a file of torch.save read with weights_only=True, on the CPU.
+
+    sha256: what the file must be. Raises ValueError for a file that is truncated, altered, or holds more than tensors and
+    plain containers; MissingWeights when there is no such file.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"Expected a weight file at {path}, found none. Put it there.")
+    if sha256 is not None and sha256_of(path) != sha256:
+        raise ValueError(
+            f"The weight file {path} is truncated or altered: expected sha256 {sha256}, found {sha256_of(path)} "
+            f"({path.stat().st_size} bytes). Delete it and fetch it again."
+        )
+    try:
+        return _read(path)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"Expected a checkpoint of tensors in {path}, could not read it ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}; sha256 {sha256_of(path)}). "
+            "Delete it and fetch it again, or convert it to safetensors if it holds pickled objects."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    with torch.serialization.safe_globals(_numpy_scalars()):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _numpy_scalars() -> list[Any]:
+    """What lets weights_only=True read a numpy number (score_sde's optimiser state holds its learning rate as one)."""
+    import numpy as np
+
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype("float64"))]
+
+
+def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
+    """A state dict without the prefix that DataParallel and Lightning put before each name."""
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def asset_path(name: str) -> Path:
+    """Path of a file that ships with the package, e.g. "digits/digits_cnn.safetensors". Raises LookupError if there is none."""
+    path = ASSETS / name
+    if not path.is_file():
+        known = [str(file.relative_to(ASSETS)) for file in ASSETS.rglob("*") if file.is_file()]
+        raise unknown_name("asset", name, known)
+    return path
+
+
+@lru_cache(maxsize=8)
+def asset_record(folder: str) -> dict[str, Any]:
+    """The training record of the assets in `folder` (bench/training writes it): files with sha256, accuracies, settings."""
+    return json.loads(asset_path(f"{folder}/record.json").read_text())

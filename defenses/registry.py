@@ -1,0 +1,75 @@
+"""Registries: a name stands for one class, and the name is the stem of the file that defines it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> LookupError:
+    """The error for a name that is not registered: nearest match first, then the sorted list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return LookupError(f"Unknown {kind} {name!r}.{guess} Known: {', '.join(names)}.")
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Name -> class. Modules of `package` are imported the first time that a name is asked for.
+
+    kind: what the names stand for, in error messages. package: dotted name of the package that holds one file a class.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator: register `cls` under the stem of its file and set `cls.name`; a taken name is refused."""
+        module = sys.modules[cls.__module__]
+        name = Path(module.__file__ or cls.__module__).stem
+        other = self._classes.get(name)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise ValueError(
+                f"Two {self.kind} classes in {name}.py: {other.__name__} and {cls.__name__}. "
+                f"One {self.kind}, one file: its name is the file's stem."
+            )
+        cls.name = name  # type: ignore[attr-defined]
+        self._classes[name] = cls
+        return cls
+
+    def make(self, name: str, params: Mapping[str, Any] | None = None) -> T:
+        """Instance of the class `name` with the fields `params` (the inverse of storing them)."""
+        return self[name](**(params or {}))
+
+    def _load(self) -> dict[str, type[T]]:
+        if not self._loaded:
+            self._loaded = True
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, self.package + "."):
+                if not module.ispkg:
+                    importlib.import_module(module.name)
+        return self._classes
+
+    def __getitem__(self, name: str) -> type[T]:
+        classes = self._load()
+        if name not in classes:
+            raise unknown_name(self.kind, name, classes)
+        return classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._load()))
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+
+Decorator = Callable[[type[T]], type[T]]

@@ -1,0 +1,56 @@
+"""Contrastive losses against golden numbers."""
+
+import re
+
+import pytest
+import torch
+from golden import load
+
+from defenses.diffusion.guidance import contrastive_loss, safe_sqrt
+
+G, _ = load("contrastive_loss")
+RELEASED = [k for k in G if re.match(r"loss_(hard|soft)_B", k)]
+
+
+@pytest.mark.parametrize("key", RELEASED)
+def test_released_losses_and_gradients(key: str) -> None:
+    kind, batch, temperature, beta, tau = re.match(r"loss_(\w+)_B(\d+)_T(.*)_b(.*)_tau(.*)", key).groups()
+    x1, x2 = (G[f"x{i}_{batch}"].clone().unsqueeze(0).requires_grad_() for i in (1, 2))
+    loss = contrastive_loss(
+        x1, x2, kind=f"released_{kind}", temperature=float(temperature), beta=float(beta), tau_plus=float(tau)
+    ).sum()
+    assert abs(loss.item() - G[key].item()) < 1e-12
+    g1, g2 = torch.autograd.grad(loss, (x1, x2))
+    assert torch.allclose(g1[0], G[key.replace("loss", "g1")], atol=1e-12)
+    assert torch.allclose(g2[0], G[key.replace("loss", "g2")], atol=1e-12)
+
+
+def test_there_are_released_goldens() -> None:
+    assert len(RELEASED) > 10
+
+
+@pytest.mark.parametrize("kind", ["infonce", "ntxent", "hcl"])
+def test_losses_as_normally_defined(kind: str) -> None:
+    keys = [k for k in G if k.startswith(kind)]
+    assert keys
+    for key in keys:
+        batch, temperature = re.search(r"B(\d+)", key).group(1), re.search(r"T([\d.]+\d)", key)
+        value = contrastive_loss(
+            G[f"x1_{batch}"].unsqueeze(0),
+            G[f"x2_{batch}"].unsqueeze(0),
+            kind={"hcl": "hard_negatives"}.get(kind, kind),
+            temperature=float(temperature.group(1)) if temperature else 1.0,
+        )
+        assert abs(value.item() - G[key].item()) < 1e-12, key
+
+
+def test_groups_are_independent() -> None:
+    x1, x2 = G["x1_4"].unsqueeze(0), G["x2_4"].unsqueeze(0)
+    both = contrastive_loss(torch.cat((x1, x2)), torch.cat((x2, x1)), kind="released_hard")
+    assert torch.allclose(both[0], contrastive_loss(x1, x2, kind="released_hard")[0])
+
+
+def test_root_of_zero_has_derivative_zero() -> None:
+    v = torch.tensor([0.0, 4.0], requires_grad=True)
+    safe_sqrt(v).sum().backward()
+    assert v.grad.tolist() == [0.0, 0.25]
