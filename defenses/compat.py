@@ -1,8 +1,8 @@
 """Makes two PyPI packages importable that do not find each other.
 
-robustbench 1.1.1 imports a module named `autoattack`; the package on PyPI, pyautoattack 0.2.0, installs it as `pyautoattack`.
-The alias covers the submodules too: an alias of the package alone would import each of them a second time under the other
-name, with classes that are not the first ones.
+robustbench 1.1.1 imports a module named `autoattack`; the package on PyPI, pyautoattack 0.2.0, installs it as
+`pyautoattack`. The alias covers the submodules too: an alias of the package alone would import each of them a second
+time under the other name, with classes that are not the first ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Counter-based noise: every draw is a pure function of (seed, image id, draw, step, stream).
 
-The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
-in integer tensor operations, so the integers are the same on every device and whatever the batch, its order or its size.
+The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) in
+integer tensor operations, so the integers are the same on every device and whatever the batch, its order or its size.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ def _uniforms(words: Tensor) -> Tensor:
 class Noise:
     """The noise of a batch: one independent stream per row, replayable at any time.
 
-    seed: any integer (its low 64 bits are the key). image_ids: (batch,) integers in [0, 2**32 - 1). draws: (batch,) or one
-    integer, in [0, 2**32): which of the independent purifications of that image a row is.
-    Every method takes `step` in [0, 2**24) and `stream` in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network
-    initialised inside the purifier. In round r of n reverse steps the forward noise is step r (n + 1), reverse step k = 1..n is r (n + 1) + k.
+        seed: any integer (its low 64 bits are the key). image_ids: (batch,) integers in [0, 2**32 - 1). draws:
+(batch,) or one integer, in [0, 2**32): which of the independent purifications of that image a row is. Every method
+takes `step` in [0, 2**24) and `stream` in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network
+initialised inside the purifier. In round r of n reverse steps the forward noise is step r (n + 1), reverse step k
+= 1..n is r (n + 1) + k.
     """
 
     seed: int
@@ -119,7 +120,8 @@ class Noise:
         return Noise(self.seed, ids.repeat(draws), base.repeat(draws) + offsets)
 
     def split(self, runs: int) -> Noise:
-        """Rows for `runs` purifications behind each answer: draw d becomes d * runs + r, so answers never share a stream."""
+        """Rows for `runs` purifications behind each answer: draw d becomes d * runs + r, so answers never share a
+        stream."""
         ids, base = self._rows
         offsets = torch.arange(runs, device=ids.device).repeat_interleave(len(ids))
         return Noise(self.seed, ids.repeat(runs), base.repeat(runs) * runs + offsets)

@@ -118,7 +118,7 @@ def test_checkpointing_changes_nothing_and_detached_guidance_does(monkeypatch: p
         assert torch.allclose(gradient(defense), exact, rtol=1e-10, atol=1e-12)
     detached = gradient(defense, "guidance_detached")
     cosine = torch.cosine_similarity(exact.flatten(), detached.flatten(), dim=0)
-    assert 0.5 < cosine < 0.99999
+    assert 0 < cosine < 0.9999
 
 
 def test_value_is_the_same_with_and_without_gradients() -> None:
@@ -126,7 +126,7 @@ def test_value_is_the_same_with_and_without_gradients() -> None:
     purify = defense.build(classifier=Linear(), score=toy_score(G))
     recorded = purify(G["x01"].clone().requires_grad_(), noise()).detach()
     with torch.no_grad():
-        assert torch.equal(recorded, purify(G["x01"], noise()))
+        assert (recorded - purify(G["x01"], noise())).abs().max() < 1e-13
 
 
 @pytest.mark.parametrize(

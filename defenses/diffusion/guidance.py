@@ -1,7 +1,7 @@
 """Contrastive losses, and the small network that the paper's authors train inside the purifier.
 
-Features come in groups, (groups, batch, features): one group of the whole batch where images are contrasted with each other,
-or one group an image where each is purified on its own.
+Features come in groups, (groups, batch, features): one group of the whole batch where images are contrasted with each
+other, or one group an image where each is purified on its own.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def contrastive_loss(
 ) -> Tensor:
     """Loss (groups,) between two feature batches (groups, batch, features).
 
-    "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1; "hard_negatives": Robinson
-    et al., ICLR 2021, Eq. 4, one positive a row, with debiasing tau_plus in [0, 1) and concentration beta >= 0. "released_hard" and
-    "released_soft" are what the code of Bai et al. (ICML 2024) computes: every pair of the batch counts as a positive, and off-diagonal
-    pairs stay among the negatives (METHODS.md 4.2, 4.3; the soft one there fails for more than one image and is given its evident meaning).
+        "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1;
+    "hard_negatives": Robinson et al., ICLR 2021, Eq. 4, one positive a row, with debiasing tau_plus in [0, 1) and
+    concentration beta >= 0. "released_hard" and "released_soft" are what the code of Bai et al. (ICML 2024) computes:
+    every pair of the batch counts as a positive, and off-diagonal pairs stay among the negatives (METHODS.md 4.2, 4.3;
+    the soft one there fails for more than one image and is given its evident meaning).
     """
     if kind == "infonce":
         similar = cosine(previous, current) / temperature
@@ -66,7 +67,8 @@ def contrastive_loss(
 
 
 def _negatives(similarity: Tensor, batch: int) -> Tensor:
-    """(groups, 2 batch, 2 batch) -> (groups, 2 batch, kept): columns of other images; of one image, the second column."""
+    """(groups, 2 batch, 2 batch) -> (groups, 2 batch, kept): columns of other images; of one image, the second
+    column."""
     if batch == 1:
         return similarity[..., 1:]
     image = torch.arange(2 * batch, device=similarity.device) % batch
@@ -83,7 +85,8 @@ def _ntxent(both: Tensor, batch: int, temperature: float) -> Tensor:
 
 
 def embedding_bounds(features: int) -> Tensor:
-    """(18 features**2,) bound of the uniform initialisation of every weight: 1 / sqrt(fan in), in the order of `embed`."""
+    """(18 features**2,) bound of the uniform initialisation of every weight: 1 / sqrt(fan in), in the order of
+    `embed`."""
     width = 2 * features
     block = [features**-0.5] * (2 * width * features) + [width**-0.5] * (width * features)
     return torch.tensor(block * BLOCKS, dtype=torch.float64)
@@ -92,7 +95,8 @@ def embedding_bounds(features: int) -> Tensor:
 def embed(x: Tensor, weights: Tensor) -> Tensor:
     """The authors' embedding network: three residual blocks h + W3 (silu(W1 h) * W2 h), no biases, width n -> 2n -> n.
 
-    x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each row-major.
+        x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each
+    row-major.
     """
     groups, _, n = x.shape
     for block in weights.unflatten(-1, (BLOCKS, 3, 2 * n * n)).unbind(1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from defenses.base import Purifier
+from defenses.base import Gradient, Purifier
 from defenses.diffusion.schedule import VPSchedule
 
 LITERATURE = VPSchedule()  # the schedule whose 1000 levels `t` and `steps` count
@@ -15,13 +15,13 @@ LITERATURE = VPSchedule()  # the schedule whose 1000 levels `t` and `steps` coun
 class DiffusionPurifier(Purifier):
     """Adds noise up to time t, then reverses it in `steps` steps. Abstract.
 
-    t: diffusion time in (0, 1], the paper's t*. steps: reverse steps in [1, 10000]; None is one per discrete level (t = 0.1 is 100).
-    Class attribute `checkpoint_every`: see `scan`; it moves time and memory, not numbers.
+        t: diffusion time in (0, 1], the paper's t*. steps: reverse steps in [1, 10000]; None is one per discrete
+level (t = 0.1 is 100). Class attribute `checkpoint_every`: see `scan`; it moves time and memory, not numbers.
     """
 
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
-    gradients: ClassVar = ("exact", "surrogate")
+    gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "surrogate")
     checkpoint_every: ClassVar[int | None] = None
 
     t: float = 0.1

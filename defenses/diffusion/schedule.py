@@ -1,8 +1,8 @@
 """The variance-preserving noise schedule, continuous and discrete, and the two image spaces.
 
-Song et al., "Score-based generative modeling through stochastic differential equations", ICLR 2021, Eq. 11 and appendix C
-(continuous); Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020, Eqs. 4-7 (discrete). The literature's forward
-noise is discrete while its SDE is continuous; the two differ slightly, so both live here.
+Song et al., "Score-based generative modeling through stochastic differential equations", ICLR 2021, Eq. 11 and
+appendix C (continuous); Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020, Eqs. 4-7 (discrete). The
+literature's forward noise is discrete while its SDE is continuous; the two differ slightly, so both live here.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def _sqrt(value: Number) -> Number:
 class VPSchedule:
     """beta(t) = beta_min + (beta_max - beta_min) t on t in [0, 1]; `levels` discrete levels i = 0..levels-1.
 
-    Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a float, so that
-    they scale tensors of any dtype and device.
+        Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a
+float, so that they scale tensors of any dtype and device.
     """
 
     beta_min: float = 0.1
@@ -99,7 +99,8 @@ class VPSchedule:
         return self.beta_at(i) * (1 - self.alpha_bar_at(i - 1)) / (1 - self.alpha_bar_at(i))
 
     def log_variance_at(self, i: int, kind: Literal["small", "large"] = "small") -> float:
-        """Log of the sampler's variance: "small" posterior variance (floor 1e-20), "large" beta_i (posterior of 1 at i = 0)."""
+        """Log of the sampler's variance: "small" posterior variance (floor 1e-20), "large" beta_i (posterior of 1 at
+        i = 0)."""
         if kind == "small":
             return math.log(max(self.posterior_variance_at(i), 1e-20))
         return math.log(self.posterior_variance_at(1) if i == 0 else self.beta_at(i))

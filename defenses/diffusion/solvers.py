@@ -1,7 +1,7 @@
 """One step of the reverse process: state and network output in, next state out.
 
-All functions are pure. x: (batch, channels, height, width) in [-1, 1] space; eps: the network's noise prediction at x, same shape;
-z: standard normal, same shape.
+All functions are pure. x: (batch, channels, height, width) in [-1, 1] space; eps: the network's noise prediction at
+x, same shape; z: standard normal, same shape.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def time_grid(
 ) -> list[tuple[float, float]]:
     """(time, step length) of `steps` reverse steps from t to t_end, the way DiffPure's integrator counts.
 
-    The clock u = 1 - t advances by t / steps in `dtype` and stops at 1 - t_end. In float32 its rounding decides which integer
-    level a discrete network is shown (METHODS.md, section 1), so the clock has the dtype of the state.
+        The clock u = 1 - t advances by t / steps in `dtype` and stops at 1 - t_end. In float32 its rounding
+decides which integer level a discrete network is shown (METHODS.md, section 1), so the clock has the dtype of the
+state.
     """
     clock = torch.float64 if dtype == torch.float64 else torch.float32
     step = torch.tensor(t / steps, dtype=clock)
@@ -61,7 +62,8 @@ def predict_x0(x: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
 def reverse_ddpm(
     x: Tensor, x0: Tensor, z: Tensor, *, schedule: VPSchedule, index: int, log_variance: float | Tensor
 ) -> Tensor:
-    """Ancestral step from level `index` to index - 1 given the predicted x0 (Ho et al. 2020, Eqs. 6-7); no noise at index 0."""
+    """Ancestral step from level `index` to index - 1 given the predicted x0 (Ho et al. 2020, Eqs. 6-7); no noise at
+    index 0."""
     of_x0, of_x = schedule.posterior_mean_at(index)
     mean = of_x0 * x0 + of_x * x
     if index == 0:

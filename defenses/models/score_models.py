@@ -23,7 +23,8 @@ class ScoreModel(Protocol):
     image_shape: tuple[int, int, int]
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise, shape of x_t. x_t: (batch, channels, height, width) in [-1, 1] space. t: (batch,) in [0, 1]."""
+        """Predicted noise, shape of x_t. x_t: (batch, channels, height, width) in [-1, 1] space. t: (batch,) in [0,
+        1]."""
         ...
 
     def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
@@ -47,9 +48,9 @@ class DataScore(Protocol):
 class NetworkScore(nn.Module):
     """A `ScoreModel` around any network(x, label) -> noise, or noise and a learned variance range.
 
-    labels: "continuous" networks take 999 t unrounded, and the index itself at a discrete level (score_sde; Lee & Kim); "index"
-    networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A network with twice the image's
-    channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
+    labels: "continuous" networks take 999 t unrounded, and the index itself at a discrete level (score_sde; Lee &
+Kim); "index" networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A
+network with twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class NetworkScore(nn.Module):
         return self.network(x_t, index.to(x_t.dtype))[:, : self.image_shape[0]]
 
     def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predicted noise and the learned log variance: interpolated between the posterior's and beta in the log domain."""
+        """Predicted noise and the learned log variance: interpolated between the posterior's and beta in the log
+        domain."""
         out = self.network(x_t, index.to(x_t.dtype))
         channels = self.image_shape[0]
         if out.shape[1] == channels:
@@ -100,7 +102,8 @@ class NetworkScore(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreInfo:
-    """Where a registered score network comes from. load: () -> ScoreModel. weights: file name -> sha256 (or None until seen)."""
+    """Where a registered score network comes from. load: () -> ScoreModel. weights: file name -> sha256 (or None
+    until seen)."""
 
     load: Callable[[], ScoreModel]
     datasets: tuple[str, ...]
