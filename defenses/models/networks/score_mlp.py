@@ -42,7 +42,7 @@ class ScoreMLP(nn.Module):
         self, image_shape: tuple[int, int, int] = (1, 8, 8), width: int = 256, blocks: int = 5, time_width: int = 64
     ) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.image_shape = tuple(image_shape)
         pixels = math.prod(image_shape)
         self.register_buffer("mean", torch.zeros(image_shape))
         self.register_buffer("std", torch.ones(()))

@@ -1,0 +1,28 @@
+"""The embedded default: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
+
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bench.datasets.sampling import shuffled
+from bench.datasets.image_set import ImageSet
+
+SPLIT_SEED = 0
+TEST_IMAGES = 500
+
+
+def load_digits(split: str) -> ImageSet:
+    """The split of this project: 500 test images, 1,297 to train on, both in the order of `shuffled(1797, SPLIT_SEED)`."""
+    from sklearn.datasets import load_digits as read
+
+    data = read()
+    order = shuffled(len(data.target), SPLIT_SEED)
+    rows = order[:TEST_IMAGES] if split == "test" else order[TEST_IMAGES:]
+    images = torch.from_numpy(data.images[rows]).float().unsqueeze(1) / 16
+    return ImageSet(
+        name="digits", labels=torch.from_numpy(data.target[rows]).long(), class_names=tuple("0123456789"),
+        image_shape=(1, 8, 8), read=lambda indices: images[indices], note=f"{split} split, seed {SPLIT_SEED}",
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+"""ImageSet: labelled pictures, read when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+class MissingData(LookupError):
+    """A data set is not on this machine. The message says which file goes where and where it comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """Labelled pictures of one size.
+
+    labels: (N,) int64. image_shape: (channels, height, width). read: indices -> (n, channels, height, width), float in [0, 1]
+    or uint8. note: what a reader of the numbers must know (split, part of the official set), stored with each run.
+    """
+
+    name: str
+    labels: Tensor = field(repr=False)
+    class_names: tuple[str, ...] = field(repr=False)
+    image_shape: tuple[int, int, int]
+    read: Callable[[list[int]], Tensor] = field(repr=False)
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def images(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """The pictures at `indices`, float32 (n, channels, height, width) in [0, 1]; only these are decoded.
+
+        Raises ValueError for an index outside 0..N-1, another shape, or values outside [0, 1].
+        """
+        rows = [int(index) for index in indices]
+        wrong = [index for index in rows if not 0 <= index < len(self)]
+        if wrong:
+            raise ValueError(f"Expected indices in 0..{len(self) - 1} of {self.name}, got {wrong[0]}.")
+        images = self.read(rows)
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        if images.shape != (len(rows), *self.image_shape):
+            raise ValueError(f"Expected {self.name} images {(len(rows), *self.image_shape)}, got {tuple(images.shape)}.")
+        return check_range(images.float(), rows, self.name)
+
+
+def check_range(images: Tensor, indices: Sequence[int], name: str) -> Tensor:
+    """`images` itself if every value lies in [0, 1]; else ValueError with the count and the first image's index."""
+    good = ((images >= 0) & (images <= 1)).flatten(1).all(1)  # NaN compares false, so it is refused too
+    if not bool(good.all()):
+        first = int((~good).nonzero()[0])
+        low, high = images[first].min().item(), images[first].max().item()
+        raise ValueError(
+            f"Expected {name} images in [0, 1]: {int((~good).sum())} of {len(images)} are not, the first at index "
+            f"{indices[first]} with values in [{low:.3g}, {high:.3g}]. Scale them (uint8 / 255, or (x + 1) / 2)."
+        )
+    return images

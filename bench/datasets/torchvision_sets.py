@@ -1,0 +1,54 @@
+"""Data sets that torchvision reads, and on request downloads: CIFAR-10, CIFAR-100, GTSRB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.datasets.image_set import ImageSet
+
+
+def _open(kind: str, folder: Path, split: str, download: bool) -> Any | None:
+    """torchvision's data set, or None when its files are not there (torchvision says so with RuntimeError)."""
+    from torchvision import datasets
+
+    choice = {"split": split} if kind == "GTSRB" else {"train": split == "train"}
+    try:
+        return getattr(datasets, kind)(folder, download=download, **choice)
+    except RuntimeError:
+        if download:
+            raise
+        return None
+
+
+def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
+    """CIFAR-10 or CIFAR-100 (`kind`: torchvision's class) from `folder`/cifar-10-batches-py or cifar-100-python."""
+    data = _open(kind, folder, split, download)
+    if data is None:
+        return None
+    return ImageSet(
+        name=kind.lower(), labels=torch.tensor(data.targets), class_names=class_names, image_shape=(3, 32, 32),
+        read=lambda indices: torch.from_numpy(data.data[indices]).permute(0, 3, 1, 2), note=f"{split}, original order",
+    )  # fmt: skip
+
+
+def gtsrb(folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
+    """GTSRB from `folder`/gtsrb, each picture resized to 32x32 (bilinear, antialiased), whole picture, no crop to the sign."""
+    data = _open("GTSRB", folder, split, download)
+    if data is None:
+        return None
+
+    def read(indices: list[int]) -> Tensor:
+        from PIL.Image import Resampling
+
+        pictures = [np.asarray(data[index][0].resize((32, 32), Resampling.BILINEAR)) for index in indices]
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+    labels = torch.tensor([label for _, label in data._samples])
+    return ImageSet(
+        name="gtsrb", labels=labels, class_names=class_names, image_shape=(3, 32, 32), read=read, note=f"{split}, 32x32"
+    )

@@ -1,0 +1,1 @@
+"""Training loops behind `bench train`: small classifiers and small score networks."""

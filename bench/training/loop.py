@@ -1,0 +1,56 @@
+"""The loop that every recipe shares: AdamW, one-cycle learning rate, exponential moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+Progress = Callable[[str, int, int, float], None]  # what is trained, steps done, steps in all, loss
+
+
+def silent(what: str, done: int, total: int, loss: float) -> None:
+    """The progress callback that says nothing."""
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless index batches: every epoch a fresh permutation, its ragged end dropped."""
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count - count % size].split(size)
+
+
+def fit(
+    network: Network, loss: Callable[[Network], Tensor], *, steps: int, learning_rate: float, what: str,
+    average: float = 0.999, progress: Progress = silent,
+) -> Network:
+    """Minimise `loss(network)` for `steps` steps; returns the averaged copy, in eval mode and without gradients.
+
+    loss: draws its own batch and returns a scalar. average: decay of the weights' moving average (0 for none).
+    Raises ValueError when the loss is no longer finite.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    averaged = deepcopy(network)
+    for step in range(1, steps + 1):
+        value = loss(network.train())
+        if not torch.isfinite(value):
+            raise ValueError(f"Expected a finite loss, got {value.item()} at step {step} of {what}; lower learning_rate.")
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        _follow(averaged, network, min(average, step / (step + 10)))
+        progress(what, step, steps, value.item())
+    return averaged.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)

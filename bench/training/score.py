@@ -1,0 +1,67 @@
+"""Score networks: predict the noise of the variance-preserving SDE (Song et al., ICLR 2021, Eqs. 7 and 11; Ho et al., Eq. 14)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.training.augment import jitter
+from bench.training.loop import Network, Progress, batches, fit, silent
+from defenses.diffusion.schedule import VPSchedule, to_model_space
+
+
+def diffuse(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """x_t at a time of its own for each row: t (batch,)."""
+    t = t.view(-1, 1, 1, 1)
+    schedule = VPSchedule()
+    return schedule.alpha_bar(t).sqrt() * x + schedule.sigma(t) * noise
+
+
+def fit_score(
+    network: Network, images: Tensor, *, steps: int, seed: int, what: str, batch_size: int = 256, t_focus: float = 0.4,
+    learning_rate: float = 1e-3, progress: Progress = silent,
+) -> Network:
+    """Train `network(x_t, label)` on images (N, ...) in [0, 1] by the mean squared error of the noise.
+
+    t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works; the tenth is uniform on (0, 1].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    stream = batches(len(images), min(batch_size, len(images)), generator)
+
+    def loss(net: nn.Module) -> Tensor:
+        x = to_model_space(jitter(images[next(stream)], generator))
+        t = _times(len(x), t_focus, generator)
+        noise = torch.randn(x.shape, generator=generator)
+        return (net(diffuse(x, t, noise), 999 * t) - noise).square().mean()
+
+    return fit(network, loss, steps=steps, learning_rate=learning_rate, what=what, progress=progress)
+
+
+def _times(count: int, t_focus: float, generator: torch.Generator) -> Tensor:
+    u, chosen = torch.rand(2, count, generator=generator)
+    return (1 - u) * torch.where(chosen < 0.9, t_focus, 1.0)
+
+
+@torch.no_grad()
+def losses_by_time(network: nn.Module, images: Tensor, times: tuple[float, ...], seed: int = 0) -> dict[str, float]:
+    """Mean squared error of the predicted noise at each time (1.0 is what predicting zero gets)."""
+    generator = torch.Generator().manual_seed(seed)
+    x, errors = to_model_space(images), {}
+    for time in times:
+        t, noise = torch.full((len(x),), time), torch.randn(x.shape, generator=generator)
+        errors[f"{time:g}"] = (network(diffuse(x, t, noise), 999 * t) - noise).square().mean().item()
+    return errors
+
+
+@torch.no_grad()
+def purify(network: nn.Module, images: Tensor, *, t: float, steps: int, seed: int = 0) -> Tensor:
+    """DiffPure (Nie et al., ICML 2022, Eqs. 4-6) with Euler-Maruyama, for checking a fresh network; images in [0, 1]."""
+    schedule, generator = VPSchedule(), torch.Generator().manual_seed(seed)
+    x = schedule.diffuse(to_model_space(images), t, torch.randn(images.shape, generator=generator))
+    h = t / steps
+    for k in range(steps):
+        now = t - k * h
+        score = -network(x, torch.full((len(x),), 999 * now)) / schedule.sigma(now)
+        beta = schedule.beta(now)
+        x = x + h * beta * (x / 2 + score) + (h * beta) ** 0.5 * torch.randn(x.shape, generator=generator)
+    return ((x + 1) / 2).clamp(0, 1)

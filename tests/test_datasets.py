@@ -1,0 +1,205 @@
+"""Data sets: fixed splits and samples, only the wanted pictures decoded, real files read exactly, clear refusals."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.datasets import DATASETS, ImageSet, MissingData, load_dataset, shuffled, subset
+from bench.datasets.imagenet import resize_and_crop
+from bench.datasets.names import CIFAR10, CIFAR100
+
+
+@pytest.fixture
+def data(shared: Path) -> Path:
+    return shared / "data"
+
+
+def test_digits_split_is_fixed_disjoint_and_complete() -> None:
+    test, train = load_dataset("digits"), load_dataset("digits", split="train")
+    assert (len(test), len(train), test.classes, test.image_shape) == (500, 1297, 10, (1, 8, 8))
+    assert test.labels[:8].tolist() == [0, 6, 9, 8, 4, 4, 4, 8]  # the split must never move: weights were trained on the rest
+    images = [data.images(range(len(data))) for data in (test, train)]
+    flat = torch.cat(images).flatten(1)
+    from sklearn.datasets import load_digits
+
+    whole = torch.from_numpy(load_digits().data).float() / 16
+    assert torch.equal(flat[torch.argsort(torch.tensor(shuffled(1797, 0)))], whole)
+    assert flat.dtype == torch.float32 and flat.min() == 0 and flat.max() == 1
+
+
+def test_shuffled_is_a_permutation_pinned_for_ever() -> None:
+    assert shuffled(10, 0) == [7, 4, 9, 3, 8, 2, 6, 0, 5, 1]
+    assert sorted(shuffled(1000, 7)) == list(range(1000))
+    assert shuffled(1000, 7) != shuffled(1000, 8)
+
+
+def test_subset_has_no_repeats_and_larger_contains_smaller() -> None:
+    labels = torch.arange(300) % 7
+    small, large = subset(labels, 50, data_seed=3), subset(labels, 300, data_seed=3)
+    assert large[:50].equal(small) and len(set(large.tolist())) == 300
+    assert small.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("num_images", "counts"), [(30, {3}), (32, {3, 4}), (100, {10})])
+def test_balanced_subset(num_images: int, counts: set[int]) -> None:
+    labels = torch.tensor([0] * 500 + [c for c in range(1, 10) for _ in range(20)])  # one class dominates
+    rows = subset(labels, num_images, data_seed=0, balanced=True)
+    assert set(torch.bincount(labels[rows]).tolist()) == counts
+    assert len(set(rows.tolist())) == num_images
+
+
+def test_balanced_subset_when_a_class_runs_out() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 2)
+    assert torch.bincount(labels[subset(labels, 8, 0, balanced=True)]).tolist() == [6, 2]
+
+
+@pytest.mark.parametrize("num_images", [0, 11, -1])
+def test_subset_refuses_a_size_that_is_not_there(num_images: int) -> None:
+    with pytest.raises(ValueError, match=r"num_images in 1\.\.10, got"):
+        subset(torch.zeros(10), num_images, 0)
+
+
+def image_set(images: torch.Tensor) -> ImageSet:
+    labels, shape = torch.zeros(len(images), dtype=torch.int64), tuple(images.shape[1:])
+    return ImageSet(name="toy", labels=labels, class_names=("a",), image_shape=shape, read=lambda rows: images[rows])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [1.5, -0.1, float("nan")])
+def test_images_outside_the_unit_range_are_refused(bad: float) -> None:
+    images = torch.full((6, 1, 2, 2), 0.5)
+    images[3, 0, 1, 1] = images[5, 0, 0, 0] = bad
+    with pytest.raises(ValueError, match="2 of 4 are not, the first at index 3 "):
+        image_set(images).images([1, 2, 3, 5])
+    assert image_set(images).images([0, 1]).shape == (2, 1, 2, 2)
+
+
+def test_uint8_is_scaled_and_wrong_indices_are_refused() -> None:
+    data = image_set(torch.full((2, 1, 2, 2), 255, dtype=torch.uint8))
+    assert data.images([1]).eq(1).all()
+    with pytest.raises(ValueError, match=r"indices in 0\.\.1 of toy, got 2"):
+        data.images([0, 2])
+
+
+def test_unknown_name_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="Did you mean 'cifar10'"):
+        load_dataset("cifar-10")
+    for name in sorted(set(DATASETS) - {"digits"}):
+        with pytest.raises(MissingData) as error:
+            load_dataset(name, data_dir=tmp_path)
+        assert str(tmp_path) in str(error.value) and DATASETS[name].source in str(error.value)
+
+
+def test_data_folder_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "here"))
+    with pytest.raises(MissingData, match="here"):
+        load_dataset("cifar10")
+
+
+def test_class_names() -> None:
+    assert len(CIFAR10) == 10 and len(set(CIFAR100)) == 100 and list(CIFAR100) == sorted(CIFAR100)
+
+
+def test_cifar10_in_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten pictures in the original pickle format; the md5 check is off because they are not the original ones."""
+    import pickle
+
+    import torchvision.datasets
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.arange(10 * 3072, dtype=np.uint32).astype(np.uint8).reshape(10, 3072)
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": pixels, "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CIFAR10)}))
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    data = load_dataset("cifar10", data_dir=tmp_path)
+    assert data.labels.tolist() == list(range(10)) and data.note == "test, original order"
+    assert data.images([4])[0].flatten().mul(255).round().to(torch.uint8).equal(torch.from_numpy(pixels[4]))
+
+
+def test_gtsrb_in_torchvision_layout_is_resized(tmp_path: Path) -> None:
+    folder = tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (50, 70), (255, 0, 51)).save(folder / "00000.ppm")
+    (tmp_path / "gtsrb" / "GT-final_test.csv").write_text("Filename;Width;ClassId\n00000.ppm;50;17\n")
+    data = load_dataset("gtsrb", data_dir=tmp_path)
+    assert data.labels.tolist() == [17]
+    assert data.images([0])[0, :, 16, 16].tolist() == pytest.approx([1, 0, 0.2])
+
+
+def jpeg(color: tuple[int, int, int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (300, 260), color).save(stream, "JPEG", quality=100)
+    return stream.getvalue()
+
+
+def test_imagenet_in_class_folders(tmp_path: Path) -> None:
+    folders = [tmp_path / "imagenet" / "val" / f"n{index:08d}" for index in range(1000)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    (folders[7] / "a.JPEG").write_bytes(jpeg((255, 0, 0)))
+    (folders[999] / "b.JPEG").write_bytes(jpeg((0, 0, 255)))
+    data = load_dataset("imagenet", data_dir=tmp_path)
+    assert data.labels.tolist() == [7, 999] and data.classes == 1000
+    assert data.images([1])[0, :, 100, 100].tolist() == pytest.approx([0, 0, 1], abs=0.02)
+    folders[500].rmdir()
+    with pytest.raises(ValueError, match="1000 class folders"):
+        load_dataset("imagenet", data_dir=tmp_path)
+
+
+def test_imagenet_official_tar_with_development_kit(tmp_path: Path) -> None:
+    """Three classes whose ILSVRC ids are not in wnid order: the labels must be positions among the sorted wnids."""
+    from scipy.io import savemat
+
+    root = tmp_path / "imagenet"
+    kit = root / "ILSVRC2012_devkit_t12" / "data"
+    kit.mkdir(parents=True)
+    rows = [(1, "n30", 0), (2, "n10", 0), (3, "n20", 0), (4, "n99", 3)]  # the last is no leaf
+    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    savemat(kit / "meta.mat", {"synsets": np.array(rows, dtype=fields)})
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n")
+    with tarfile.open(root / "ILSVRC2012_img_val.tar", "w") as archive:
+        for number, color in ((2, (0, 255, 0)), (1, (255, 0, 0)), (3, (0, 0, 255))):  # not in order either
+            info, content = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG"), jpeg(color)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    data = load_dataset("imagenet", data_dir=tmp_path)
+    assert data.labels.tolist() == [2, 0, 1] and data.class_names == ("n10", "n20", "n30")
+    assert data.images([0, 2])[:, :, 100, 100].round().tolist() == [[1, 0, 0], [0, 0, 1]]
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n1\n")
+    with pytest.raises(ValueError, match="Expected 4 pictures"):
+        load_dataset("imagenet", data_dir=tmp_path)
+
+
+def test_resize_and_crop_equals_torchvision_transform() -> None:
+    from torchvision import transforms
+
+    pixels = np.random.default_rng(0).integers(0, 256, (280, 400, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])(picture)
+    assert resize_and_crop(picture).equal(expected)
+
+
+def test_real_gtsrb_tiles(data: Path) -> None:
+    images = load_dataset("gtsrb", data_dir=data)
+    assert len(images) == 4210 and images.classes == 43 and len(set(images.labels.tolist())) == 43
+    assert images.images([4209]).max() > 0  # the last tile before the padding
+
+
+def test_real_cifar100_tiles(data: Path) -> None:
+    images = load_dataset("cifar100", data_dir=data)
+    assert torch.bincount(images.labels).tolist() == [100] * 100
+    assert images.images([0]).shape == (1, 3, 32, 32)
+
+
+def test_real_imagenet_sample(data: Path) -> None:
+    images = load_dataset("imagenet_sample", data_dir=data)
+    assert images.labels.tolist() == list(range(0, 1000, 10))
+    assert images.images([3, 99]).shape == (2, 3, 224, 224)

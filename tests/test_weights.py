@@ -1,0 +1,79 @@
+"""Weight files: found where promised, refused when altered, with a remedy in every message."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from defenses.models import weights
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_data_folder_comes_before_the_cache(folders: Path) -> None:
+    for place in ("cache", "data"):
+        (folders / place / "weights").mkdir(parents=True)
+        (folders / place / "weights" / "net.pt").write_bytes(b"x")
+        assert weights.find_weights("net.pt", source="somewhere").parts[-3] == place
+
+
+def test_missing_weights_say_where_from_and_where_to(folders: Path) -> None:
+    with pytest.raises(weights.MissingWeights) as error:
+        weights.find_weights("net.pt", source="https://example.org/net.pt", sha256="ab12")
+    for part in ("net.pt", str(folders / "data" / "weights"), str(folders / "cache"), "https://example.org", "ab12"):
+        assert part in str(error.value)
+
+
+def test_sha256_follows_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"first", b"second, longer"):
+        path.write_bytes(content)
+        assert weights.sha256_of(path) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_round_trip_and_truncation(tmp_path: Path, suffix: str) -> None:
+    path, state = tmp_path / f"net{suffix}", {"w": torch.arange(1000.0)}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    digest = weights.sha256_of(path)
+    assert torch.equal(weights.load_checkpoint(path, digest)["w"], state["w"])
+
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"expected sha256 {digest}, found {weights.sha256_of(path)}"):
+        weights.load_checkpoint(path, digest)
+    with pytest.raises(ValueError, match="fetch it again"):
+        weights.load_checkpoint(path)
+
+
+def test_pickled_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="checkpoint of tensors"):
+        weights.load_checkpoint(tmp_path / "net.pt")
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(weights.MissingWeights, match="found none"):
+        weights.load_checkpoint(tmp_path / "absent.pt")
+
+
+def test_score_sde_container_with_a_numpy_learning_rate(shared: Path) -> None:
+    checkpoint = weights.load_checkpoint(shared / "reference" / "networks" / "tiny_checkpoint.pth")
+    assert {"ema", "model", "optimizer", "step"} <= set(checkpoint)
+
+
+def test_strip_prefix() -> None:
+    assert weights.strip_prefix({"module.a": 1, "b.module.c": 2}) == {"a": 1, "b.module.c": 2}
+
+
+def test_unknown_asset_suggests_the_nearest() -> None:
+    with pytest.raises(LookupError, match="Did you mean 'digits/digits_cnn.safetensors'"):
+        weights.asset_path("digits/digit_cnn.safetensors")
