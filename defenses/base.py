@@ -176,7 +176,7 @@ Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logit
             return self._by_draw(self._purify, images, noise)
         with torch.no_grad():
             purified = self._by_draw(self._purify, images, noise)
-        return images + (purified - images).detach() if self.gradient == "straight_through" else purified
+        return images + (purified - images).detach() if self.gradient == "straight_through" else purified.detach()
 
     def _by_draw(self, purify: Purify, images: Tensor, noise: Noise) -> Tensor:
         """A batch-coupled purifier sees each draw as a batch of its own; any other sees all rows at once."""

@@ -1,0 +1,218 @@
+"""What an attack is, how it asks a stochastic defense for gradients, and what it remembers on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.attacks.losses import LOSSES, Loss, margin
+from bench.threat import ThreatModel, check_finite
+from defenses.base import Defended
+from defenses.noise import Noise, role_seed
+from defenses.registry import Registry
+
+attacks: Registry[Attack] = Registry("attack", "bench.attacks")
+
+
+def register(cls: type[Attack]) -> type[Attack]:
+    """Class decorator: put an attack into the registry under the stem of its file."""
+    return attacks.register(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack and its settings (its fields). Abstract: concrete attacks are final frozen dataclasses.
+
+        Class attributes: `source`; `restricted` its images stay in the threat model's ball; `batch_coupled` its
+result for an image depends on the batch (a library's own random stream), so the batch size is part of a cell's
+key; `version` raised when a change of code moves its numbers; `gradient_free` it never asks for a gradient.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    restricted: ClassVar[bool] = True
+    batch_coupled: ClassVar[bool] = False
+    gradient_free: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+
+    def params(self) -> dict[str, Any]:
+        """The fields as plain data, defaults included; `attacks.make(name, params)` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @abstractmethod
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images of the shape of `images`, (batch, channels, height, width) in [0, 1].
+
+        labels, image_ids: (batch,) integers. seed: every selection draw follows from it, and from the image's id: the
+        result for an image does not depend on its batch unless `batch_coupled`. trace: receives loss and accuracy
+        per step.
+        """
+
+
+@dataclass
+class Trace:
+    """What an attack saw on its way: a convergence curve, and whether any single look at an image was wrong.
+
+        A look is one answer of the defense at one iterate (the step's first draw). First-success robustness
+    (DiffBreak, 2025) counts an image as broken at the first wrong look; the judge prices the looks themselves on the
+    clean image.
+    """
+
+    looks: dict[int, int] = field(default_factory=dict)
+    survived: dict[int, bool] = field(default_factory=dict)
+    broken_by: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _sums: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+
+    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        """One step. loss: (batch,) EOT means. correct: (draws, batch) booleans; the first row is the look."""
+        entry = self._sums.setdefault((attack, step), [0.0, 0.0, 0.0])
+        entry[0] += float(loss.sum())
+        entry[1] += float(correct.double().mean(0).sum())
+        entry[2] += len(image_ids)
+        for image, right in zip(image_ids.tolist(), correct[0].tolist(), strict=True):
+            self.looks[image] = self.looks.get(image, 0) + 1
+            self.survived[image] = self.survived.get(image, True) and right
+
+    def curve(self) -> list[dict[str, Any]]:
+        """[{attack, step, loss, accuracy, images}]: means over the images logged at that step."""
+        return [
+            {"attack": a, "step": s, "loss": loss / n, "accuracy": right / n, "images": int(n)}
+            for (a, s), (loss, right, n) in sorted(self._sums.items())
+        ]
+
+
+@dataclass
+class Answer:
+    """What one EOT query found, per image: mean loss, mean margin (positive is misclassified), correctness (draws,
+    batch)."""
+
+    loss: Tensor
+    margin: Tensor
+    correct: Tensor
+    gradient: Tensor | None = None
+
+
+class Oracle:
+    """Asks a defense for EOT-averaged losses and gradients (Athalye et al., ICML 2018), all draws in one batch.
+
+        model, labels, image_ids, seed: as in `Attack.perturb`. eot: draws a query. loss: what is averaged and
+    differentiated. The d-th query draws [first, first + eot) of the stream of selection draws, which no judge ever
+    uses. When memory runs out the batch of draws is halved (then the images, unless the defense is batch-coupled) and
+    the trace says so.
+    """
+
+    def __init__(
+        self,
+        model: Defended,
+        labels: Tensor,
+        image_ids: Tensor,
+        seed: int,
+        *,
+        eot: int = 1,
+        loss: Loss | Callable[[Tensor, Tensor], Tensor] = "ce",
+        trace: Trace | None = None,
+        role: str = "selection",
+    ) -> None:
+        self.model, self.labels, self.image_ids, self.eot, self.trace = model, labels, image_ids, eot, trace
+        self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
+        self.seed = role_seed(seed, role)
+        self._rows: int | None = None  # rows that fit, once memory has run out
+
+    def gradient(self, x: Tensor, first: int) -> Answer:
+        """Mean loss, margin, correctness, and the gradient of the mean loss with respect to x (batch, ...)."""
+        return self._ask(x, first, gradient=True)
+
+    def evaluate(self, x: Tensor, first: int) -> Answer:
+        """As `gradient`, of the real defense and without a gradient."""
+        return self._ask(x, first, gradient=False)
+
+    def uniform(self, like: Tensor, restart: int) -> Tensor:
+        """Uniforms in [0, 1) for a random start, per image."""
+        return Noise(role_seed(self.seed, "start"), self.image_ids, restart).uniform(like, step=0)
+
+    def at(self, rows: Tensor) -> Oracle:
+        """The same oracle for some images of the batch (boolean mask or indices)."""
+        other = Oracle.__new__(Oracle)
+        other.__dict__.update(self.__dict__)
+        other.labels, other.image_ids = self.labels[rows], self.image_ids[rows]
+        return other
+
+    def _ask(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
+        while True:
+            try:
+                return self._ask_chunks(x, first, gradient=gradient)
+            except torch.OutOfMemoryError:
+                self._back_off(len(x))
+
+    def _back_off(self, batch: int) -> None:
+        rows = self._rows or self.eot * batch
+        smallest = batch if self.model.batch_coupled else 1
+        if rows <= smallest:
+            raise
+        self._rows = max(smallest, rows // 2)
+        torch.cuda.empty_cache()
+        if self.trace is not None:
+            self.trace.notes.append(f"out of memory: {self._rows} rows a pass instead of {rows}")
+
+    def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
+        losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))
+        correct = torch.zeros((self.eot, len(x)), dtype=torch.bool, device=x.device)
+        total = torch.zeros_like(x) if gradient else None
+        for draws, rows in self._chunks(len(x)):
+            part = x[rows].detach().requires_grad_(gradient)
+            count = draws.stop - draws.start
+            noise = Noise(self.seed, self.image_ids[rows], first + draws.start).repeat(count)
+            with torch.set_grad_enabled(gradient):
+                logits = self.model(part.repeat(count, *[1] * (x.ndim - 1)), noise)
+                labels = self.labels[rows].repeat(count)
+                loss = self.loss_function(logits, labels)
+            check_finite(logits.detach(), noise.image_ids, "logits")
+            if total is not None:
+                total[rows] += self._differentiate(loss.sum() / self.eot, part, self.image_ids[rows])
+            losses[rows] += loss.detach().view(count, -1).sum(0) / self.eot
+            margins[rows] += margin(logits.detach(), labels).view(count, -1).sum(0) / self.eot
+            correct[draws, rows] = (logits.argmax(1) == labels).view(count, -1)
+        return Answer(losses, margins, correct, total)
+
+    def _chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
+        """(draws, images) that fit into one pass: many draws of the whole batch, else parts of one draw."""
+        rows = self._rows or self.eot * batch
+        together = max(1, rows // batch)
+        width = batch if rows >= batch else rows
+        for draw in range(0, self.eot, together):
+            for image in range(0, batch, width):
+                yield slice(draw, min(draw + together, self.eot)), slice(image, min(image + width, batch))
+
+    def _differentiate(self, loss: Tensor, x: Tensor, image_ids: Tensor) -> Tensor:
+        if not loss.requires_grad:
+            raise ValueError(
+                f"The defense gives no gradient under gradient={self.model.gradient!r}. "
+                "Use square_eot or transfer, or another gradient kind."
+            )
+        (gradient,) = torch.autograd.grad(loss, x)
+        check_finite(gradient, image_ids, "gradients")
+        return gradient
+
+
+def check_positive(**fields: float) -> None:
+    """Raise ValueError for a field that is not greater than zero."""
+    for name, value in fields.items():
+        if not value > 0:
+            raise ValueError(f"Expected {name} > 0, got {value}.")

@@ -1,0 +1,109 @@
+"""Projected gradient descent on the expectation over a defense's noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
+from bench.attacks.losses import Loss
+from bench.threat import ThreatModel
+from defenses.base import Defended
+
+Start = Literal["zero", "random", "zero_then_random"]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class PGDEOT(Attack):
+    """PGD+EOT (Madry et al., ICLR 2018, Eq. 3; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
+
+        steps >= 1 gradient steps of length step_size (> 0, image units; L2 steps follow the normalised
+gradient), each on the mean loss of eot >= 1 draws, all in one batch. resample: new selection draws at every
+step (as Lee & Kim), or the same ones. restarts >= 1, the one with the largest margin wins per image. start:
+"zero" (Lee & Kim), "random", or "zero_then_random" for the first restart and the others. select: "last" iterate
+(Lee & Kim) or the "best" one by mean margin. momentum in [0, 1) of the L1-normalised gradient (MI-FGSM; Dong et
+al., CVPR 2018, Eq. 6), 0 for none.
+    """
+
+    source: ClassVar[str] = "Madry et al., ICLR 2018; Athalye et al., ICML 2018; Lee & Kim, ICCV 2023, arXiv:2303.09051"
+
+    steps: int = 200
+    step_size: float = 0.007
+    eot: int = 20
+    loss: Loss = "ce"
+    restarts: int = 1
+    start: Start = "random"
+    select: Literal["last", "best"] = "last"
+    resample: bool = True
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, step_size=self.step_size, eot=self.eot, restarts=self.restarts)
+        for name, value, known in (
+            ("loss", self.loss, get_args(Loss)),
+            ("start", self.start, get_args(Start)),
+            ("select", self.select, ("last", "best")),
+        ):
+            if value not in known:
+                raise ValueError(f"Expected {name} among {', '.join(known)}, got {value!r}.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"Expected momentum in [0, 1), got {self.momentum}.")
+
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images; see `Attack.perturb`."""
+        oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss=self.loss, trace=trace)
+        best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
+        for restart in range(self.restarts):
+            x, found = self._ascend(oracle, images, threat, restart, trace)
+            better = found > best_margin
+            best = torch.where(better.view(-1, *[1] * (images.ndim - 1)), x, best)
+            best_margin = torch.where(better, found, best_margin)
+        return best
+
+    def _ascend(
+        self, oracle: Oracle, images: Tensor, threat: ThreatModel, restart: int, trace: Trace | None
+    ) -> tuple[Tensor, Tensor]:
+        """One restart: the selected iterate and its mean margin."""
+        x = self._first(oracle, images, threat, restart)
+        velocity = torch.zeros_like(x)
+        best, best_margin = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        compared = self.select == "best" or self.restarts > 1  # then the last iterate is judged too
+        for step in range(self.steps + compared):
+            query = restart * (self.steps + compared) + step
+            closing = step == self.steps
+            ask = oracle.evaluate if closing else oracle.gradient
+            answer = ask(x, query * self.eot if self.resample else 0)
+            if trace is not None:
+                trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct)
+            if self.select == "best" or closing:
+                better = answer.margin > best_margin
+                best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, best)
+                best_margin = torch.where(better, answer.margin, best_margin)
+            if answer.gradient is not None:
+                velocity = self._velocity(velocity, answer.gradient)
+                x = threat.project(x + self.step_size * threat.direction(velocity), images)
+        return (best, best_margin) if compared else (x, torch.zeros_like(best_margin))
+
+    def _velocity(self, velocity: Tensor, gradient: Tensor) -> Tensor:
+        if not self.momentum:
+            return gradient
+        size = gradient.flatten(1).abs().sum(1).view(-1, *[1] * (gradient.ndim - 1))
+        return self.momentum * velocity + gradient / size.clamp_min(1e-12)
+
+    def _first(self, oracle: Oracle, images: Tensor, threat: ThreatModel, restart: int) -> Tensor:
+        random = self.start == "random" or (self.start == "zero_then_random" and restart > 0)
+        return threat.random_start(images, oracle.uniform(images, restart)) if random else images

@@ -1,0 +1,103 @@
+"""The threat model: what the attacker may change, and which gradient of the defense it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from defenses.base import GRADIENTS, Gradient
+
+Norm = Literal["Linf", "L2"]
+TOLERANCE = 1e-5  # relative excess over epsilon that float32 rounding explains
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """A ball around every image, inside the box [0, 1], and the attacker's kind of gradient.
+
+    norm: "Linf" or "L2". epsilon: radius in image units (8/255 for Linf on CIFAR-10), >= 0. gradient: see `Defended`.
+    """
+
+    norm: Norm = "Linf"
+    epsilon: float
+    gradient: Gradient = "exact"
+
+    def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"Expected norm among {', '.join(get_args(Norm))}, got {self.norm!r}.")
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"Expected gradient among {', '.join(GRADIENTS)}, got {self.gradient!r}.")
+        limit = 1.0 if self.norm == "Linf" else 1e4
+        if not 0 <= self.epsilon <= limit:
+            raise ValueError(
+                f"Expected epsilon in [0, {limit:g}] in image units, got {self.epsilon}. Write 8/255 as {8 / 255:.6f}."
+            )
+
+    def project(self, adversarial: Tensor, images: Tensor) -> Tensor:
+        """Nearest images (batch, channels, height, width) in the ball (L2: along the ray), then in [0, 1]."""
+        delta = adversarial - images
+        if self.norm == "Linf":
+            delta = delta.clamp(-self.epsilon, self.epsilon)
+        else:
+            norms = delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))
+            delta = delta * (self.epsilon / norms.clamp_min(1e-12)).clamp_max(1.0)
+        return (images + delta).clamp(0, 1)
+
+    def distance(self, adversarial: Tensor, images: Tensor) -> Tensor:
+        """(batch,) distances in this norm, image units."""
+        delta = (adversarial - images).flatten(1).double()
+        return delta.abs().amax(1) if self.norm == "Linf" else delta.norm(dim=1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Steepest ascent of length one: the sign (Linf), or the gradient over its norm (L2)."""
+        if self.norm == "Linf":
+            return gradient.sign()
+        norms = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        return gradient / (norms + 1e-12)
+
+    def random_start(self, images: Tensor, unit: Tensor) -> Tensor:
+        """A start in the ball: uniform (Linf) from `unit` in [0, 1), or of norm epsilon (L2) along 2 unit - 1."""
+        delta = 2 * unit - 1
+        if self.norm == "L2":
+            delta = self.direction(delta)
+        return self.project(images + self.epsilon * delta, images)
+
+    def check(self, adversarial: Tensor, images: Tensor, *, restricted: bool = True) -> None:
+        """Raise ValueError if an adversarial image left the ball or the box, or is not a number."""
+        bad = ~torch.isfinite(adversarial).flatten(1).all(1)
+        bad |= (adversarial.flatten(1).amax(1) > 1) | (adversarial.flatten(1).amin(1) < 0)
+        if restricted:
+            bad |= self.distance(adversarial, images) > self.epsilon * (1 + TOLERANCE) + 1e-6
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            far = float(self.distance(adversarial, images)[first])
+            raise ValueError(
+                f"Expected adversarial images in [0, 1] within {self.norm} {self.epsilon:.6g}, found {int(bad.sum())} "
+                f"outside, the first at batch position {first} (distance {far:.6g}). An attack must project its result."
+            )
+
+
+def check_images(images: Tensor, image_ids: Tensor) -> None:
+    """Raise ValueError with the count and the first index where images are not finite or leave [0, 1]."""
+    flat = images.flatten(1)
+    bad = ~torch.isfinite(flat).all(1) | (flat.amax(1) > 1) | (flat.amin(1) < 0)
+    if bad.any():
+        first = int(image_ids[int(bad.nonzero()[0])])
+        raise ValueError(
+            f"Expected images in [0, 1], found {int(bad.sum())} outside or not finite, the first with index {first}, "
+            f"values in [{float(images.min()):.3g}, {float(images.max()):.3g}]. Convert with to_image_space."
+        )
+
+
+def check_finite(values: Tensor, image_ids: Tensor, what: str) -> None:
+    """Raise ValueError with the count and the first image's index where `values` (batch, ...) are not finite."""
+    bad = ~torch.isfinite(values.flatten(1)).all(1)
+    if bad.any():
+        first = int(image_ids[int(bad.nonzero()[0])])
+        raise ValueError(
+            f"Expected finite {what}, found NaN or infinity for {int(bad.sum())} images, the first with index {first}. "
+            "Check the weights and the precision; an exact gradient can overflow where a guidance scale is large."
+        )
