@@ -37,10 +37,10 @@ def register(cls: type[Defense]) -> type[Defense]:
 class Defense(ABC):
     """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
 
-        Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends
-on its batch-mates; `gradients` the kinds of gradient an attacker can have beyond straight-through, transfer and
-none; `version` raised when a change of code moves its numbers; `needs_score`, `needs_classifier` what `defend`
-must be given.
+    Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends
+    on its batch-mates; `gradients` the kinds of gradient an attacker can have beyond straight-through, transfer and
+    none; `version` raised when a change of code moves its numbers; `needs_score`, `needs_classifier` what `defend`
+    must be given.
     """
 
     name: ClassVar[str]
@@ -82,7 +82,7 @@ must be given.
 class Purifier(Defense):
     """A defense that maps images to images before the classifier sees them.
 
-        runs: purifications behind one answer (>= 1). combine: how the runs' answers are joined: "logits" averaged,
+    runs: purifications behind one answer (>= 1). combine: how the runs' answers are joined: "logits" averaged,
     "softmax" averaged, or "vote" (each run votes its label; ties go to the smallest label).
     """
 
@@ -134,10 +134,10 @@ class Purifier(Defense):
 class Defended(nn.Module):
     """A classifier behind a purifier: what an attack and the judge see.
 
-        Without gradients it is always the real defense. Where gradients are recorded, its `gradient` kind says
-what an attacker differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through"
-the identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in
-Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
+    Without gradients it is always the real defense. Where gradients are recorded, its `gradient` kind says
+    what an attacker differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through"
+    the identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in
+    Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
     """
 
     def __init__(
@@ -193,8 +193,8 @@ Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logit
 def combine_runs(logits: Tensor, combine: Combine) -> Tensor:
     """(runs, batch, classes) logits -> (batch, classes).
 
-        "softmax" and "vote" return log-probabilities (vote shares floored at 1e-6); a vote's gradient is that of
-the mean softmax, as the vote itself has none.
+    "softmax" and "vote" return log-probabilities (vote shares floored at 1e-6); a vote's gradient is that of
+    the mean softmax, as the vote itself has none.
     """
     if combine == "logits":
         return logits.mean(0)

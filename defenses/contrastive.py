@@ -35,24 +35,24 @@ LEARNING_RATE = 0.01  # of the embedding network's Adam
 class Contrastive(DiffusionPurifier):
     """Contrastive-guided purification (Bai et al., ICML 2024, PMLR 235:2375-2391).
 
-        A reverse VP-SDE (or ODE) whose noise prediction at every step gains guidance_scale times the gradient,
-with respect to the current state, of a contrastive loss between the features of this state and of the state
-before. The text of the paper was not at hand; the defaults are the authors' released behaviour in their main
-CIFAR-10 setting, as a pure function of its inputs (METHODS.md, section 4).
+    A reverse VP-SDE (or ODE) whose noise prediction at every step gains guidance_scale times the gradient,
+    with respect to the current state, of a contrastive loss between the features of this state and of the state
+    before. The text of the paper was not at hand; the defaults are the authors' released behaviour in their main
+    CIFAR-10 setting, as a pure function of its inputs (METHODS.md, section 4).
 
-        guidance_scale: weight of the guidance, >= 0; the authors use 500 or 5000 (with temperature 10). loss: see
-`contrastive_loss`; "infonce" and "hard_negatives" are the losses as normally defined. temperature > 0. tau_plus in
-[0, 1). beta >= 0. guide_from, guide_until: network calls at which guidance is on, [guide_from, guide_until); the
-authors' counter, which the integrator's contract check has advanced by one, so that guide_from 0 and 1 are the
-same. embedding: features pass through a three-block network trained by Adam inside every purification (as
-released); without it the logits are contrasted. guide_input: "state" shows the guide the noisy state in [-1, 1] as
-it is (as released), "image" maps it to [0, 1] first. per_image: every image is guided as a batch of its own, with
-its own embedding network; only the released losses are defined there. solver: "sde" or "ode". guide: name of the
-guiding classifier; None is the attacked one.
+    guidance_scale: weight of the guidance, >= 0; the authors use 500 or 5000 (with temperature 10). loss: see
+    `contrastive_loss`; "infonce" and "hard_negatives" are the losses as normally defined. temperature > 0. tau_plus in
+    [0, 1). beta >= 0. guide_from, guide_until: network calls at which guidance is on, [guide_from, guide_until); the
+    authors' counter, which the integrator's contract check has advanced by one, so that guide_from 0 and 1 are the
+    same. embedding: features pass through a three-block network trained by Adam inside every purification (as
+    released); without it the logits are contrasted. guide_input: "state" shows the guide the noisy state in [-1, 1] as
+    it is (as released), "image" maps it to [0, 1] first. per_image: every image is guided as a batch of its own, with
+    its own embedding network; only the released losses are defined there. solver: "sde" or "ode". guide: name of the
+    guiding classifier; None is the attacked one.
 
-        Differs from the authors' code: no state leaks from one purification into the next (`initial_cache` of
-`purifier` reproduces the leak). gradient="exact" differentiates the guidance and the online training too;
-"guidance_detached" holds the guidance constant.
+    Differs from the authors' code: no state leaks from one purification into the next (`initial_cache` of
+    `purifier` reproduces the leak). gradient="exact" differentiates the guidance and the online training too;
+    "guidance_detached" holds the guidance constant.
     """
 
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code (METHODS.md 4)"
@@ -107,7 +107,7 @@ guiding classifier; None is the attacked one.
         """As `build`; `initial_cache` (batch, channels, height, width) in [-1, 1] is a state left by an earlier
         purification.
 
-                The authors' wrapper keeps its cache between calls: the integrator's contract check then already
+        The authors' wrapper keeps its cache between calls: the integrator's contract check then already
         trains the embedding once, against the leaked state.
         """
         guide = _Guide(self, self._guide_network(classifier), differentiated=gradient == "exact")
@@ -178,7 +178,7 @@ class _Guide:
     def __call__(self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int) -> tuple[Tensor, list[Tensor]]:
         """Gradient of the loss with respect to x, and the weights after their n-th Adam step.
 
-                x is made a node of its own: at the first call the cache is the same tensor, and must not receive the
+        x is made a node of its own: at the first call the cache is the same tensor, and must not receive the
         derivative.
         """
         exact = self.differentiated and torch.is_grad_enabled() and x.requires_grad

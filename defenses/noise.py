@@ -50,11 +50,11 @@ def _uniforms(words: Tensor) -> Tensor:
 class Noise:
     """The noise of a batch: one independent stream per row, replayable at any time.
 
-        seed: any integer (its low 64 bits are the key). image_ids: (batch,) integers in [0, 2**32 - 1). draws:
-(batch,) or one integer, in [0, 2**32): which of the independent purifications of that image a row is. Every method
-takes `step` in [0, 2**24) and `stream` in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network
-initialised inside the purifier. In round r of n reverse steps the forward noise is step r (n + 1), reverse step k
-= 1..n is r (n + 1) + k.
+    seed: any integer (its low 64 bits are the key). image_ids: (batch,) integers in [0, 2**32 - 1). draws:
+    (batch,) or one integer, in [0, 2**32): which of the independent purifications of that image a row is. Every method
+    takes `step` in [0, 2**24) and `stream` in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network
+    initialised inside the purifier. In round r of n reverse steps the forward noise is step r (n + 1), reverse step k
+    = 1..n is r (n + 1) + k.
     """
 
     seed: int

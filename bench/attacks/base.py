@@ -29,9 +29,9 @@ def register(cls: type[Attack]) -> type[Attack]:
 class Attack(ABC):
     """An attack and its settings (its fields). Abstract: concrete attacks are final frozen dataclasses.
 
-        Class attributes: `source`; `restricted` its images stay in the threat model's ball; `batch_coupled` its
-result for an image depends on the batch (a library's own random stream), so the batch size is part of a cell's
-key; `version` raised when a change of code moves its numbers; `gradient_free` it never asks for a gradient.
+    Class attributes: `source`; `restricted` its images stay in the threat model's ball; `batch_coupled` its
+    result for an image depends on the batch (a library's own random stream), so the batch size is part of a cell's
+    key; `version` raised when a change of code moves its numbers; `gradient_free` it never asks for a gradient.
     """
 
     name: ClassVar[str]
@@ -69,7 +69,7 @@ key; `version` raised when a change of code moves its numbers; `gradient_free` i
 class Trace:
     """What an attack saw on its way: a convergence curve, and whether any single look at an image was wrong.
 
-        A look is one answer of the defense at one iterate (the step's first draw). First-success robustness
+    A look is one answer of the defense at one iterate (the step's first draw). First-success robustness
     (DiffBreak, 2025) counts an image as broken at the first wrong look; the judge prices the looks themselves on the
     clean image.
     """
@@ -112,7 +112,7 @@ class Answer:
 class Oracle:
     """Asks a defense for EOT-averaged losses and gradients (Athalye et al., ICML 2018), all draws in one batch.
 
-        model, labels, image_ids, seed: as in `Attack.perturb`. eot: draws a query. loss: what is averaged and
+    model, labels, image_ids, seed: as in `Attack.perturb`. eot: draws a query. loss: what is averaged and
     differentiated. The d-th query draws [first, first + eot) of the stream of selection draws, which no judge ever
     uses. When memory runs out the batch of draws is halved (then the images, unless the defense is batch-coupled) and
     the trace says so.

@@ -34,7 +34,7 @@ def contrastive_loss(
 ) -> Tensor:
     """Loss (groups,) between two feature batches (groups, batch, features).
 
-        "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1;
+    "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1;
     "hard_negatives": Robinson et al., ICLR 2021, Eq. 4, one positive a row, with debiasing tau_plus in [0, 1) and
     concentration beta >= 0. "released_hard" and "released_soft" are what the code of Bai et al. (ICML 2024) computes:
     every pair of the batch counts as a positive, and off-diagonal pairs stay among the negatives (METHODS.md 4.2, 4.3;
@@ -95,7 +95,7 @@ def embedding_bounds(features: int) -> Tensor:
 def embed(x: Tensor, weights: Tensor) -> Tensor:
     """The authors' embedding network: three residual blocks h + W3 (silu(W1 h) * W2 h), no biases, width n -> 2n -> n.
 
-        x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each
+    x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each
     row-major.
     """
     groups, _, n = x.shape

@@ -40,8 +40,8 @@ def _sqrt(value: Number) -> Number:
 class VPSchedule:
     """beta(t) = beta_min + (beta_max - beta_min) t on t in [0, 1]; `levels` discrete levels i = 0..levels-1.
 
-        Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a
-float, so that they scale tensors of any dtype and device.
+    Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a
+    float, so that they scale tensors of any dtype and device.
     """
 
     beta_min: float = 0.1

@@ -26,9 +26,9 @@ def time_grid(
 ) -> list[tuple[float, float]]:
     """(time, step length) of `steps` reverse steps from t to t_end, the way DiffPure's integrator counts.
 
-        The clock u = 1 - t advances by t / steps in `dtype` and stops at 1 - t_end. In float32 its rounding
-decides which integer level a discrete network is shown (METHODS.md, section 1), so the clock has the dtype of the
-state.
+    The clock u = 1 - t advances by t / steps in `dtype` and stops at 1 - t_end. In float32 its rounding
+    decides which integer level a discrete network is shown (METHODS.md, section 1), so the clock has the dtype of the
+    state.
     """
     clock = torch.float64 if dtype == torch.float64 else torch.float32
     step = torch.tensor(t / steps, dtype=clock)

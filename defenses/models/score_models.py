@@ -49,8 +49,8 @@ class NetworkScore(nn.Module):
     """A `ScoreModel` around any network(x, label) -> noise, or noise and a learned variance range.
 
     labels: "continuous" networks take 999 t unrounded, and the index itself at a discrete level (score_sde; Lee &
-Kim); "index" networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A
-network with twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
+    Kim); "index" networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A
+    network with twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
     """
 
     def __init__(
