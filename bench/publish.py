@@ -1,0 +1,49 @@
+"""The literature: bench/published.csv and the table `published`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from bench.schema import PublishedRow
+
+CSV = Path(__file__).with_name("published.csv")
+NUMBERS: dict[str, Callable[[str], Any]] = {
+    "year": int,
+    "n_images": int,
+    **dict.fromkeys(("standard_acc", "standard_std", "robust_acc", "robust_std"), float),
+}
+RENAMED = {"table": "source_table"}  # `table` is a word of SQL
+
+
+def parse_epsilon(text: str) -> float | None:
+    """The number behind "8/255" or "0.5", None where the source does not state one."""
+    return None if text == "not_stated" else float(Fraction(text))
+
+
+def read_published(path: Path = CSV) -> list[dict[str, Any]]:
+    """The rows of the csv as rows of the table `published`; empty fields are None."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_row(line) for line in csv.DictReader(file)]
+
+
+def _row(line: dict[str, str]) -> dict[str, Any]:
+    row = {RENAMED.get(name, name): NUMBERS.get(name, str)(value) if value else None for name, value in line.items()}
+    return {**row, "epsilon": parse_epsilon(line["eps"])}
+
+
+def fill_published(connection: Connection, *, refresh: bool = False) -> None:
+    """Fill an empty table `published`; with `refresh`, also add new rows and correct changed ones. Deletes nothing."""
+    stored = connection.execute(select(func.count()).select_from(PublishedRow)).scalar_one()
+    if not stored:
+        connection.execute(insert(PublishedRow), read_published())
+    elif refresh:
+        known = set(connection.execute(select(PublishedRow.key)).scalars())
+        for row in read_published():
+            change = update(PublishedRow).where(PublishedRow.key == row["key"])
+            connection.execute((change if row["key"] in known else insert(PublishedRow)).values(**row))

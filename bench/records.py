@@ -1,0 +1,76 @@
+"""What the judge hands to the store: plain frozen records, one an image and one a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Votes = Mapping[int, int]
+"""Predicted label -> number of judging draws that answered it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One image under one cell: what the defended classifier answered, draw by draw.
+
+    index: place in the data set's test split. label: the true class.
+    clean_votes, robust_votes, null_votes: predicted label -> judging draws, on the clean image, on the adversarial one
+        and on the one that the same attack made with epsilon 0; each sums to `draws` (ValueError otherwise).
+    distance: norm of the perturbation, in the threat's norm and in image units. broken_by: the member of the attack
+        whose image is scored, None where the attack has one member.
+    first_success: every look that the attack took at its own trajectory was classified right (the literature's
+        "robust"); null_first_success: the same number of looks at the clean image. None where no looks were kept.
+    """
+
+    index: int
+    label: int
+    clean_votes: Votes
+    robust_votes: Votes
+    null_votes: Votes
+    distance: float
+    broken_by: str | None = None
+    first_success: bool | None = None
+    null_first_success: bool | None = None
+
+    def __post_init__(self) -> None:
+        sums = {name: sum(getattr(self, f"{name}_votes").values()) for name in ("clean", "robust", "null")}
+        if len(set(sums.values())) != 1 or self.draws < 1:
+            raise ValueError(
+                f"Expected as many votes on the clean, adversarial and null image, at least one; "
+                f"got {sums} for image {self.index}."
+            )
+
+    @property
+    def draws(self) -> int:
+        """Judging draws on each of the three images."""
+        return sum(self.robust_votes.values())
+
+    @property
+    def clean_correct(self) -> int:
+        """Draws that gave the clean image its label."""
+        return self.clean_votes.get(self.label, 0)
+
+    @property
+    def robust_correct(self) -> int:
+        """Draws that gave the adversarial image its label."""
+        return self.robust_votes.get(self.label, 0)
+
+    @property
+    def null_correct(self) -> int:
+        """Draws that gave the null image (epsilon 0) its label."""
+        return self.null_votes.get(self.label, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecord:
+    """One batch of a run: what it cost and how its attack converged.
+
+    number: 0-based place in the run. seconds: wall time. network_evaluations: images through the largest network,
+    backward passes included. curve: one entry a step, `{attack, step, loss, accuracy, images}`; accuracy in [0, 1].
+    """
+
+    number: int
+    seconds: float
+    network_evaluations: int
+    curve: list[dict[str, Any]] = field(default_factory=list)
