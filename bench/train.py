@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.training.loop import Progress, silent
+from bench.training.progress import Progress, silent
 from defenses.registry import unknown_name
 
 Recipe = Callable[[Path, int, float, Progress], dict[str, Any]]
@@ -29,9 +29,10 @@ def train(
 ) -> dict[str, Any]:
     """Train what `name` stands for into the folder `output` (safetensors and record.json); returns the record.
 
-    effort: scales the number of steps; 1 is what the package ships. progress: called after each step with what is trained,
-    steps done, steps in all, and the loss. The same seed gives the same files on the same machine with the same packages
-    and number of threads. Raises LookupError for an unknown name, ValueError for an effort that is not positive.
+    effort: scales the number of steps; 1 is what the package ships. progress: called after each step with what is
+    trained, steps done, steps in all, and the loss. The same seed gives the same files on the same machine with the
+    same packages and number of threads. Raises LookupError for an unknown name, ValueError for an effort that is not
+    positive.
     """
     if name not in RECIPES:
         raise unknown_name("training recipe", name, RECIPES)
@@ -41,7 +42,12 @@ def train(
     record = RECIPES[name](output, seed, effort, progress)
     packages = {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")}
     record = {
-        "recipe": name, "seed": seed, "effort": effort, "python": platform.python_version(), "packages": packages, **record,
-    }  # fmt: skip
+        "recipe": name,
+        "seed": seed,
+        "effort": effort,
+        "python": platform.python_version(),
+        "packages": packages,
+        **record,
+    }
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
     return record

@@ -24,7 +24,16 @@ def data(shared: Path) -> Path:
 def test_digits_split_is_fixed_disjoint_and_complete() -> None:
     test, train = load_dataset("digits"), load_dataset("digits", split="train")
     assert (len(test), len(train), test.classes, test.image_shape) == (500, 1297, 10, (1, 8, 8))
-    assert test.labels[:8].tolist() == [0, 6, 9, 8, 4, 4, 4, 8]  # the split must never move: weights were trained on the rest
+    assert test.labels[:8].tolist() == [
+        0,
+        6,
+        9,
+        8,
+        4,
+        4,
+        4,
+        8,
+    ]  # the split must never move: weights were trained on the rest
     images = [data.images(range(len(data))) for data in (test, train)]
     flat = torch.cat(images).flatten(1)
     from sklearn.datasets import load_digits
@@ -183,7 +192,9 @@ def test_resize_and_crop_equals_torchvision_transform() -> None:
 
     pixels = np.random.default_rng(0).integers(0, 256, (280, 400, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
-    expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])(picture)
+    expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])(
+        picture
+    )
     assert resize_and_crop(picture).equal(expected)
 
 

@@ -1,4 +1,4 @@
-"""Architectures: published sizes and accuracies, exact scores of simple data, smoothness where gradients of gradients are taken."""
+"""Architectures: published sizes and accuracies, exact scores of simple data, second derivatives."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def scaled_mlp(mean: float = 0.3, std: float = 0.5) -> ScoreMLP:
 
 @pytest.mark.parametrize("t", [0.05, 0.3, 0.8])
 def test_score_mlp_with_silent_layers_is_exact_on_a_gaussian(t: float) -> None:
-    """With the layers' output zero, what remains is the exact epsilon of N(mean, std^2) data: -sigma times the score."""
+    """With the layers' output zero, the exact epsilon of N(mean, std^2) data remains: -sigma times the score."""
     network, schedule = scaled_mlp(), VPSchedule()
     torch.nn.init.zeros_(network.output.weight)
     torch.nn.init.zeros_(network.output.bias)
@@ -89,7 +89,9 @@ def test_score_mlp_fits_the_scale_of_its_data() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_resnet56"])
-def test_real_cifar_resnet_reaches_its_published_accuracy(name: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_cifar_resnet_reaches_its_published_accuracy(
+    name: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """300 real test pictures; the published accuracy lies within three standard errors."""
     from bench.datasets import load_dataset
     from defenses.models.classifiers import classifier_info, load_classifier

@@ -1,8 +1,8 @@
 """The data sets, by name: real pictures in [0, 1], only those asked for are decoded.
 
-    data = load_dataset("digits")
-    rows = subset(data.labels, num_images=64, data_seed=0, balanced=True)
-    images, labels = data.images(rows), data.labels[rows]
+data = load_dataset("digits")
+rows = subset(data.labels, num_images=64, data_seed=0, balanced=True)
+images, labels = data.images(rows), data.labels[rows]
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ from defenses.models.weights import cache_folder
 from defenses.registry import unknown_name
 
 __all__ = [
-    "DATASETS", "DatasetInfo", "ImageSet", "MissingData", "check_range", "dataset_info", "load_dataset", "shuffled", "subset",
-]  # fmt: skip
+    "DATASETS",
+    "DatasetInfo",
+    "ImageSet",
+    "MissingData",
+    "Split",
+    "check_range",
+    "data_folder",
+    "dataset_info",
+    "load_dataset",
+    "shuffled",
+    "subset",
+]
 
 Split = Literal["test", "train"]
 Loader = Callable[[Path, str, bool], ImageSet | None]
@@ -78,37 +88,64 @@ DATASETS: dict[str, DatasetInfo] = {
     info.name: info
     for info in (
         DatasetInfo(
-            name="digits", classes=10, image_shape=(1, 8, 8), source="scikit-learn's bundled digits (UCI, 1998)",
-            place="nothing: it ships with scikit-learn", licence="CC BY 4.0", load=lambda folder, split, download: load_digits(split),
+            name="digits",
+            classes=10,
+            image_shape=(1, 8, 8),
+            source="scikit-learn's bundled digits (UCI, 1998)",
+            place="nothing (it ships with scikit-learn)",
+            licence="CC BY 4.0",
+            load=lambda folder, split, download: load_digits(split),
         ),
         DatasetInfo(
-            name="cifar10", classes=10, image_shape=(3, 32, 32), source="https://www.cs.toronto.edu/~kriz/cifar.html",
-            place="cifar-10-batches-py/ (or tiles: cifar10/test.webp and cifar10/labels.npz)", licence="none stated",
-            load=partial(_cifar, "CIFAR10", CIFAR10), downloads=True,
+            name="cifar10",
+            classes=10,
+            image_shape=(3, 32, 32),
+            source="https://www.cs.toronto.edu/~kriz/cifar.html",
+            place="cifar-10-batches-py/ (or tiles: cifar10/test.webp and cifar10/labels.npz)",
+            licence="none stated",
+            load=partial(_cifar, "CIFAR10", CIFAR10),
+            downloads=True,
         ),
         DatasetInfo(
-            name="cifar100", classes=100, image_shape=(3, 32, 32), source="https://www.cs.toronto.edu/~kriz/cifar.html",
-            place="cifar-100-python/ (or tiles: cifar100/test_class_order.webp and its _labels.npy)", licence="none stated",
-            load=partial(_cifar, "CIFAR100", CIFAR100), downloads=True,
+            name="cifar100",
+            classes=100,
+            image_shape=(3, 32, 32),
+            source="https://www.cs.toronto.edu/~kriz/cifar.html",
+            place="cifar-100-python/ (or tiles: cifar100/test_class_order.webp and its _labels.npy)",
+            licence="none stated",
+            load=partial(_cifar, "CIFAR100", CIFAR100),
+            downloads=True,
         ),
         DatasetInfo(
-            name="gtsrb", classes=43, image_shape=(3, 32, 32), source="https://benchmark.ini.rub.de/gtsrb_news.html",
+            name="gtsrb",
+            classes=43,
+            image_shape=(3, 32, 32),
+            source="https://benchmark.ini.rub.de/gtsrb_news.html",
             place="gtsrb/ as torchvision lays it out (or tiles: gtsrb/test_subset_32.webp and its _labels.csv)",
-            licence="none stated", load=_gtsrb, downloads=True,
+            licence="none stated",
+            load=_gtsrb,
+            downloads=True,
         ),
         DatasetInfo(
-            name="imagenet", classes=1000, image_shape=(3, 224, 224), source="https://image-net.org (registration; ILSVRC2012)",
+            name="imagenet",
+            classes=1000,
+            image_shape=(3, 224, 224),
+            source="https://image-net.org (registration; ILSVRC2012)",
             place="imagenet/val/<wnid>/*.JPEG, or imagenet/ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
-            licence="ImageNet terms of access, research only", load=_imagenet,
+            licence="ImageNet terms of access, research only",
+            load=_imagenet,
         ),
         DatasetInfo(
-            name="imagenet_sample", classes=1000, image_shape=(3, 224, 224),
+            name="imagenet_sample",
+            classes=1000,
+            image_shape=(3, 224, 224),
             source="https://github.com/EliSchwartz/imagenet-sample-images, every 10th picture with an index.csv",
-            place="imagenet_sample/imagenet_sample_100.tar", licence="ImageNet terms of access, research only",
+            place="imagenet_sample/imagenet_sample_100.tar",
+            licence="ImageNet terms of access, research only",
             load=_imagenet_sample,
         ),
     )
-}  # fmt: skip
+}
 
 
 def dataset_info(name: str) -> DatasetInfo:

@@ -5,17 +5,16 @@ E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
 
 from __future__ import annotations
 
-import torch
-
-from bench.datasets.sampling import shuffled
 from bench.datasets.image_set import ImageSet
+from bench.datasets.sampling import shuffled
 
 SPLIT_SEED = 0
 TEST_IMAGES = 500
 
 
 def load_digits(split: str) -> ImageSet:
-    """The split of this project: 500 test images, 1,297 to train on, both in the order of `shuffled(1797, SPLIT_SEED)`."""
+    """This project's split: 500 test images, 1,297 to train on, both in the order of `shuffled(1797, SPLIT_SEED)`."""
+    import torch
     from sklearn.datasets import load_digits as read
 
     data = read()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # listing the data sets must not pay for importing torch
+    from torch import Tensor
 
 
 class MissingData(LookupError):
@@ -17,8 +18,9 @@ class MissingData(LookupError):
 class ImageSet:
     """Labelled pictures of one size.
 
-    labels: (N,) int64. image_shape: (channels, height, width). read: indices -> (n, channels, height, width), float in [0, 1]
-    or uint8. note: what a reader of the numbers must know (split, part of the official set), stored with each run.
+    labels: (N,) int64. image_shape: (channels, height, width). read: indices -> (n, channels, height, width), float
+    in [0, 1] or uint8. note: what a reader of the numbers must know (split, part of the official set), stored with
+    each run.
     """
 
     name: str
@@ -46,10 +48,12 @@ class ImageSet:
         if wrong:
             raise ValueError(f"Expected indices in 0..{len(self) - 1} of {self.name}, got {wrong[0]}.")
         images = self.read(rows)
-        if images.dtype == torch.uint8:
+        if not images.is_floating_point():
             images = images.float() / 255
         if images.shape != (len(rows), *self.image_shape):
-            raise ValueError(f"Expected {self.name} images {(len(rows), *self.image_shape)}, got {tuple(images.shape)}.")
+            raise ValueError(
+                f"Expected {self.name} images {(len(rows), *self.image_shape)}, got {tuple(images.shape)}."
+            )
         return check_range(images.float(), rows, self.name)
 
 

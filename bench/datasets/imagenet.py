@@ -1,8 +1,8 @@
 """ImageNet's validation pictures (Russakovsky et al., IJCV 2015), from the user's own copy, in the layouts people have.
 
-    imagenet/val/<wnid>/*.JPEG                        one folder a class, as torchvision and most scripts lay it out
-    imagenet/ILSVRC2012_img_val.tar (or val/*.JPEG)   the official files, beside ILSVRC2012_devkit_t12.tar.gz for the labels
-    imagenet_sample/imagenet_sample_100.tar           100 pictures with index.csv (the data set `imagenet_sample`)
+imagenet/val/<wnid>/*.JPEG                        one folder a class, as torchvision and most scripts lay it out
+imagenet/ILSVRC2012_img_val.tar (or val/*.JPEG)   the official files, beside ILSVRC2012_devkit_t12.tar.gz for the labels
+imagenet_sample/imagenet_sample_100.tar           100 pictures with index.csv (the data set `imagenet_sample`)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESIZE, CROP = 256, 224
 
 
 def resize_and_crop(picture: Image.Image) -> Tensor:
-    """Shorter side to 256 (bilinear, antialiased), centre crop of 224: uint8 (3, 224, 224), torchvision's evaluation transform."""
+    """Shorter side to 256 (bilinear, antialiased), centre crop of 224, as torchvision does: uint8 (3, 224, 224)."""
     from torchvision.transforms import functional as f
 
     return f.pil_to_tensor(f.center_crop(f.resize(picture.convert("RGB"), [RESIZE]), [CROP]))
@@ -42,7 +42,12 @@ def picture_set(name: str, files: list[Open], labels: list[int], class_names: tu
         return torch.stack([resize_and_crop(Image.open(files[index]())) for index in indices])
 
     return ImageSet(
-        name=name, labels=torch.tensor(labels), class_names=class_names, image_shape=(3, CROP, CROP), read=read, note=note
+        name=name,
+        labels=torch.tensor(labels),
+        class_names=class_names,
+        image_shape=(3, CROP, CROP),
+        read=read,
+        note=note,
     )
 
 
@@ -67,7 +72,9 @@ def load_imagenet_sample(folder: Path) -> ImageSet | None:
     classes = {int(row["index"]): row["filename"].split("_")[0] for row in rows}
     class_names = tuple(classes.get(index, str(index)) for index in range(1000))
     labels = [int(row["index"]) for row in rows]
-    return picture_set("imagenet_sample", [members[n] for n in names], labels, class_names, "100 pictures, no benchmark split")
+    return picture_set(
+        "imagenet_sample", [members[n] for n in names], labels, class_names, "100 pictures, no benchmark split"
+    )
 
 
 def _class_folders(root: Path) -> ImageSet | None:
@@ -76,7 +83,9 @@ def _class_folders(root: Path) -> ImageSet | None:
     if not folders:
         return None
     if len(folders) != 1000:
-        raise ValueError(f"Expected 1000 class folders in {root / 'val'}, got {len(folders)}; the class indices need all of them.")
+        raise ValueError(
+            f"Expected 1000 class folders in {root / 'val'}, got {len(folders)}; the class indices need all of them."
+        )
     paths = [(path, index) for index, folder in enumerate(folders) for path in sorted(folder.iterdir())]
     files, labels = [_opener(path) for path, _ in paths], [label for _, label in paths]
     return picture_set("imagenet", files, labels, tuple(folder.name for folder in folders), "val, class folders")
@@ -97,12 +106,14 @@ def _official(root: Path, members: dict[str, Open], note: str) -> ImageSet:
     wnids, truth = _development_kit(root)
     names = sorted(name for name in members if name.endswith(".JPEG"))
     if len(names) != len(truth):
-        raise ValueError(f"Expected {len(truth)} pictures in ImageNet's validation set at {root}, got {len(names)}; the copy is not whole.")
+        raise ValueError(
+            f"Expected {len(truth)} pictures in ImageNet's validation set at {root}, got {len(names)}: copy the rest."
+        )
     return picture_set("imagenet", [members[name] for name in names], truth, wnids, note)
 
 
 def _development_kit(root: Path) -> tuple[tuple[str, ...], list[int]]:
-    """Sorted wnids and the class index of each validation picture, from ILSVRC2012_devkit_t12.tar.gz (or its folder)."""
+    """Sorted wnids and the class index of each validation picture, from the development kit (tar.gz or its folder)."""
     from scipy.io import loadmat
 
     kit, tar = "ILSVRC2012_devkit_t12", root / "ILSVRC2012_devkit_t12.tar.gz"

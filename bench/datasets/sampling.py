@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def shuffled(count: int, seed: int) -> list[int]:
@@ -20,9 +21,11 @@ def shuffled(count: int, seed: int) -> list[int]:
 def subset(labels: Tensor, num_images: int, data_seed: int, balanced: bool = False) -> Tensor:
     """Indices (num_images,) int64 of a sample without replacement from the images with labels (N,).
 
-    balanced: take the classes in turn, so that their counts differ by one at most (or by as little as a class allows that
-    has too few pictures). Raises ValueError when num_images is not in 1..N.
+    balanced: take the classes in turn, so that their counts differ by one at most (or by as little as a class allows
+    that has too few pictures). Raises ValueError when num_images is not in 1..N.
     """
+    import torch
+
     if not 1 <= num_images <= len(labels):
         raise ValueError(f"Expected num_images in 1..{len(labels)}, got {num_images}; this data set has no more.")
     order = shuffled(len(labels), data_seed)

@@ -1,9 +1,9 @@
 """Pictures kept as a lossless grid of 32x32 tiles, row by row, beside a file of labels.
 
-    cifar10/test.webp            labels.npz: test (and test_exact: pixels known to equal the original's)
-    cifar10/train_1..5.webp      labels.npz: train
-    cifar100/test_class_order.webp   test_class_order_labels.npy
-    gtsrb/test_subset_32.webp, train_subset_32.webp   <stem>_labels.csv: source_path;class_id, grid order
+cifar10/test.webp            labels.npz: test (and test_exact: pixels known to equal the original's)
+cifar10/train_1..5.webp      labels.npz: train
+cifar100/test_class_order.webp   test_class_order_labels.npy
+gtsrb/test_subset_32.webp, train_subset_32.webp   <stem>_labels.csv: source_path;class_id, grid order
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def read_tiles(path: Path) -> np.ndarray:
     rows, rest_r = divmod(grid.shape[0], SIDE)
     columns, rest_c = divmod(grid.shape[1], SIDE)
     if rest_r or rest_c:
-        raise ValueError(f"Expected a grid of {SIDE}x{SIDE} tiles in {path}, got {grid.shape[1]}x{grid.shape[0]} pixels.")
+        raise ValueError(
+            f"Expected a grid of {SIDE}x{SIDE} tiles in {path}, got {grid.shape[1]}x{grid.shape[0]} pixels."
+        )
     return grid.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
 
 
-def tile_set(
-    name: str, grids: list[Path], labels: np.ndarray, class_names: tuple[str, ...], note: str
-) -> ImageSet:
+def tile_set(name: str, grids: list[Path], labels: np.ndarray, class_names: tuple[str, ...], note: str) -> ImageSet:
     """An ImageSet over grids laid end to end; a grid is decoded when one of its pictures is first asked for."""
     per_grid = -(-len(labels) // len(grids))
 

@@ -37,7 +37,7 @@ def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tupl
 
 
 def gtsrb(folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
-    """GTSRB from `folder`/gtsrb, each picture resized to 32x32 (bilinear, antialiased), whole picture, no crop to the sign."""
+    """GTSRB from `folder`/gtsrb, whole pictures (no crop to the sign) resized to 32x32, bilinear, antialiased."""
     data = _open("GTSRB", folder, split, download)
     if data is None:
         return None

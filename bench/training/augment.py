@@ -7,15 +7,22 @@ from torch import Tensor
 
 
 def jitter(
-    images: Tensor, generator: torch.Generator, *, degrees: float = 8.0, scale: float = 0.08, shift: float = 0.06
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    share: float = 1.0,
+    degrees: float = 8.0,
+    scale: float = 0.08,
+    shift: float = 0.06,
 ) -> Tensor:
-    """Rotate, scale and shift each image at random (bilinear, black outside).
+    """Rotate, scale and shift images at random (bilinear, black outside).
 
-    images: (batch, channels, height, width) in [0, 1]. degrees, scale, shift: half-widths of the uniform ranges; shift is a
-    fraction of the half width of the image.
+    images: (batch, channels, height, width) in [0, 1]. share: of the images that are changed at all. degrees, scale,
+    shift: half-widths of the uniform ranges; shift is a fraction of the half width of the image.
     """
     count = len(images)
-    r = torch.rand(4, count, generator=generator) * 2 - 1
+    chosen = torch.rand(count, generator=generator) < share
+    r = (torch.rand(4, count, generator=generator) * 2 - 1) * chosen
     angle, zoom = r[0] * (degrees * torch.pi / 180), 1 + r[1] * scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     rows = torch.stack((cos, -sin, r[2] * shift, sin, cos, r[3] * shift), 1).view(count, 2, 3)

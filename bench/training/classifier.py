@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.training.augment import jitter
-from bench.training.loop import Network, Progress, batches, fit, silent
+from bench.training.loop import Network, batches, fit
+from bench.training.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,19 @@ def _norm(delta: Tensor) -> Tensor:
 
 
 def fit_classifier(
-    network: Network, images: Tensor, labels: Tensor, *, steps: int, seed: int, what: str, attack: PGD | None = None,
-    batch_size: int = 128, learning_rate: float = 2e-3, progress: Progress = silent,
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    what: str,
+    attack: PGD | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 2e-3,
+    progress: Progress = silent,
 ) -> Network:
-    """Train `network` on images (N, channels, height, width) in [0, 1] and labels (N,); with `attack`, on attacked images."""
+    """Train `network` on images (N, channels, height, width) in [0, 1] and labels (N,), attacked by `attack` first."""
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
 
@@ -63,9 +73,7 @@ def fit_classifier(
             x = attack(net, x, labels[rows], generator)
         return cross_entropy(net(x), labels[rows], label_smoothing=0.05)
 
-    return fit(
-        network, loss, steps=steps, learning_rate=learning_rate, average=0.995, what=what, progress=progress
-    )
+    return fit(network, loss, steps=steps, learning_rate=learning_rate, average=0.995, what=what, progress=progress)
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.datasets import ImageSet, load_dataset
+from bench.datasets.digits import SPLIT_SEED
 from bench.training.classifier import PGD, accuracy, fit_classifier, robust_accuracy
-from bench.training.loop import Progress
+from bench.training.progress import Progress
 from bench.training.score import fit_score, losses_by_time, purify
 from defenses.diffusion.schedule import to_model_space
 from defenses.models.networks.score_mlp import ScoreMLP
@@ -20,6 +21,7 @@ from defenses.models.weights import sha256_of
 
 LINF, L2 = 3 / 16, 1.0  # the digits threat model; digits have 17 grey levels, so 3/16 is three of them
 SCAN = {"Linf": (1 / 16, 2 / 16, 3 / 16, 4 / 16), "L2": (0.5, 0.75, 1.0, 1.25)}
+PURIFY_TIMES = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
 TIMES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7)
 CNN: dict[str, Any] = {"size": 8, "classes": 10, "width": 32}
 SCORE: dict[str, Any] = {"image_shape": [1, 8, 8], "width": 256, "blocks": 5, "time_width": 64}
@@ -33,23 +35,30 @@ def train_digits(output: Path, seed: int, effort: float, progress: Progress) -> 
     trained = _classifier("digits_cnn_at", train, test, output, seed, round(2500 * effort), attack, progress)
     score = _score("digits_score", train, test, output, seed, round(20000 * effort), plain[0], progress)
     return {
-        "dataset": {"name": "digits", "train": train.note, "test": test.note, "train_images": len(train), "test_images": len(test)},
+        "dataset": {"name": "digits", "split_seed": SPLIT_SEED, "train_images": len(train), "test_images": len(test)},
         "threat": {"Linf": LINF, "L2": L2},
         "files": {
-            "digits_cnn.safetensors": plain[1], "digits_cnn_at.safetensors": trained[1], "digits_score.safetensors": score,
+            "digits_cnn.safetensors": plain[1],
+            "digits_cnn_at.safetensors": trained[1],
+            "digits_score.safetensors": score,
         },
-    }  # fmt: skip
+    }
 
 
 def _classifier(
-    name: str, train: ImageSet, test: ImageSet, output: Path, seed: int, steps: int, attack: PGD | None, progress: Progress
+    name: str,
+    train: ImageSet,
+    test: ImageSet,
+    output: Path,
+    seed: int,
+    steps: int,
+    attack: PGD | None,
+    progress: Progress,
 ) -> tuple[nn.Module, dict[str, Any]]:
     x, y = _all(train)
     torch.manual_seed(seed)
     start = time.perf_counter()
-    network = fit_classifier(
-        SmallCNN(**CNN), x, y, steps=steps, seed=seed, what=name, attack=attack, progress=progress
-    )
+    network = fit_classifier(SmallCNN(**CNN), x, y, steps=steps, seed=seed, what=name, attack=attack, progress=progress)
     seconds = time.perf_counter() - start
     x, y = _all(test)
     return network, {
@@ -72,7 +81,14 @@ def _scan(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, dict[str, float
 
 
 def _score(
-    name: str, train: ImageSet, test: ImageSet, output: Path, seed: int, steps: int, classifier: nn.Module, progress: Progress
+    name: str,
+    train: ImageSet,
+    test: ImageSet,
+    output: Path,
+    seed: int,
+    steps: int,
+    classifier: nn.Module,
+    progress: Progress,
 ) -> dict[str, Any]:
     (x, _), (x_test, y_test) = _all(train), _all(test)
     torch.manual_seed(seed)
@@ -90,14 +106,17 @@ def _score(
 
 
 def _purified(score: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, float]]:
-    """Accuracy in percent behind DiffPure of 20 steps, one draw: on clean images, and on PGD-20 images of the bare classifier."""
+    """Accuracy in percent behind 20-step DiffPure, one draw: clean images, and PGD-20 images of the bare classifier."""
     images = {"clean": x}
     for norm, epsilon in (("Linf", LINF), ("L2", L2)):
         attack = PGD(norm=norm, epsilon=epsilon, steps=20)
         images[f"transfer_{norm}"] = attack(classifier, x, y, torch.Generator().manual_seed(0))
     return [
-        {"t": t, **{k: round(100 * accuracy(classifier, purify(score, v, t=t, steps=20), y), 2) for k, v in images.items()}}
-        for t in (0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
+        {
+            "t": t,
+            **{k: round(100 * accuracy(classifier, purify(score, v, t=t, steps=20), y), 2) for k, v in images.items()},
+        }
+        for t in PURIFY_TIMES
     ]
 
 

@@ -9,12 +9,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from bench.training.progress import Progress, silent
+
 Network = TypeVar("Network", bound=nn.Module)
-Progress = Callable[[str, int, int, float], None]  # what is trained, steps done, steps in all, loss
-
-
-def silent(what: str, done: int, total: int, loss: float) -> None:
-    """The progress callback that says nothing."""
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -25,8 +22,14 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
 
 
 def fit(
-    network: Network, loss: Callable[[Network], Tensor], *, steps: int, learning_rate: float, what: str,
-    average: float = 0.999, progress: Progress = silent,
+    network: Network,
+    loss: Callable[[Network], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    what: str,
+    average: float = 0.999,
+    progress: Progress = silent,
 ) -> Network:
     """Minimise `loss(network)` for `steps` steps; returns the averaged copy, in eval mode and without gradients.
 
@@ -39,7 +42,9 @@ def fit(
     for step in range(1, steps + 1):
         value = loss(network.train())
         if not torch.isfinite(value):
-            raise ValueError(f"Expected a finite loss, got {value.item()} at step {step} of {what}; lower learning_rate.")
+            raise ValueError(
+                f"Expected a finite loss, got {value.item()} at step {step} of {what}; lower learning_rate."
+            )
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""Score networks: predict the noise of the variance-preserving SDE (Song et al., ICLR 2021, Eqs. 7 and 11; Ho et al., Eq. 14)."""
+"""Score networks: predict the noise of the VP-SDE (Song et al., ICLR 2021, Eqs. 7 and 11; Ho et al., 2020, Eq. 14)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.training.augment import jitter
-from bench.training.loop import Network, Progress, batches, fit, silent
+from bench.training.loop import Network, batches, fit
+from bench.training.progress import Progress, silent
 from defenses.diffusion.schedule import VPSchedule, to_model_space
 
 
@@ -18,18 +19,27 @@ def diffuse(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
 
 
 def fit_score(
-    network: Network, images: Tensor, *, steps: int, seed: int, what: str, batch_size: int = 256, t_focus: float = 0.4,
-    learning_rate: float = 1e-3, progress: Progress = silent,
+    network: Network,
+    images: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    what: str,
+    batch_size: int = 256,
+    t_focus: float = 0.4,
+    learning_rate: float = 1e-3,
+    progress: Progress = silent,
 ) -> Network:
     """Train `network(x_t, label)` on images (N, ...) in [0, 1] by the mean squared error of the noise.
 
-    t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works; the tenth is uniform on (0, 1].
+    t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works, the rest on (0, 1]. Half of
+    the images are jittered (docs/assets.md compares).
     """
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
 
     def loss(net: nn.Module) -> Tensor:
-        x = to_model_space(jitter(images[next(stream)], generator))
+        x = to_model_space(jitter(images[next(stream)], generator, share=0.5))
         t = _times(len(x), t_focus, generator)
         noise = torch.randn(x.shape, generator=generator)
         return (net(diffuse(x, t, noise), 999 * t) - noise).square().mean()
@@ -55,7 +65,7 @@ def losses_by_time(network: nn.Module, images: Tensor, times: tuple[float, ...],
 
 @torch.no_grad()
 def purify(network: nn.Module, images: Tensor, *, t: float, steps: int, seed: int = 0) -> Tensor:
-    """DiffPure (Nie et al., ICML 2022, Eqs. 4-6) with Euler-Maruyama, for checking a fresh network; images in [0, 1]."""
+    """DiffPure (Nie et al., ICML 2022, Eqs. 4-6) with Euler-Maruyama, to check a fresh network; images in [0, 1]."""
     schedule, generator = VPSchedule(), torch.Generator().manual_seed(seed)
     x = schedule.diffuse(to_model_space(images), t, torch.randn(images.shape, generator=generator))
     h = t / steps

@@ -12,9 +12,10 @@ from defenses.registry import unknown_name
 
 
 def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.Module:
-    """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench where absent.
+    """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench if absent.
 
-    Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor had.
+    Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor
+    had.
     """
     import_robustbench()
     from robustbench.model_zoo import model_dicts
@@ -28,7 +29,9 @@ def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.
     file = folder / dataset / threat / f"{model}.pt"
     try:
         return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
-    except Exception as error:  # the downloader's own classes, many of them; a file that is here failed for another reason
+    except (
+        Exception
+    ) as error:  # the downloader's own classes, many of them; a file that is here failed for another reason
         if file.is_file():
             raise
         drive = zoo[dataset, threat][model].get("gdrive_id")

@@ -43,7 +43,7 @@ def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
     digest = f" Its sha256 is {sha256}." if sha256 else ""
     raise MissingWeights(
         f"Expected the weights {file} in {' or '.join(map(str, weight_folders()))}, found none. "
-        f"Get it from {source} and put it there; BENCH_DATA_DIR (its folder `weights`) and BENCH_CACHE_DIR move the folders.{digest}"
+        f"Get it from {source} and put it there (BENCH_DATA_DIR and BENCH_CACHE_DIR move these folders).{digest}"
     )
 
 
@@ -62,8 +62,8 @@ def _digest(path: Path, size: int, changed: int) -> str:
 def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """What a checkpoint holds: .safetensors, or a file of torch.save read with weights_only=True, on the CPU.
 
-    sha256: what the file must be. Raises ValueError for a file that is truncated, altered, or holds more than tensors and
-    plain containers; MissingWeights when there is no such file.
+    sha256: what the file must be. Raises ValueError for a file that is truncated, altered, or holds more than tensors
+    and plain containers; MissingWeights when there is no such file.
     """
     if not path.is_file():
         raise MissingWeights(f"Expected a weight file at {path}, found none. Put it there.")
@@ -110,7 +110,7 @@ def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str,
 
 
 def asset_path(name: str) -> Path:
-    """Path of a file that ships with the package, e.g. "digits/digits_cnn.safetensors". Raises LookupError if there is none."""
+    """Path of a file shipped with the package, e.g. "digits/digits_cnn.safetensors". LookupError if there is none."""
     path = ASSETS / name
     if not path.is_file():
         known = [str(file.relative_to(ASSETS)) for file in ASSETS.rglob("*") if file.is_file()]
@@ -120,5 +120,5 @@ def asset_path(name: str) -> Path:
 
 @lru_cache(maxsize=8)
 def asset_record(folder: str) -> dict[str, Any]:
-    """The training record of the assets in `folder` (bench/training writes it): files with sha256, accuracies, settings."""
+    """The training record of the assets in `folder` (bench/train.py writes it): sha256, accuracies, settings."""
     return json.loads(asset_path(f"{folder}/record.json").read_text())

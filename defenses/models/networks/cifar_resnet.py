@@ -26,7 +26,7 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet of 6n + 2 layers for 32x32 pictures: a stem, three stages of n blocks with 16, 32, 64 channels, a linear head.
+    """ResNet of 6n + 2 layers for 32x32 pictures: stem, three stages of n blocks (16, 32, 64 channels), linear head.
 
     forward(x): normalised pictures (batch, 3, 32, 32) -> logits (batch, classes). Raises ValueError for another depth.
     """

@@ -1,4 +1,4 @@
-"""A small noise-prediction network for images of a few dozen pixels, smooth so that its gradients can be differentiated."""
+"""A small noise-prediction network for images of a few dozen pixels, smooth so that it can be differentiated twice."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class _Block(nn.Module):
 class ScoreMLP(nn.Module):
     """Residual multilayer perceptron that predicts epsilon of x_t = sqrt(alpha_bar) x_0 + sigma epsilon.
 
-    forward(x_t, label): x_t (batch, channels, height, width) in the [-1, 1] space, label (batch,) real in [0, 999], the time
-    999 t of the continuous VP-SDE. Input and output are scaled as in Karras et al., "Elucidating the design space of
-    diffusion-based generative models" (NeurIPS 2022, Table 1) for data of mean `mean` and standard deviation `std`, so the
-    layers see and predict numbers of size one at every noise level; epsilon stays finite at t = 0.
+    forward(x_t, label): x_t (batch, channels, height, width) in the [-1, 1] space, label (batch,) real in [0, 999],
+    the time 999 t of the continuous VP-SDE. Input and output are scaled as in Karras et al., "Elucidating the design
+    space of diffusion-based generative models" (NeurIPS 2022, Table 1) for data of mean `mean` and standard deviation
+    `std`, so the layers see and predict numbers of size one at every noise level; epsilon stays finite at t = 0.
     """
 
     mean: Tensor
