@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,37 +13,40 @@ from bench.training.augment import jitter
 from bench.training.loop import Network, batches, fit
 from bench.training.progress import Progress, silent
 
+Norm = Literal["Linf", "L2"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
     """Projected gradient ascent on the cross-entropy from a random start.
 
-    norm: "Linf" or "L2". epsilon: radius in image units. steps: iterations of size 2.5 epsilon / steps (Madry et al.).
+    epsilon: radius in image units. steps: iterations of size 2.5 epsilon / steps (Madry et al.).
     """
 
-    norm: str
+    norm: Norm
     epsilon: float
     steps: int
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Adversarial images (batch, ...) in [0, 1] within epsilon of `images`."""
-        start = self._ball(torch.rand(images.shape, generator=generator) * 2 - 1, unit=self.norm == "L2")
-        x = (images + self.epsilon * start).clamp(0, 1)
+        x = (images + self.epsilon * self._start(images, generator)).clamp(0, 1)
         for _ in range(self.steps):
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(cross_entropy(network(x), labels, reduction="sum"), x)
             step = self._direction(gradient) * (2.5 * self.epsilon / self.steps)
-            x = (images + self.epsilon * self._ball((x.detach() + step - images) / self.epsilon)).clamp(0, 1)
+            x = (images + self.epsilon * self._project((x.detach() + step - images) / self.epsilon)).clamp(0, 1)
         return x.detach()
+
+    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A random point of the unit ball: uniform in the cube, or on the sphere."""
+        cube = torch.rand(images.shape, generator=generator) * 2 - 1
+        return cube if self.norm == "Linf" else cube / _norm(cube)
 
     def _direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign() if self.norm == "Linf" else gradient / _norm(gradient).clamp(min=1e-12)
 
-    def _ball(self, delta: Tensor, unit: bool = False) -> Tensor:
-        """Project on the unit ball; `unit` puts every row on an L2 sphere of radius below 1 first."""
-        if self.norm == "Linf":
-            return delta.clamp(-1, 1)
-        return delta / _norm(delta).clamp(min=1e-12 if unit else 1.0)
+    def _project(self, delta: Tensor) -> Tensor:
+        return delta.clamp(-1, 1) if self.norm == "Linf" else delta / _norm(delta).clamp(min=1)
 
 
 def _norm(delta: Tensor) -> Tensor:

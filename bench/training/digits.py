@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.datasets import ImageSet, load_dataset
 from bench.datasets.digits import SPLIT_SEED
-from bench.training.classifier import PGD, accuracy, fit_classifier, robust_accuracy
+from bench.training.classifier import PGD, Norm, accuracy, fit_classifier, robust_accuracy
 from bench.training.progress import Progress
 from bench.training.score import fit_score, losses_by_time, purify
 from defenses.diffusion.schedule import to_model_space
@@ -19,8 +19,8 @@ from defenses.models.networks.score_mlp import ScoreMLP
 from defenses.models.networks.small_cnn import SmallCNN
 from defenses.models.weights import sha256_of
 
-LINF, L2 = 3 / 16, 1.0  # the digits threat model; digits have 17 grey levels, so 3/16 is three of them
-SCAN = {"Linf": (1 / 16, 2 / 16, 3 / 16, 4 / 16), "L2": (0.5, 0.75, 1.0, 1.25)}
+THREAT: dict[Norm, float] = {"Linf": 3 / 16, "L2": 1.0}  # pixels are multiples of 1/16; docs/assets.md says why
+SCAN: dict[Norm, tuple[float, ...]] = {"Linf": (1 / 16, 2 / 16, 3 / 16, 4 / 16), "L2": (0.5, 0.75, 1.0, 1.25)}
 PURIFY_TIMES = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
 TIMES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7)
 CNN: dict[str, Any] = {"size": 8, "classes": 10, "width": 32}
@@ -31,12 +31,12 @@ def train_digits(output: Path, seed: int, effort: float, progress: Progress) -> 
     """Train the three networks into `output`; returns the record. effort scales the number of steps (1: as shipped)."""
     train, test = load_dataset("digits", split="train"), load_dataset("digits")
     plain = _classifier("digits_cnn", train, test, output, seed, round(1500 * effort), None, progress)
-    attack = PGD(norm="Linf", epsilon=LINF, steps=7)
+    attack = PGD(norm="Linf", epsilon=THREAT["Linf"], steps=7)
     trained = _classifier("digits_cnn_at", train, test, output, seed, round(2500 * effort), attack, progress)
     score = _score("digits_score", train, test, output, seed, round(20000 * effort), plain[0], progress)
     return {
         "dataset": {"name": "digits", "split_seed": SPLIT_SEED, "train_images": len(train), "test_images": len(test)},
-        "threat": {"Linf": LINF, "L2": L2},
+        "threat": THREAT,
         "files": {
             "digits_cnn.safetensors": plain[1],
             "digits_cnn_at.safetensors": trained[1],
@@ -108,7 +108,7 @@ def _score(
 def _purified(score: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, float]]:
     """Accuracy in percent behind 20-step DiffPure, one draw: clean images, and PGD-20 images of the bare classifier."""
     images = {"clean": x}
-    for norm, epsilon in (("Linf", LINF), ("L2", L2)):
+    for norm, epsilon in THREAT.items():
         attack = PGD(norm=norm, epsilon=epsilon, steps=20)
         images[f"transfer_{norm}"] = attack(classifier, x, y, torch.Generator().manual_seed(0))
     return [

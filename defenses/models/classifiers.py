@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from defenses.models.weights import (
-    asset_path, asset_record, find_weights, load_checkpoint, sha256_of, strip_prefix, weight_folders,
+    asset_path,
+    asset_record,
+    find_weights,
+    load_checkpoint,
+    sha256_of,
+    strip_prefix,
+    weight_folders,
 )  # fmt: skip
 from defenses.registry import unknown_name
 
@@ -75,7 +81,7 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
         fitting = [other.name for other in CLASSIFIERS.values() if dataset in other.datasets]
         raise ValueError(
             f"Expected a classifier of {dataset}, got {name!r}, which answers for {', '.join(info.datasets)}. "
-            f"For {dataset}: {', '.join(fitting) or 'none registered; robustbench:<dataset>:<threat>:<model> may have one'}."
+            f"For {dataset}: {', '.join(fitting) or 'none here; try robustbench:<dataset>:<threat>:<model>'}."
         )
     return info.load().eval().requires_grad_(False)
 
@@ -127,7 +133,9 @@ def _robustbench(name: str) -> ClassifierInfo:
     """A model of RobustBench (Croce et al., NeurIPS 2021 Datasets and Benchmarks), by its name there."""
     parts = name.split(":")
     if len(parts) != 4 or not all(parts):
-        raise LookupError(f"Expected robustbench:<dataset>:<threat>:<model>, got {name!r}, e.g. robustbench:cifar10:Linf:Standard.")
+        raise LookupError(
+            f"Expected robustbench:<dataset>:<threat>:<model>, got {name!r}, e.g. robustbench:cifar10:Linf:Standard."
+        )
     _, dataset, threat, model = parts
     file = f"robustbench/{dataset}/{threat}/{model}.pt"
 

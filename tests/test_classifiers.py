@@ -1,0 +1,133 @@
+"""The classifier registry: names, records, data sets, frozen networks that take [0, 1]."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.datasets import DATASETS, load_dataset
+from defenses.models.classifiers import (
+    CLASSIFIERS,
+    ClassifierInfo,
+    classifier_info,
+    load_classifier,
+    register_classifier,
+)
+from defenses.models.weights import MissingWeights
+
+DIGITS = ["digits_cnn", "digits_cnn_at"]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS))
+def test_every_record_is_filled(name: str) -> None:
+    info = classifier_info(name)
+    assert info.name == name and info.source and info.licence and info.accuracy_source
+    assert set(info.datasets) <= set(DATASETS)
+    assert info.sha256 is not None and len(bytes.fromhex(info.sha256)) == 32
+    assert info.clean_accuracy is not None and 50 < info.clean_accuracy < 100
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_shipped_classifiers_match_their_record(name: str) -> None:
+    """The file has the recorded sha256, and the network the recorded accuracy on the 500 test images, exactly."""
+    info, data = classifier_info(name), load_dataset("digits")
+    network = load_classifier(name, "digits")
+    assert info.weights_sha256() == info.sha256
+    right = (network(data.images(range(500))).argmax(1) == data.labels).sum().item()
+    assert right / 5 == pytest.approx(info.clean_accuracy, abs=0.21)  # one image, for other processors' rounding
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+
+
+def test_unknown_name_gives_the_nearest_and_the_list() -> None:
+    with pytest.raises(LookupError, match=r"Did you mean 'digits_cnn'\? Known: .*cifar_resnet20.*robustbench:"):
+        load_classifier("digit_cnn")
+
+
+def test_wrong_data_set_is_refused_with_the_fitting_ones() -> None:
+    with pytest.raises(ValueError, match=r"classifier of cifar10, got 'digits_cnn'.*cifar_resnet20"):
+        load_classifier("digits_cnn", "cifar10")
+    with pytest.raises(ValueError, match="For gtsrb"):
+        load_classifier("cifar_resnet20", "gtsrb")
+
+
+def test_a_taken_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="which is registered"):
+        register_classifier(classifier_info("digits_cnn"))
+
+
+def test_missing_and_altered_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(MissingWeights, match="resnet20-12fca82f.th.*github.com/akamaster"):
+        load_classifier("cifar_resnet20")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet20-12fca82f.th").write_bytes(b"not the weights")
+    with pytest.raises(ValueError, match="expected sha256 12fca82f.*, found [0-9a-f]{64}"):
+        load_classifier("cifar_resnet20")
+
+
+def test_an_added_classifier_needs_only_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(CLASSIFIERS, "mine", raising=False)
+    info = ClassifierInfo(
+        name="mine", datasets=("digits",), source="here", licence="MIT",
+        load=lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), find=lambda: Path(__file__),
+    )  # fmt: skip
+    register_classifier(info)
+    assert load_classifier("mine", "digits")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    del CLASSIFIERS["mine"]
+
+
+def test_robustbench_names() -> None:
+    info = classifier_info("robustbench:cifar10:Linf:Standard")
+    assert info.datasets == ("cifar10",) and "RobustBench" in info.source
+    with pytest.raises(LookupError, match="robustbench:<dataset>:<threat>:<model>"):
+        classifier_info("robustbench:cifar10:Standard")
+    with pytest.raises(LookupError, match="Did you mean 'cifar10:Linf'"):
+        load_classifier("robustbench:cifar10:linf:Standard")
+    with pytest.raises(LookupError, match="Did you mean 'Carmon2019Unlabeled'"):
+        load_classifier("robustbench:cifar10:Linf:Carmon2019Unlabelled")
+
+
+def test_robustbench_model_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in <weights>/robustbench/<dataset>/<threat>/ is used as it is: the zoo's smallest network, untrained."""
+    from defenses.compat import import_robustbench
+
+    import_robustbench()
+    from robustbench.model_zoo import model_dicts
+
+    zoo = {d.value: {t.value: models for t, models in threats.items()} for d, threats in model_dicts.items()}
+    network = zoo["cifar10"]["Linf"]["Wong2020Fast"]["model"]()
+    folder = tmp_path / "weights" / "robustbench" / "cifar10" / "Linf"
+    folder.mkdir(parents=True)
+    torch.save(network.state_dict(), folder / "Wong2020Fast.pt")
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    loaded = load_classifier("robustbench:cifar10:Linf:Wong2020Fast", "cifar10")
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(x), network.eval()(x))
+    assert len(classifier_info("robustbench:cifar10:Linf:Wong2020Fast").weights_sha256()) == 64
+
+
+def test_robustbench_without_file_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from defenses.compat import import_robustbench
+
+    import_robustbench()
+    import robustbench.utils
+
+    def offline(gdrive_id: str, path: Path) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(robustbench.utils, "download_gdrive_new", offline)
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    with pytest.raises(MissingWeights, match=r"Wong2020Fast at .*Wong2020Fast\.pt.*Google Drive id"):
+        load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
+
+
+def test_listing_names_does_not_import_torch(pytestconfig: pytest.Config) -> None:
+    program = "import sys, defenses.models.classifiers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=pytestconfig.rootpath)
+    assert done.stdout.strip() == "False", done.stdout + done.stderr
