@@ -6,6 +6,7 @@ unless its source clips it: a classifier behind DiffPure sees values slightly ou
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -120,7 +121,7 @@ class Purifier(Defense):
         cheap = None
         if gradient == "surrogate":
             cheap = self.surrogate().build(classifier=classifier, score=score, gradient="exact")
-        return Defended(
+        defended = Defended(
             purify,
             classifier,
             gradient=gradient,
@@ -129,6 +130,9 @@ class Purifier(Defense):
             combine=self.combine,
             batch_coupled=self.batch_coupled,
         )
+        if score is not None:
+            defended.with_score = lambda wrap: self.build(classifier=classifier, score=wrap(score), gradient=gradient)
+        return defended
 
 
 class Defended(nn.Module):
@@ -138,7 +142,11 @@ class Defended(nn.Module):
     what an attacker differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through"
     the identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in
     Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
+    with_score: builds the same purifier around a wrapped score network, for attacks that watch its states; None where
+    there is none.
     """
+
+    with_score: Callable[[Callable[[Any], Any]], Purify] | None = None
 
     def __init__(
         self,
@@ -154,6 +162,19 @@ class Defended(nn.Module):
         super().__init__()
         self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
+        self._built = gradient
+
+    def with_gradient(self, gradient: Gradient) -> Defended:
+        """The same defense, networks shared, seen through another kind of gradient that needs no rebuilding."""
+        known = (self._built, *(kind for kind in _ALWAYS if kind != self._built))
+        if gradient not in known:
+            raise ValueError(
+                f"Expected a gradient kind among {', '.join(known)} of a defense built for {self._built!r}, "
+                f"got {gradient!r}. Build it with defend(..., gradient={gradient!r})."
+            )
+        other = copy.copy(self)
+        other.gradient = gradient
+        return other
 
     def forward(self, images: Tensor, noise: Noise) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1]."""
