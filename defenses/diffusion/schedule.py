@@ -89,21 +89,31 @@ class VPSchedule:
         """Discrete alpha_bar_i = prod_{j<=i} (1 - beta_j); 1 for i = -1."""
         return 1.0 if i == -1 else self._tables[1][self._checked(i)]
 
-    def posterior_mean_at(self, i: int) -> tuple[float, float]:
-        """Weights (of x_0, of x_i) in the mean of q(x_{i-1} | x_i, x_0) (Ho et al., Eq. 7)."""
-        b, a, a_prev = self.beta_at(i), self.alpha_bar_at(i), self.alpha_bar_at(i - 1)
+    def step_beta_at(self, i: int, before: int | None = None) -> float:
+        """Beta of one step from level `before` (None: i - 1) to level i > before; beta_i where no level is skipped."""
+        if before is None or before == i - 1:
+            return self.beta_at(i)
+        return 1 - self.alpha_bar_at(i) / self.alpha_bar_at(before)
+
+    def posterior_mean_at(self, i: int, before: int | None = None) -> tuple[float, float]:
+        """Weights (of x_0, of x_i) in the mean of q(x_before | x_i, x_0) (Ho et al., Eq. 7); before None: i - 1."""
+        b, a, a_prev = self.step_beta_at(i, before), self.alpha_bar_at(i), self._alpha_bar_before(i, before)
         return b * math.sqrt(a_prev) / (1 - a), (1 - a_prev) * math.sqrt(1 - b) / (1 - a)
 
-    def posterior_variance_at(self, i: int) -> float:
-        """Variance of q(x_{i-1} | x_i, x_0); 0 at i = 0."""
-        return self.beta_at(i) * (1 - self.alpha_bar_at(i - 1)) / (1 - self.alpha_bar_at(i))
+    def posterior_variance_at(self, i: int, before: int | None = None) -> float:
+        """Variance of q(x_before | x_i, x_0); before None: i - 1; 0 where `before` is the clean image, -1."""
+        return self.step_beta_at(i, before) * (1 - self._alpha_bar_before(i, before)) / (1 - self.alpha_bar_at(i))
 
-    def log_variance_at(self, i: int, kind: Literal["small", "large"] = "small") -> float:
-        """Log of the sampler's variance: "small" posterior variance (floor 1e-20), "large" beta_i (posterior of 1 at
-        i = 0)."""
+    def log_variance_at(
+        self, i: int, kind: Literal["small", "large"] = "small", before: int | None = None
+    ) -> float:
+        """Log of the sampler's variance from level i to `before` (None: i - 1).
+
+        "small": the posterior variance (floor 1e-20); "large": the step's beta (posterior of 1 at i = 0).
+        """
         if kind == "small":
-            return math.log(max(self.posterior_variance_at(i), 1e-20))
-        return math.log(self.posterior_variance_at(1) if i == 0 else self.beta_at(i))
+            return math.log(max(self.posterior_variance_at(i, before), 1e-20))
+        return math.log(self.posterior_variance_at(1) if i == 0 else self.step_beta_at(i, before))
 
     def clipped_log_variance_at(self, i: int) -> float:
         """Log posterior variance with entry 0 replaced by entry 1, the lower end of a learned range."""
@@ -117,6 +127,9 @@ class VPSchedule:
     def diffuse(self, x: Tensor, t: float, noise: Tensor) -> Tensor:
         """x noised to continuous time t: sqrt(alpha_bar(t)) x + sigma(t) noise."""
         return math.sqrt(self.alpha_bar(t)) * x + self.sigma(t) * noise
+
+    def _alpha_bar_before(self, i: int, before: int | None) -> float:
+        return self.alpha_bar_at(i - 1 if before is None else before)
 
     def _checked(self, i: int) -> int:
         if not 0 <= i < self.levels:

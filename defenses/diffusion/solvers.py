@@ -41,17 +41,22 @@ def time_grid(
     return grid
 
 
+def reverse_drift(
+    x: Tensor, eps: Tensor, *, schedule: VPSchedule, t: float, score_share: float = 1.0
+) -> Tensor:
+    """Drift beta (x / 2 + score_share * score) on the clock 1 - t: share 1 for the reverse SDE, 1/2 for the ODE."""
+    beta = schedule.beta(t)
+    return 0.5 * beta * x + score_share * beta * score_from_epsilon(eps, schedule.sigma(t))
+
+
 def reverse_sde(x: Tensor, eps: Tensor, z: Tensor, *, schedule: VPSchedule, t: float, dt: float) -> Tensor:
     """Euler-Maruyama step of the reverse VP-SDE (Song et al. 2021, Eq. 6): from t to t - dt."""
-    beta = schedule.beta(t)
-    drift = 0.5 * beta * x + beta * score_from_epsilon(eps, schedule.sigma(t))
-    return x + drift * dt + math.sqrt(beta * dt) * z
+    return x + reverse_drift(x, eps, schedule=schedule, t=t) * dt + math.sqrt(schedule.beta(t) * dt) * z
 
 
 def reverse_ode(x: Tensor, eps: Tensor, *, schedule: VPSchedule, t: float, dt: float) -> Tensor:
     """Euler step of the probability-flow ODE (Song et al. 2021, Eq. 13): from t to t - dt."""
-    beta = schedule.beta(t)
-    return x + (0.5 * beta * x + 0.5 * beta * score_from_epsilon(eps, schedule.sigma(t))) * dt
+    return x + reverse_drift(x, eps, schedule=schedule, t=t, score_share=0.5) * dt
 
 
 def predict_x0(x: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
@@ -60,13 +65,22 @@ def predict_x0(x: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
 
 
 def reverse_ddpm(
-    x: Tensor, x0: Tensor, z: Tensor, *, schedule: VPSchedule, index: int, log_variance: float | Tensor
+    x: Tensor,
+    x0: Tensor,
+    z: Tensor,
+    *,
+    schedule: VPSchedule,
+    index: int,
+    log_variance: float | Tensor,
+    next_index: int | None = None,
 ) -> Tensor:
-    """Ancestral step from level `index` to index - 1 given the predicted x0 (Ho et al. 2020, Eqs. 6-7); no noise at
-    index 0."""
-    of_x0, of_x = schedule.posterior_mean_at(index)
+    """Ancestral step from level `index` to `next_index` (None: index - 1) given the predicted x0; none to -1 is noisy.
+
+    Ho et al. 2020, Eqs. 6-7; where levels are skipped, with the step's own beta (Nichol & Dhariwal, ICML 2021, 4).
+    """
+    of_x0, of_x = schedule.posterior_mean_at(index, next_index)
     mean = of_x0 * x0 + of_x * x
-    if index == 0:
+    if index == 0 or next_index == -1:
         return mean
     scale = torch.exp(0.5 * log_variance) if isinstance(log_variance, Tensor) else math.exp(0.5 * log_variance)
     return mean + scale * z
