@@ -1,17 +1,20 @@
-"""Contrastive losses, and the small network that the paper's authors train inside the purifier.
+"""What steers a purifier, each guidance a gradient that can itself be differentiated.
 
-Features come in groups, (groups, batch, features): one group of the whole batch where images are contrasted with each
-other, or one group an image where each is purified on its own.
+Contrastive losses, with the small network that the paper's authors train inside the purifier, and the pull towards
+the input of reconstruction guidance (GDMP). Contrastive features come in groups, (groups, batch, features): one group
+of the whole batch where images are contrasted with each other, or one group an image where each is purified on its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+Reconstruction = Literal["mse", "ssim"]
 ContrastiveLoss = Literal["released_hard", "released_soft", "infonce", "ntxent", "hard_negatives"]
 NEEDS_NEGATIVES = ("infonce", "ntxent", "hard_negatives")  # constant for a group of one image
 BLOCKS = 3
@@ -113,10 +116,73 @@ def safe_sqrt(v: Tensor) -> Tensor:
 
 
 def adam(
-    w: Tensor, m: Tensor, v: Tensor, gradient: Tensor, n: int, *, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+    w: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    n: int,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    floor: float = 1e-8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable."""
+    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable.
+
+    floor: what is added to the root of the second moment.
+    """
     m = betas[0] * m + (1 - betas[0]) * gradient
     v = betas[1] * v + (1 - betas[1]) * gradient**2
     mean, root = m / (1 - betas[0] ** n), safe_sqrt(v / (1 - betas[1] ** n))
-    return w - lr * mean / (root + 1e-8), m, v
+    return w - lr * mean / (root + floor), m, v
+
+
+def input_gradient(value: Callable[[Tensor], Tensor], x: Tensor, *, differentiated: bool) -> Tensor:
+    """Gradient of the sum of value(x) with respect to x, inside `no_grad` too.
+
+    differentiated: the result depends on x in the caller's graph (second order); else it is a constant there. x is
+    made a node of its own, so that what value captured of x does not count.
+    """
+    exact = differentiated and torch.is_grad_enabled() and x.requires_grad
+    with torch.enable_grad():
+        x = x.view_as(x) if exact else x.detach().requires_grad_()
+        return torch.autograd.grad(value(x).sum(), x, create_graph=exact)[0]
+
+
+def reconstruction_guide(
+    x: Tensor, reference: Tensor, *, kind: Reconstruction = "mse", differentiated: bool = True
+) -> Tensor:
+    """Direction in which x comes to resemble the reference: gradient of minus the mean squared error, or of SSIM.
+
+    x, reference: (batch, channels, height, width). The mean is over each image's own elements. Wang et al., "Guided
+    diffusion model for adversarial purification", 2022 (arXiv:2205.14969), section 3.2.
+    """
+    if kind == "ssim":
+        return input_gradient(lambda state: ssim(state, reference), x, differentiated=differentiated)
+    pull = 2 * (reference - x) / x[0].numel()
+    return pull if differentiated else pull.detach()
+
+
+def reconstruction_scale(alpha_bar: float, *, guidance_scale: float, epsilon: float) -> float:
+    """GDMP's weight of the guidance: large where the noise drowns a perturbation of size epsilon (image units)."""
+    return math.sqrt((1 - alpha_bar) / alpha_bar) * 3 * guidance_scale / (2 * epsilon)
+
+
+def ssim(a: Tensor, b: Tensor, *, size: int = 11, width: float = 1.5) -> Tensor:
+    """Mean structural similarity (batch,) of images (batch, channels, height, width).
+
+    Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 2004, Eq. 13, with C1 = 1e-4 and C2 = 9e-4 (a dynamic
+    range of 1): Gaussian window of `size` pixels and standard deviation `width`, zero padding, a channel at a time.
+    """
+    offsets = torch.arange(size, dtype=a.dtype, device=a.device) - size // 2
+    line = torch.exp(-(offsets**2) / (2 * width**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+
+    def smooth(images: Tensor) -> Tensor:
+        flat = images.flatten(0, 1).unsqueeze(1)
+        return torch.nn.functional.conv2d(flat, window[None, None], padding=size // 2).view_as(images)
+
+    mean_a, mean_b = smooth(a), smooth(b)
+    power, product = mean_a**2 + mean_b**2, mean_a * mean_b
+    variances, covariance = smooth(a * a) + smooth(b * b) - power, smooth(a * b) - product
+    similarity = (2 * product + 1e-4) * (2 * covariance + 9e-4) / ((power + 1e-4) * (variances + 9e-4))
+    return similarity.mean((1, 2, 3))
