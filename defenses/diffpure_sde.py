@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from defenses.base import Gradient, Purify, register
 from defenses.diffusion import scan, to_image_space, to_model_space
+from defenses.diffusion.adjoint import sde_adjoint
 from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_sde, time_grid
@@ -24,9 +26,12 @@ class DiffPureSDE(DiffusionPurifier):
     Noise to the discrete level of t, then Euler-Maruyama on the reverse VP-SDE from t to 1e-5. Noise is added
     in the last step too; nothing is clipped. The authors' integrator calls the network once more before it starts
     (torchsde's contract check), which changes nothing here and is left out. One round (`sample_step` 1).
+
+    gradient="adjoint" is the authors' own attack gradient, see `sde_adjoint`; without gradients it makes no difference.
     """
 
     source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, Eqs. 4-6"
+    gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "adjoint", "surrogate")
 
     def build(  # type: ignore[override]
         self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
@@ -36,6 +41,8 @@ class DiffPureSDE(DiffusionPurifier):
 
         def purify(images: Tensor, noise: Noise) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
+            if gradient == "adjoint" and torch.is_grad_enabled() and x.requires_grad:
+                return to_image_space(sde_adjoint(x, noise, score=score, t=self.t, steps=self.reverse_steps))
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
 
             def step(state: State, k: int) -> State:

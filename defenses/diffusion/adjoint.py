@@ -48,9 +48,9 @@ def ode_adjoint(x: Tensor, *, score: ScoreModel, t: float, steps: int) -> Tensor
     """
     from torchdiffeq import odeint_adjoint
 
-    def velocity(t: Tensor, x: Tensor) -> Tensor:
-        eps = score.epsilon(x, times(x, float(t)))
-        return -reverse_drift(x, eps, schedule=score.schedule, t=float(t), score_share=0.5)
+    def velocity(time: Tensor, x: Tensor) -> Tensor:
+        t = float(time.detach())
+        return -reverse_drift(x, score.epsilon(x, times(x, t)), schedule=score.schedule, t=t, score_share=0.5)
 
     ends = torch.tensor([t, T_END], dtype=_clock(x), device=x.device)
     options = {"step_size": t / steps}

@@ -104,9 +104,7 @@ class VPSchedule:
         """Variance of q(x_before | x_i, x_0); before None: i - 1; 0 where `before` is the clean image, -1."""
         return self.step_beta_at(i, before) * (1 - self._alpha_bar_before(i, before)) / (1 - self.alpha_bar_at(i))
 
-    def log_variance_at(
-        self, i: int, kind: Literal["small", "large"] = "small", before: int | None = None
-    ) -> float:
+    def log_variance_at(self, i: int, kind: Literal["small", "large"] = "small", before: int | None = None) -> float:
         """Log of the sampler's variance from level i to `before` (None: i - 1).
 
         "small": the posterior variance (floor 1e-20); "large": the step's beta (posterior of 1 at i = 0).

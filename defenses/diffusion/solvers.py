@@ -41,9 +41,7 @@ def time_grid(
     return grid
 
 
-def reverse_drift(
-    x: Tensor, eps: Tensor, *, schedule: VPSchedule, t: float, score_share: float = 1.0
-) -> Tensor:
+def reverse_drift(x: Tensor, eps: Tensor, *, schedule: VPSchedule, t: float, score_share: float = 1.0) -> Tensor:
     """Drift beta (x / 2 + score_share * score) on the clock 1 - t: share 1 for the reverse SDE, 1/2 for the ODE."""
     beta = schedule.beta(t)
     return 0.5 * beta * x + score_share * beta * score_from_epsilon(eps, schedule.sigma(t))
