@@ -45,6 +45,12 @@ class Attack(ABC):
         """The fields as plain data, defaults included; `attacks.make(name, params)` is the inverse."""
         return dataclasses.asdict(self)
 
+    def queries(self) -> tuple[int, int]:
+        """(answers without a gradient, answers with one) asked for each image, at most: the forecast's basis."""
+        fields = self.params()
+        asked = fields.get("steps", 0) * fields.get("eot", 1) * fields.get("restarts", 1)
+        return (asked, 0) if self.gradient_free else (0, asked)
+
     @abstractmethod
     def perturb(
         self,
@@ -100,11 +106,14 @@ class Trace:
 
 @dataclass
 class Answer:
-    """What one EOT query found, per image: mean loss, mean margin (positive is misclassified), correctness (draws,
-    batch)."""
+    """What one EOT query found: mean loss and margin (batch,), predicted labels and their correctness (draws, batch).
+
+    A positive margin is a misclassification.
+    """
 
     loss: Tensor
     margin: Tensor
+    predictions: Tensor
     correct: Tensor
     gradient: Tensor | None = None
 
@@ -129,11 +138,12 @@ class Oracle:
         loss: Loss | Callable[[Tensor, Tensor], Tensor] = "ce",
         trace: Trace | None = None,
         role: str = "selection",
+        rows: int | None = None,
     ) -> None:
         self.model, self.labels, self.image_ids, self.eot, self.trace = model, labels, image_ids, eot, trace
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         self.seed = role_seed(seed, role)
-        self._rows: int | None = None  # rows that fit, once memory has run out
+        self._rows = rows
 
     def gradient(self, x: Tensor, first: int) -> Answer:
         """Mean loss, margin, correctness, and the gradient of the mean loss with respect to x (batch, ...)."""
@@ -173,7 +183,7 @@ class Oracle:
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
         losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))
-        correct = torch.zeros((self.eot, len(x)), dtype=torch.bool, device=x.device)
+        predictions = torch.empty((self.eot, len(x)), dtype=torch.int64, device=x.device)
         total = torch.zeros_like(x) if gradient else None
         for draws, rows in self._chunks(len(x)):
             part = x[rows].detach().requires_grad_(gradient)
@@ -188,12 +198,14 @@ class Oracle:
                 total[rows] += self._differentiate(loss.sum() / self.eot, part, self.image_ids[rows])
             losses[rows] += loss.detach().view(count, -1).sum(0) / self.eot
             margins[rows] += margin(logits.detach(), labels).view(count, -1).sum(0) / self.eot
-            correct[draws, rows] = (logits.argmax(1) == labels).view(count, -1)
-        return Answer(losses, margins, correct, total)
+            predictions[draws, rows] = logits.argmax(1).view(count, -1)
+        return Answer(losses, margins, predictions, predictions == self.labels, total)
 
     def _chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
         """(draws, images) that fit into one pass: many draws of the whole batch, else parts of one draw."""
         rows = self._rows or self.eot * batch
+        if self.model.batch_coupled:
+            rows = max(rows, batch)
         together = max(1, rows // batch)
         width = batch if rows >= batch else rows
         for draw in range(0, self.eot, together):
@@ -209,6 +221,11 @@ class Oracle:
         (gradient,) = torch.autograd.grad(loss, x)
         check_finite(gradient, image_ids, "gradients")
         return gradient
+
+
+def choose(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` (batch, ...) for the images where `rows` (batch,) holds, `no` for the others."""
+    return torch.where(rows.view(-1, *[1] * (no.ndim - 1)), yes, no)
 
 
 def check_positive(**fields: float) -> None:

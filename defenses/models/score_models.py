@@ -112,7 +112,30 @@ class ScoreInfo:
     weights: dict[str, str | None]
 
 
-score_models: dict[str, ScoreInfo] = {}
+def _digits() -> ScoreInfo:
+    """The score network that `bench train digits` made."""
+    from defenses.models.weights import asset_path, asset_record, load_checkpoint
+
+    file = "digits_score.safetensors"
+    record = asset_record("digits")["files"][file]
+
+    def load() -> ScoreModel:
+        from defenses.models.networks.score_mlp import ScoreMLP
+
+        network = ScoreMLP(**record["network"])
+        network.load_state_dict(load_checkpoint(asset_path(f"digits/{file}"), record["sha256"]))
+        return NetworkScore(network.eval().requires_grad_(False), (1, 8, 8))
+
+    return ScoreInfo(
+        load=load,
+        datasets=("digits",),
+        source="bench train digits (this package)",
+        licence="Apache-2.0",
+        weights={"digits_score": record["sha256"]},
+    )
+
+
+score_models: dict[str, Callable[[], ScoreInfo]] = {"digits_score": _digits}
 
 
 def load_score(name: str) -> ScoreModel:
@@ -124,7 +147,7 @@ def score_info(name: str) -> ScoreInfo:
     """What is known of a registered score network; an unknown name answers with the nearest match and the list."""
     if name not in score_models:
         raise unknown_name("score network", name, score_models)
-    return score_models[name]
+    return score_models[name]()
 
 
 def times(x: Tensor, t: float) -> Tensor:

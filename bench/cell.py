@@ -1,0 +1,145 @@
+"""A cell: one number of a table, named by everything that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from bench.attacks.base import Attack, attacks
+from bench.threat import ThreatModel
+from defenses.base import Defense, defenses
+
+Tier = Literal["quick", "paper", "gold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """dataset x classifier x defense x attack x threat model, and how many images and draws say so.
+
+    dataset, classifier, score: registered names. num_images >= 1 images drawn by data_seed (balanced: equally from each
+    class); draws >= 1 judging draws an image (a deterministic defense is judged once). batch_size: images a batch; part
+    of the key only where one image's result depends on its batch. tier: "quick" (not a robustness claim), "paper" or
+    "gold". published: key of the published number that this cell measures again; a label, not part of the key.
+    """
+
+    dataset: str
+    classifier: str
+    defense: Defense
+    attack: Attack
+    threat: ThreatModel
+    score: str | None = None
+    num_images: int = 512
+    data_seed: int = 0
+    batch_size: int = 64
+    draws: int = 10
+    seed: int = 0
+    tier: Tier = "quick"
+    balanced: bool = False
+    published: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_images", "batch_size", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} >= 1, got {getattr(self, name)}.")
+        if self.tier not in get_args(Tier):
+            raise ValueError(f"Expected tier among {', '.join(get_args(Tier))}, got {self.tier!r}.")
+        self.defense.check_gradient(self.threat.gradient)
+
+    @property
+    def batch_coupled(self) -> bool:
+        """Whether an image's result depends on the batch that it was in."""
+        return self.defense.batch_coupled or self.attack.batch_coupled
+
+    @property
+    def judging_draws(self) -> int:
+        """Draws an image that the judge looks at."""
+        return self.draws if self.defense.stochastic else 1
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides the number, defaults included, as plain data."""
+        named = {
+            kind: {"name": part.name, "version": part.version, "params": part.params()}
+            for kind, part in (("defense", self.defense), ("attack", self.attack))
+        }
+        return {
+            "dataset": self.dataset,
+            "classifier": self.classifier,
+            "score": self.score,
+            **named,
+            "threat": {
+                "norm": self.threat.norm,
+                "epsilon": self.threat.epsilon,
+                "gradient": self.threat.gradient,
+            },
+            "num_images": self.num_images,
+            "data_seed": self.data_seed,
+            "balanced": self.balanced,
+            "batch_size": self.batch_size if self.batch_coupled else None,
+            "draws": self.judging_draws,
+            "seed": self.seed,
+            "tier": self.tier,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON of `resolved`."""
+        text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def row(self) -> dict[str, Any]:
+        """The columns of table `cells`."""
+        return {
+            "key": self.key,
+            "dataset": self.dataset,
+            "classifier": self.classifier,
+            "score": self.score,
+            "defense": self.defense.name,
+            "defense_version": self.defense.version,
+            "defense_params": self.defense.params(),
+            "attack": self.attack.name,
+            "attack_version": self.attack.version,
+            "attack_params": self.attack.params(),
+            "norm": self.threat.norm,
+            "epsilon": self.threat.epsilon,
+            "gradient": self.threat.gradient,
+            "tier": self.tier,
+            "num_images": self.num_images,
+            "data_seed": self.data_seed,
+            "balanced": self.balanced,
+            "batch_size": self.batch_size,
+            "draws": self.judging_draws,
+            "seed": self.seed,
+            "published_key": self.published,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Cell:
+        """The cell that `row` describes: the inverse of `row`."""
+        return cls(
+            **{
+                name: row[name]
+                for name in (
+                    "dataset",
+                    "classifier",
+                    "score",
+                    "num_images",
+                    "data_seed",
+                    "balanced",
+                    "batch_size",
+                    "draws",
+                    "seed",
+                    "tier",
+                )
+            },
+            defense=defenses.make(row["defense"], row["defense_params"]),
+            attack=attacks.make(row["attack"], row["attack_params"]),
+            threat=ThreatModel(norm=row["norm"], epsilon=row["epsilon"], gradient=row["gradient"]),
+            published=row["published_key"],
+        )
+
+    def __str__(self) -> str:
+        threat = f"{self.threat.norm} {self.threat.epsilon:.4g} {self.threat.gradient}"
+        return f"{self.dataset} {self.classifier} {self.defense.name} {self.attack.name} ({threat})"

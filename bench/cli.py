@@ -1,0 +1,218 @@
+"""The command line: parse, call, print. What can be put right by the user ends in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FORMATS = ("text", "latex", "markdown", "html", "csv", "json")
+
+
+class _UserError(click.ClickException):
+    exit_code = 2
+
+
+class _Sentences(click.Group):
+    """Turns the library's errors into sentences; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyError:
+            raise
+        except (ValueError, LookupError) as error:
+            if os.environ.get("BENCH_DEBUG"):
+                raise
+            raise _UserError(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped. What is finished is stored; the same command continues from there.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="purification-bench")
+def main() -> None:
+    """Measure how much robustness an adversarial-purification defense really gives."""
+
+
+def _db(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--db",
+        metavar="FILE|URL",
+        envvar="BENCH_DB",
+        default="results.sqlite",
+        show_default=True,
+        help="Result database: a SQLite file or any SQLAlchemy URL.",
+    )(command)
+
+
+@main.command()
+@click.option("--grid", default="quickstart", show_default=True, metavar="NAME|FILE.py", help="What to run.")
+@_db
+@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell instead of the grid's.")
+@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="Images a cell instead of the grid's.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="Only cells with this value; repeatable."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
+@click.option("--force", is_flag=True, help="Run again what is done; old rows stay.")
+@click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
+@click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
+def run(
+    grid: str,
+    db: str,
+    device: str | None,
+    seed: int | None,
+    num_images: int | None,
+    filters: tuple[str, ...],
+    limit: int | None,
+    force: bool,
+    data_dir: Path | None,
+    download: bool,
+    dry_run: bool,
+) -> None:
+    """Run the cells of a grid that have not run yet, and print the table.
+
+    \b
+    bench run
+    bench run --grid quickstart --filter defense=contrastive --num-images 16
+    """
+    from bench.commands import run as verb
+
+    cells = verb.chosen(grid, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    loader = verb.loader(device, data_dir, download)
+    if dry_run:
+        verb.dry_run(cells, db, loader)
+        return
+    if verb.execute(cells, db, loader, grid=grid, force=force).failed:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, in its tables.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option("--fragment", is_flag=True, help="LaTeX to \\input, instead of a document that compiles as it is.")
+@_db
+def report(grid: str | None, form: str, output: Path | None, fragment: bool, db: str) -> None:
+    """Tables of what has been measured.
+
+    \b
+    bench report
+    bench report --format latex --output table.tex
+    """
+    from bench.commands.report import report as verb
+
+    text = verb(db, grid, form, fragment=fragment)
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(text + "\n")
+        click.echo(f"Wrote {output}.")
+
+
+@main.command()
+@click.argument("cell", metavar="CELL")
+@_db
+def show(cell: str, db: str) -> None:
+    """Everything that is known of one cell. CELL is its key, or the beginning of it.
+
+    \b
+    bench query "SELECT cell_key, defense, attack FROM results"
+    bench show 3f2a
+    """
+    from bench.commands.show import show as verb
+
+    click.echo(verb(db, cell))
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(("defenses", "attacks", "datasets", "classifiers", "scores", "grids")))
+@click.argument("name", required=False)
+def list_(kind: str, name: str | None) -> None:
+    """Names that a grid can use, with their sources; with NAME, the whole description of one.
+
+    \b
+    bench list defenses
+    bench list attacks pgd_eot
+    """
+    from bench.commands.list import describe, listing
+
+    click.echo(describe(kind, name) if name else listing(kind))
+
+
+@main.command()
+@click.argument("sql")
+@click.option("--format", "form", type=click.Choice(("text", "csv", "json")), default="text", show_default=True)
+@_db
+def query(sql: str, form: str, db: str) -> None:
+    """Any SQL query, on a connection that can only read (docs/schema.md lists the tables).
+
+    \b
+    bench query "SELECT defense, attack, robust_accuracy FROM results"
+    """
+    from bench.commands.show import query as verb
+
+    click.echo(verb(db, sql, form))
+
+
+@main.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@_db
+def compare(a: str, b: str, db: str) -> None:
+    """Paired comparison of two cells on the images that both saw: difference, interval, McNemar's test.
+
+    \b
+    bench compare 3f2a 91bc
+    """
+    from bench.commands.show import compare as verb
+
+    click.echo(verb(db, a, b))
+
+
+@main.command()
+@click.argument("defense")
+@click.option("--dataset", default="digits", show_default=True)
+@click.option("--classifier", default="digits_cnn", show_default=True)
+@click.option("--score", default="digits_score", show_default=True)
+@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1), metavar="N")
+@click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="A field of the defense; repeatable.")
+@click.option("--seed", default=0, show_default=True, type=int)
+def audit(
+    defense: str, dataset: str, classifier: str, score: str, images: int, fields: tuple[str, ...], seed: int
+) -> None:
+    """Compare every kind of gradient of a defense with the exact one, and that with finite differences (float64).
+
+    \b
+    bench audit contrastive --set t=0.05 --set steps=10
+    """
+    from bench.commands.audit import audit as verb
+
+    click.echo(verb(defense, dataset, classifier, score, images, fields, seed))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the weights.")
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--effort", default=1.0, show_default=True, help="Scales the number of steps.")
+def train(name: str, output: Path | None, seed: int, effort: float) -> None:
+    """Train the small networks behind a data set, with a record of how.
+
+    \b
+    bench train digits --output weights/digits
+    """
+    from bench.commands.train import train as verb
+
+    verb(name, output or Path("weights") / name, seed, effort)
+
+
+if __name__ == "__main__":
+    main()

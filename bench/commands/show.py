@@ -1,0 +1,109 @@
+"""`bench show`, `bench query` and `bench compare`: reading the database."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.store import Store
+
+RUN_COLUMNS = (
+    "clean_accuracy", "robust_accuracy", "robust_low", "robust_high", "null_accuracy", "vote_accuracy",
+    "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy", "verdict", "verdict_reason",
+    "network_evaluations", "seconds", "device", "precision", "commit_hash", "dirty", "weights", "licences", "packages",
+    "notes", "error_class", "error_message", "remedy",
+)  # fmt: skip
+
+
+def show(db: str, key: str) -> str:
+    """A cell, its runs, the newest run's gates, convergence curve and images."""
+    with Store(db, readonly=True) as store:
+        cell = store.cell(key)
+        runs = store.runs_of(cell["key"])
+        lines = ["Cell", *_pairs(cell)]
+        for run in runs:
+            lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
+            lines += _pairs({name: run[name] for name in RUN_COLUMNS})
+            lines += [f"  gate {g['gate']}: {_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
+        done = store.latest_done(cell["key"])
+        if done is not None:
+            lines += ["", *_curve(store, done["id"]), "", *_images(store, done["id"])]
+        elif not runs:
+            lines += ["", "Not run yet."]
+    return "\n".join(lines)
+
+
+def _pairs(row: dict[str, Any]) -> list[str]:
+    shown = {k: v for k, v in row.items() if v not in (None, "", {}, [])}
+    return [f"  {name}: {_value(value)}" for name, value in shown.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _mark(passed: bool | None) -> str:
+    return {True: "passed:", False: "FAILED:", None: "not applicable:"}[passed]
+
+
+def _curve(store: Store, run_id: int) -> list[str]:
+    """At most eight points of the convergence curve, averaged over batches."""
+    sums: dict[tuple[str, int], list[float]] = {}
+    for batch in store.batches(run_id):
+        for point in batch.curve:
+            entry = sums.setdefault((point["attack"], point["step"]), [0.0, 0.0, 0.0])
+            for i, value in enumerate(
+                (point["loss"] * point["images"], point["accuracy"] * point["images"], point["images"])
+            ):
+                entry[i] += value
+    points = list(sums.items())
+    if not points:
+        return ["No convergence curve: the attack keeps none."]
+    stride = max(1, -(-len(points) // 8))
+    picked = [*points[::stride], *([points[-1]] if (len(points) - 1) % stride else [])]
+    return ["Convergence (attack, step, loss, accuracy):"] + [
+        f"  {attack} {step}: {loss / n:.4f} {100 * right / n:.1f} %" for (attack, step), (loss, right, n) in picked
+    ]
+
+
+def _images(store: Store, run_id: int) -> list[str]:
+    images = store.images(run_id)
+    lines = [f"Images ({len(images)}): index, label, right draws of clean / attacked / null, distance, broken by"]
+    for image in images[:20]:
+        draws = f"{image.clean_correct} / {image.robust_correct} / {image.null_correct} of {image.draws}"
+        lines.append(f"  {image.index} {image.label}: {draws}, {image.distance:.4g} {image.broken_by or ''}".rstrip())
+    if len(images) > 20:
+        lines.append(f'  ... all: bench query "SELECT * FROM images WHERE run_id = {run_id}"')
+    return lines
+
+
+def query(db: str, sql: str, form: str) -> str:
+    """The rows of a read-only query."""
+    import pandas as pd
+
+    with Store(db, readonly=True) as store:
+        columns, rows = store.query(sql)
+    frame = pd.DataFrame(rows, columns=columns)
+    if form == "csv":
+        return frame.to_csv(index=False).rstrip("\n")
+    if form == "json":
+        return frame.to_json(orient="records", date_format="iso")
+    return frame.to_string(index=False) if len(frame) else "No rows."
+
+
+def compare(db: str, a: str, b: str) -> str:
+    """Paired comparison of the newest successful runs of two cells."""
+    from bench.report import compare_text
+    from bench.statistics import compare as paired
+
+    with Store(db, readonly=True) as store:
+        cells = [store.cell(key) for key in (a, b)]
+        runs = [store.latest_done(cell["key"]) for cell in cells]
+        for cell, run in zip(cells, runs, strict=True):
+            if run is None:
+                raise LookupError(f"Cell {cell['key']} has no successful run yet. Run it with `bench run`.")
+        images = [store.images(run["id"]) for run in runs if run is not None]
+    names = [f"{c['defense']} under {c['attack']} ({c['gradient']}) [{c['key'][:6]}]" for c in cells]
+    return compare_text(*names, paired(*images))

@@ -1,0 +1,68 @@
+"""The judge: attack, project, then score on fresh draws that the attack never used."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import Tensor
+
+from bench.attacks.base import Attack, Oracle, Trace
+from bench.records import ImageRecord
+from bench.threat import ThreatModel, check_images
+from defenses.base import Defended
+
+ROWS = 1024  # rows a pass of the judge; memory, not numbers
+
+
+def evaluate(
+    model: Defended,
+    attack: Attack,
+    images: Tensor,
+    labels: Tensor,
+    image_ids: Tensor,
+    threat: ThreatModel,
+    *,
+    draws: int,
+    seed: int,
+    stochastic: bool = True,
+    trace: Trace | None = None,
+) -> list[ImageRecord]:
+    """One record an image: how a defense answers it clean, attacked, and under the null attack.
+
+    images: (batch, channels, height, width) in [0, 1]; labels, image_ids: (batch,). draws: judging draws an image.
+    Raises ValueError where images leave [0, 1], an attack leaves its ball, or logits or gradients are not finite.
+    """
+    check_images(images, image_ids)
+    trace = trace or Trace()
+    adversarial = attack.perturb(model, images, labels, image_ids, threat, seed, trace=trace).detach()
+    if attack.restricted:
+        adversarial = threat.project(adversarial, images)
+    threat.check(adversarial, images, restricted=attack.restricted)
+
+    def answers(shown: Tensor, role: str, count: int = draws) -> Tensor:
+        judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=ROWS)
+        return judge.evaluate(shown, 0).predictions
+
+    clean, robust = answers(images, "clean"), answers(adversarial, "robust")
+    null = answers(images, "null") if stochastic else clean
+    looks = max(trace.looks.values(), default=0)
+    lucky = answers(images, "looks", looks) == labels if looks and stochastic else null == labels
+    distance = threat.distance(adversarial, images)
+    return [
+        ImageRecord(
+            index=image,
+            label=int(labels[i]),
+            clean_votes=_votes(clean[:, i]),
+            robust_votes=_votes(robust[:, i]),
+            null_votes=_votes(null[:, i]),
+            distance=float(distance[i]),
+            broken_by=trace.broken_by.get(image),
+            first_success=trace.survived.get(image),
+            null_first_success=bool(lucky[: trace.looks[image], i].all()) if image in trace.looks else None,
+        )
+        for i, image in enumerate(image_ids.tolist())
+    ]
+
+
+def _votes(predictions: Tensor) -> dict[int, int]:
+    return dict(Counter(predictions.tolist()))

@@ -1,0 +1,39 @@
+"""Counts network evaluations while a cell runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Meter:
+    """Counts images through a network: one unit for a forward pass, one more for each backward pass.
+
+    Use in a `with` statement; `take` returns the units since it was last called.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.units = 0
+        self._handle = network.register_forward_hook(self._forward)
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def take(self) -> int:
+        """Units since the last call."""
+        units, self.units = self.units, 0
+        return units
+
+    def _forward(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        images = len(inputs[0])
+        self.units += images
+        out = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+        if isinstance(out, Tensor) and out.requires_grad:
+            out.register_hook(lambda gradient: self._backward(images))
+
+    def _backward(self, images: int) -> None:
+        self.units += images

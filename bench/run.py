@@ -1,0 +1,167 @@
+"""The runner: cells into the store, batch by batch, so that whatever stops it loses at most the batch in flight."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from bench.attacks.base import Trace
+from bench.cell import Cell
+from bench.evaluate import evaluate
+from bench.meter import Meter
+from bench.prepare import Loader, Prepared, weights_of
+from bench.provenance import provenance
+from bench.records import BatchRecord, ImageRecord
+from bench.statistics import summarize
+from bench.store import Store, is_alive
+from defenses.base import Defended
+
+SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
+
+
+class Watcher(Protocol):
+    """Is told what happens; the CLI's progress display is one."""
+
+    def cell(self, number: int, total: int, cell: Cell) -> None:
+        """A cell begins (or is found done)."""
+
+    def images(self, done: int, total: int) -> None:
+        """Images of the cell that are finished."""
+
+    def step(self, attack: str, step: int) -> None:
+        """An attack took a step."""
+
+    def outcome(self, cell: Cell, status: str, text: str) -> None:
+        """A cell ended: status "done", "skipped", "busy" or "failed", and a line about it."""
+
+
+@dataclass
+class Outcome:
+    """What `run_cells` did: cells by how they ended."""
+
+    done: list[Cell] = field(default_factory=list)
+    skipped: list[Cell] = field(default_factory=list)
+    busy: list[Cell] = field(default_factory=list)
+    failed: list[Cell] = field(default_factory=list)
+
+
+class _WatchedTrace(Trace):
+    """A trace that also tells a watcher about every step."""
+
+    def __init__(self, tell: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        super().log(attack, step, image_ids, loss, correct)
+        self._tell(attack, step)
+
+
+def run_cells(
+    cells: Sequence[Cell], store: Store, loader: Loader, watcher: Watcher, *, grid: str, force: bool = False
+) -> Outcome:
+    """Run what has not run; a cell that fails becomes a row with its error and the others go on.
+
+    force: run again what is done (its old rows stay). KeyboardInterrupt leaves the cell in flight to be resumed.
+    """
+    outcome = Outcome()
+    for number, cell in enumerate(cells):
+        watcher.cell(number, len(cells), cell)
+        store.add_cell(cell.row() | {"grid": grid})
+        if not force and is_done(store, cell):
+            outcome.skipped.append(cell)
+            watcher.outcome(cell, "skipped", "done before")
+        elif (other := _at_work(store, cell)) is not None:
+            outcome.busy.append(cell)
+            watcher.outcome(cell, "busy", f"is being run by process {other['pid']} on {other['host']}")
+        else:
+            _run_cell(cell, store, loader, watcher, outcome, force)
+    return outcome
+
+
+def is_done(store: Store, cell: Cell) -> bool:
+    """Whether the newest successful run of a cell used the weights that are here now."""
+    run = store.latest_done(cell.key)
+    if run is None:
+        return False
+    try:
+        return run["weights"] == weights_of(cell)
+    except LookupError:  # weights that are gone do not undo a measurement
+        return True
+
+
+def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
+    for run in store.runs_of(cell.key):
+        if run["status"] == "running" and is_alive(run["host"], run["pid"]):
+            return run
+    return None
+
+
+def _run_cell(cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool) -> None:
+    made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
+    run_id: int | None = None
+    try:
+        prepared = loader.prepare(cell)
+        made_by |= {"weights": prepared.weights, "licences": prepared.licences}
+        found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
+        run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
+        _run_batches(prepared, store, watcher, run_id, finished)
+        summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
+        store.finish_run(run_id, **summary)
+    except KeyboardInterrupt:
+        if run_id is not None:
+            store.pause_run(run_id)
+        raise
+    except Exception as error:  # a failed cell is a row, never a hole
+        run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
+        store.fail_run(run_id, error)
+        outcome.failed.append(cell)
+        watcher.outcome(cell, "failed", f"{type(error).__name__}: {error}")
+    else:
+        outcome.done.append(cell)
+        watcher.outcome(cell, "done", _line(summary))
+
+
+def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int, finished: set[int]) -> None:
+    cell = prepared.cell
+    model, total = prepared.model(), len(prepared.indices)
+    starts = range(0, total, cell.batch_size)
+    for number, start in enumerate(starts):
+        rows = slice(start, min(start + cell.batch_size, total))
+        if number not in finished:
+            trace = _WatchedTrace(watcher.step)
+            records, seconds, units = _measure(prepared, model, rows, trace)
+            batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
+            store.save_batch(run_id, batch, records)
+        watcher.images(rows.stop, total)
+
+
+def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> tuple[list[ImageRecord], float, int]:
+    """The records of one batch, the seconds that it took and its network evaluations."""
+    cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
+    begin = time.perf_counter()
+    with Meter(prepared.counted) as meter:
+        records = evaluate(
+            model,
+            cell.attack,
+            images,
+            labels,
+            ids,
+            cell.threat,
+            draws=cell.judging_draws,
+            seed=cell.seed,
+            stochastic=cell.defense.stochastic,
+            trace=trace,
+        )
+        return records, time.perf_counter() - begin, meter.take()
+
+
+def _line(summary: dict[str, Any]) -> str:
+    return (
+        f"clean {summary['clean_accuracy']:.1f} %, robust {summary['robust_accuracy']:.1f} % "
+        f"[{summary['robust_low']:.1f}, {summary['robust_high']:.1f}]"
+    )
