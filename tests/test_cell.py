@@ -1,0 +1,98 @@
+"""A cell's key covers what decides its number, and nothing else."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+
+from bench.attacks.pgd_eot import PGDEOT
+from bench.cell import Cell
+from bench.threat import ThreatModel
+from defenses.contrastive import Contrastive
+from defenses.diffpure_sde import DiffPureSDE
+from defenses.undefended import Undefended
+
+
+def cell(**changes: object) -> Cell:
+    fields = {
+        "dataset": "digits",
+        "classifier": "digits_cnn",
+        "score": "digits_score",
+        "defense": DiffPureSDE(t=0.1),
+        "attack": PGDEOT(steps=5),
+        "threat": ThreatModel(epsilon=0.1),
+    }
+    return Cell(**(fields | changes))
+
+
+def test_key_is_the_hash_of_the_canonical_json() -> None:
+    text = json.dumps(cell().resolved(), sort_keys=True, separators=(",", ":"))
+    assert cell().key == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert '"step_size":0.007' in text  # defaults are resolved
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"defense": DiffPureSDE(t=0.2)},
+        {"attack": PGDEOT(steps=6)},
+        {"threat": ThreatModel(epsilon=0.1, gradient="straight_through")},
+        {"threat": ThreatModel(epsilon=0.1, norm="L2")},
+        {"num_images": 7},
+        {"data_seed": 1},
+        {"draws": 11},
+        {"seed": 1},
+        {"classifier": "digits_cnn_at"},
+        {"balanced": True},
+    ],
+)
+def test_what_decides_the_number_is_in_the_key(changes: dict) -> None:
+    assert cell(**changes).key != cell().key
+
+
+def test_batch_size_counts_only_where_batches_matter() -> None:
+    assert cell(batch_size=7).key == cell().key
+    coupled = {"defense": Contrastive(t=0.1)}
+    assert cell(**coupled, batch_size=7).key != cell(**coupled).key
+    alone = {"defense": Contrastive(t=0.1, per_image=True)}
+    assert cell(**alone, batch_size=7).key == cell(**alone).key
+
+
+def test_labels_do_not_count() -> None:
+    assert cell(published="bai2024contrastive-1").key == cell().key
+
+
+def test_a_new_version_is_a_new_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cell().key
+    monkeypatch.setattr(DiffPureSDE, "version", 2)
+    assert cell().key != before
+
+
+def test_a_deterministic_defense_is_judged_once() -> None:
+    assert cell(defense=Undefended(), draws=10).key == cell(defense=Undefended(), draws=1).key
+
+
+def test_row_round_trip() -> None:
+    for original in (cell(), cell(defense=Contrastive(), seed=3, batch_size=5)):
+        row = json.loads(json.dumps(original.row()))
+        assert Cell.from_row(row).key == original.key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_images": 0}, "num_images >= 1"),
+        ({"tier": "silver"}, "tier among"),
+        ({"threat": ThreatModel(epsilon=0.1, gradient="guidance_detached")}, "has no 'guidance_detached' gradient"),
+    ],
+)
+def test_bad_cells_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cell(**changes)
+
+
+def test_epsilon_range_is_named() -> None:
+    with pytest.raises(ValueError, match=r"epsilon in \[0, 1\]"):
+        ThreatModel(epsilon=8)
+    assert dataclasses.replace(ThreatModel(epsilon=0.5, norm="L2"), epsilon=3.0).epsilon == 3.0
