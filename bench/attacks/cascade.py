@@ -1,0 +1,177 @@
+"""Several attacks in order, cheap ones first: the worst case per image over its members."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Answer, Attack, Oracle, Trace, attacks, check_positive, register
+from bench.threat import ThreatModel
+from defenses.base import GRADIENTS, Defended, Gradient
+
+Member = tuple[str, Mapping[str, Any], Gradient | None]
+QUICK = {"steps": 20, "eot": 4}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Cascade(Attack):
+    """Worst case per image over attacks run in order on the images not yet settled (after AutoAttack; Croce & Hein,
+    ICML 2020, whose single lucky draw settles an image; here none does).
+
+    members: (attack name, its fields, gradient kind or None for the threat model's), cheap ones first; a kind must be
+    reachable by `Defended.with_gradient`. check_draws >= 1: selection draws, apart from the members' own and the same
+    for all members, on which a member's images are compared. settled in (0.5, 1]: an image leaves the batch once a
+    member's image is wrong in at least this share of them and in the mean margin; 1, the default, asks for every
+    draw. The clean image is the first candidate, so images that are wrong without an attack cost nothing. Per image
+    the candidate wrong in most check draws wins, then the one with the largest mean margin; where it is wrong in at
+    least half of them, `trace.broken_by` names its member.
+
+    Batches of a batch-coupled defense stay whole until all their images are settled; the result is then either one
+    member's batch or the mixture of the winners, whichever is wrong more often.
+    """
+
+    source: ClassVar[str] = "Worst case over attacks, after Croce & Hein, ICML 2020, arXiv:2003.01690"
+
+    members: Sequence[Member] = (
+        ("pgd_eot", {**QUICK, "eot": 1}, "transfer"),
+        ("pgd_eot", QUICK, "straight_through"),
+        ("pgd_eot", QUICK, None),
+    )
+    check_draws: int = 20
+    settled: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(check_draws=self.check_draws)
+        if not 0.5 < self.settled <= 1:
+            raise ValueError(f"Expected settled in (0.5, 1], got {self.settled}.")
+        object.__setattr__(self, "members", tuple(_member(*member) for member in self.members))
+        made = self.made()
+        object.__setattr__(self, "restricted", all(a.restricted for a in made))
+        object.__setattr__(self, "batch_coupled", any(a.batch_coupled for a in made))
+        object.__setattr__(self, "gradient_free", all(a.gradient_free for a in made))
+
+    def __hash__(self) -> int:
+        return hash(repr(self))  # the members' fields are dictionaries
+
+    def made(self) -> list[Attack]:
+        """The members as attacks."""
+        return [attacks.make(name, fields) for name, fields, _ in self.members]
+
+    def labels(self) -> list[str]:
+        """One name a member: its attack, @ its gradient kind where given, # its number where the same comes again."""
+        seen: Counter[str] = Counter()
+        names = []
+        for name, _, kind in self.members:
+            label = f"{name}@{kind}" if kind else name
+            seen[label] += 1
+            names.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
+        return names
+
+    def queries(self) -> tuple[int, int]:
+        """(answers without a gradient, answers with one) for an image that nothing settles."""
+        asked = [attack.queries() for attack in self.made()]
+        checks = self.check_draws * (1 + len(asked))
+        return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
+
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images; see `Attack.perturb`."""
+        check = Oracle(model, labels, image_ids, seed, eot=self.check_draws, role="selection:cascade", trace=trace)
+        worst = _Worst(images, check, self.settled)
+        for label, attack, (_, _, kind) in zip(self.labels(), self.made(), self.members, strict=True):
+            rows = worst.unsettled()
+            if not len(rows):
+                break
+            if model.batch_coupled:
+                rows = torch.arange(len(images), device=images.device)
+            view = model if kind is None else model.with_gradient(kind)
+            given = threat if kind is None else replace(threat, gradient=kind)
+            own = Trace()
+            found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
+            found = threat.project(found, images[rows]) if attack.restricted else found
+            worst.offer(label, found, rows)
+            if trace is not None:
+                _absorb(trace, own, label, looks=view.gradient not in ("transfer", "surrogate"))
+        if trace is not None:
+            trace.broken_by.update(worst.broken_by())
+        return worst.images()
+
+
+class _Worst:
+    """The worst candidate so far of every image of the batch, on one set of check draws."""
+
+    def __init__(self, images: Tensor, check: Oracle, settled: float) -> None:
+        self.check, self.settled = check, settled
+        self.best = images.clone()
+        self.wrong = torch.full(images.shape[:1], -1.0, device=images.device)
+        self.margin = torch.full_like(self.wrong, -torch.inf)
+        self.member = ["clean"] * len(images)
+        self.batches: list[tuple[float, str, Tensor]] = []  # of a batch-coupled defense: candidates as they were
+        self.offer("clean", images, torch.arange(len(images), device=images.device))
+
+    def offer(self, member: str, candidates: Tensor, rows: Tensor) -> None:
+        """Take a member's images of some rows where they are worse than the best so far."""
+        answer = self.check.at(rows).evaluate(candidates, 0)
+        wrong, margin = _wrong(answer), answer.margin.to(self.margin)
+        if self.check.model.batch_coupled:
+            self.batches.append((float(wrong.mean()), member, candidates.clone()))
+        tied = wrong == self.wrong[rows]
+        take = ((wrong > self.wrong[rows]) | (tied & (margin > self.margin[rows]))).nonzero().squeeze(1)
+        self.best[rows[take]] = candidates[take]
+        self.wrong[rows[take]], self.margin[rows[take]] = wrong[take], margin[take]
+        for row in rows[take].tolist():
+            self.member[row] = member
+
+    def unsettled(self) -> Tensor:
+        """Rows that still need an attack."""
+        return (~((self.wrong >= self.settled) & (self.margin > 0))).nonzero().squeeze(1)
+
+    def images(self) -> Tensor:
+        """The winners; of a batch-coupled defense the whole batch that is wrong most often."""
+        if not self.batches:
+            return self.best
+        mixture = float(_wrong(self.check.evaluate(self.best, 0)).mean())
+        share, _, batch = max(self.batches, key=lambda entry: entry[0])
+        return batch if share > mixture else self.best
+
+    def broken_by(self) -> dict[int, str]:
+        """Image id -> the member whose image is wrong in at least half of the check draws."""
+        ids = self.check.image_ids.tolist()
+        return {ids[row]: self.member[row] for row in (self.wrong >= 0.5).nonzero().squeeze(1).tolist()}
+
+
+def _wrong(answer: Answer) -> Tensor:
+    """(batch,) share of draws that misclassify."""
+    return (~answer.correct).float().mean(0)
+
+
+def _member(name: str, fields: Mapping[str, Any] | None = None, gradient: Gradient | None = None) -> Member:
+    if gradient is not None and gradient not in GRADIENTS:
+        raise ValueError(f"Expected a member's gradient among {', '.join(GRADIENTS)}, got {gradient!r}.")
+    return name, dict(fields or {}), gradient
+
+
+def _absorb(trace: Trace, other: Trace, label: str, *, looks: bool) -> None:
+    """Add a member's curve under its label and, where it looked at the defense itself, its looks."""
+    trace.notes.extend(f"{label}: {note}" for note in other.notes)
+    for (_, step), sums in other._sums.items():
+        trace._sums[label, step] = [a + b for a, b in zip(trace._sums.get((label, step), (0, 0, 0)), sums, strict=True)]
+    if looks:
+        for image, count in other.looks.items():
+            trace.looks[image] = trace.looks.get(image, 0) + count
+            trace.survived[image] = trace.survived.get(image, True) and other.survived[image]

@@ -1,0 +1,80 @@
+"""The strongest standard protocol here: cheap attacks, then long ones with the exact gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from bench.attacks.base import Attack, Trace, check_positive, register
+from bench.attacks.cascade import Cascade
+from bench.threat import ThreatModel
+from defenses.base import Defended
+
+REFERENCE_EPSILON = 8 / 255  # the radius that Lee & Kim's step of 0.007 belongs to
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Gold(Attack):
+    """Transfer PGD, straight-through PGD, then PGD+EOT (Lee & Kim, ICCV 2023) from the clean image and from a random
+    start, APGD+EOT with CE and with the margin loss (Croce & Hein, ICML 2020), all three with the threat model's
+    gradient; worst case per image (see `Cascade`).
+
+    steps >= 1 of each PGD; its step is 0.007 at epsilon 8/255 and proportional to epsilon. apgd_steps >= 1. eot >= 1
+    draws a step, in one batch (1 for the transfer, whose gradient has no noise). restarts >= 1 of PGD with the threat
+    model's gradient, the first from the clean image. check_draws, settled: as in `Cascade`.
+    """
+
+    source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051; Croce & Hein, ICML 2020, arXiv:2003.01690"
+
+    steps: int = 200
+    apgd_steps: int = 100
+    eot: int = 20
+    restarts: int = 2
+    check_draws: int = 20
+    settled: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, apgd_steps=self.apgd_steps, eot=self.eot, restarts=self.restarts)
+        self.cascade(REFERENCE_EPSILON)
+
+    def cascade(self, epsilon: float) -> Cascade:
+        """The members for a radius > 0 in image units."""
+        pgd: dict[str, Any] = {
+            "steps": self.steps,
+            "step_size": 0.007 * max(epsilon, 1e-9) / REFERENCE_EPSILON,
+            "eot": self.eot,
+        }
+        exact = {**pgd, "start": "zero_then_random", "restarts": self.restarts, "select": "best"}
+        apgd = {"steps": self.apgd_steps, "eot": self.eot}
+        return Cascade(
+            members=(
+                ("pgd_eot", {**pgd, "eot": 1}, "transfer"),
+                ("pgd_eot", pgd, "straight_through"),
+                ("pgd_eot", exact, None),
+                ("apgd_eot", {**apgd, "loss": "ce"}, None),
+                ("apgd_eot", {**apgd, "loss": "margin"}, None),
+            ),
+            check_draws=self.check_draws,
+            settled=self.settled,
+        )
+
+    def queries(self) -> tuple[int, int]:
+        """(answers without a gradient, answers with one) for an image that nothing settles."""
+        return self.cascade(REFERENCE_EPSILON).queries()
+
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images; see `Attack.perturb`."""
+        return self.cascade(threat.epsilon).perturb(model, images, labels, image_ids, threat, seed, trace=trace)
