@@ -48,9 +48,9 @@ class AdversarialTraining(Defense):
 
         Raises MissingWeights where the model's file is not here.
         """
+        self.check_gradient(gradient)
         from defenses.models.classifiers import load_classifier
 
-        self.check_gradient(gradient)
         robust = load_classifier(self.model)
         like = next(classifier.parameters(), None)
         return Defended(_identity, robust if like is None else robust.to(like), gradient=gradient)
