@@ -74,8 +74,10 @@ class CellRow(Base):
     classifier: Mapped[str]
     score: Mapped[str | None]
     defense: Mapped[str]
+    defense_version: Mapped[int]
     defense_params: Mapped[dict[str, Any]]
     attack: Mapped[str]
+    attack_version: Mapped[int]
     attack_params: Mapped[dict[str, Any]]
     norm: Mapped[str]
     epsilon: Mapped[float]
@@ -83,6 +85,7 @@ class CellRow(Base):
     tier: Mapped[str]
     num_images: Mapped[int]
     data_seed: Mapped[int]
+    balanced: Mapped[bool]
     batch_size: Mapped[int]
     draws: Mapped[int]
     seed: Mapped[int]
@@ -189,8 +192,9 @@ def results_select() -> Select[Any]:
         cell.published_key,
         *(run.verdict, run.verdict_reason, run.gates, run.device, run.precision, run.network_evaluations, run.seconds),
         *(run.commit_hash, run.dirty, run.finished_at.label("measured_at")),
-        *(cell.key.label("cell_key"), run.id.label("run_id"), cell.grid, cell.data_seed, cell.seed),
-        func.coalesce(run.batch_size, cell.batch_size).label("batch_size"),
+        *(cell.key.label("cell_key"), run.id.label("run_id"), cell.grid, cell.data_seed, cell.balanced, cell.seed),
+        *(cell.defense_version, cell.attack_version),
+        run.batch_size,
     ]
     joined = select(*columns).select_from(cell).join(run, run.id == newest)
     return joined.outerjoin(known, known.key == cell.published_key)

@@ -118,7 +118,7 @@ class Store:
     def add_cell(self, cell: Mapping[str, Any]) -> None:
         """Store a cell: a value for each column of `cells` but `created_at`.
 
-        One that is there takes the new `grid`, `published_key`, `tier`, `batch_size`; StoreError where others differ.
+        One that is there takes the new `grid`, `published_key`, `batch_size`; StoreError where others differ.
         """
         row = checked(cell, CellRow, refused=("created_at",))
         with self._writing() as connection:
@@ -137,9 +137,10 @@ class Store:
         """A new run of a cell, by this process: its number.
 
         provenance: columns of `runs`, such as `commit_hash`, `dirty`, `packages`, `device`, `precision`, `weights`,
-        `licences`, `batch_size`, `notes`.
+        `licences`, `notes`, and `batch_size` where it is not the cell's.
         """
-        row = checked(provenance, RunRow, refused=KEPT_BY_STORE)
+        of_cell = select(CellRow.batch_size).where(CellRow.key == cell_key).scalar_subquery()
+        row = {"batch_size": of_cell, **checked(provenance, RunRow, refused=KEPT_BY_STORE)}
         with self._writing() as connection:
             started = insert(RunRow).values(**row, **_ours(), cell_key=cell_key, started_at=_now())
             key = connection.execute(started).inserted_primary_key

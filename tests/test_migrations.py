@@ -1,0 +1,100 @@
+"""Migrations: they lead to the schema of the models, each happens whole or not at all, and results survive them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, inspect, text
+from store_data import CELL, finished, fresh_url
+
+from bench.database import connect, parse_url
+from bench.migrations import MIGRATIONS, migrate, version
+from bench.schema import Base
+from bench.store import Store, StoreError
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with fresh_url(request.param, tmp_path / "results.sqlite") as address:
+        yield address
+
+
+def writer(url: str) -> Engine:
+    return connect(parse_url(url), readonly=False, busy_seconds=1.0)
+
+
+def m_next(connection: Connection) -> None:
+    """What a later version might do."""
+    connection.execute(text("ALTER TABLE runs ADD COLUMN energy DOUBLE PRECISION"))
+
+
+def m_broken(connection: Connection) -> None:
+    m_next(connection)
+    connection.execute(text("ALTER TABLE no_such_table ADD COLUMN x INTEGER"))
+
+
+@pytest.fixture
+def newer_program() -> Iterator[None]:
+    MIGRATIONS.append(m_next)
+    yield
+    MIGRATIONS.remove(m_next)
+
+
+@pytest.mark.parametrize("table", Base.metadata.sorted_tables, ids=str)
+def test_migrations_lead_to_the_models(url: str, table: object) -> None:
+    """Names, types, NULL, primary and foreign keys and indexes: the migrated table is the model's."""
+    migrate(writer(url))
+    engine, model = writer(url), Base.metadata.tables[str(table)]
+    seen = inspect(engine)
+    stored = [(c["name"], str(c["type"].compile(engine.dialect)), c["nullable"]) for c in seen.get_columns(model.name)]
+    # SQLite lets a text primary key be NULL unless told otherwise; SQLAlchemy tells it
+    assert stored == [(c.name, c.type.compile(engine.dialect), c.nullable) for c in model.columns]
+    assert seen.get_pk_constraint(model.name)["constrained_columns"] == [c.name for c in model.primary_key]
+    keys = {(*k["constrained_columns"], k["referred_table"]) for k in seen.get_foreign_keys(model.name)}
+    assert keys == {(*k.column_keys, k.referred_table.name) for k in model.foreign_key_constraints}
+    assert {i["name"] for i in seen.get_indexes(model.name)} == {i.name for i in model.indexes}
+
+
+def test_each_is_recorded_once(url: str) -> None:
+    for _ in range(2):
+        migrate(writer(url))
+    with writer(url).connect() as connection:
+        assert version(connection) == len(MIGRATIONS)
+        names = connection.execute(text("SELECT number, name FROM migrations ORDER BY number")).all()
+    assert names == [(number, step.__name__) for number, step in enumerate(MIGRATIONS, start=1)]
+
+
+def test_old_database_is_migrated_and_keeps_its_results(url: str, request: pytest.FixtureRequest) -> None:
+    with Store(url) as store:
+        run = finished(store)
+        before = (store.results(), store.images(run))
+    request.getfixturevalue("newer_program")
+    with pytest.raises(StoreError, match="has schema number 1, this version needs 2"):
+        Store(url, readonly=True)
+    with Store(url) as store:
+        assert (store.results(), store.images(run)) == before
+        assert store.query("SELECT energy FROM runs")[1] == [(None,)]
+        assert store.query("SELECT COUNT(*) FROM results")[1] == [(1,)]
+        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(2,)]
+
+
+def test_failing_migration_leaves_nothing_behind(url: str) -> None:
+    with Store(url) as store:
+        finished(store)
+        before = store.results()
+    with pytest.raises(Exception, match="no_such_table"):
+        migrate(writer(url), [*MIGRATIONS, m_broken])
+    with Store(url) as store:
+        assert store.results() == before
+        assert store.cell(CELL["key"])["attack"] == "pgd_eot"
+        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(1,)]
+        with pytest.raises(StoreError, match="energy"):
+            store.query("SELECT energy FROM runs")
+
+
+def test_older_program_refuses(url: str, request: pytest.FixtureRequest) -> None:
+    migrate(writer(url), [*MIGRATIONS, m_next])
+    with pytest.raises(StoreError, match="newer version of this program: its schema is number 2, this version knows 1"):
+        Store(url)
