@@ -65,6 +65,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             raise unknown_name(self.kind, name, classes)
         return classes[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._load()
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._load()))
 
