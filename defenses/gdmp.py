@@ -23,7 +23,7 @@ Variance = Literal["large", "small", "learned"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class GDMP(DiffusionPurifier):
-    """Guided diffusion model for purification (Wang et al., 2022, arXiv:2205.14969, Algorithm 1).
+    """Guided diffusion model for purification (Wang et al., 2022, arXiv:2205.14969).
 
     `rounds` times: noise, then ancestral DDPM steps whose mean gains the variance times a pull towards the (noised)
     input. The defaults are the authors' CIFAR-10 setting with MSE guidance: t = 0.036, 4 rounds, 10 runs an answer.
@@ -40,7 +40,7 @@ class GDMP(DiffusionPurifier):
     (t = 0.18, 45 steps) lie at most 2 of 1000 levels from ours. gradient="exact" differentiates the guidance too.
     """
 
-    source: ClassVar[str] = "Wang et al., 2022, arXiv:2205.14969, Algorithm 1; released code (METHODS.md 5)"
+    source: ClassVar[str] = "Wang et al., 2022, arXiv:2205.14969; released code (METHODS.md 5)"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
     t: float = 0.036

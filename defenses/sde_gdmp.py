@@ -24,7 +24,7 @@ class SDEGDMP(DiffusionPurifier):
     """Reverse VP-SDE with GDMP's MSE guidance in its score (released code of Bai et al., ICML 2024).
 
     DiffPure whose score gains, at every step, a pull towards the input noised afresh to the discrete level of that
-    step (Wang et al., 2022, arXiv:2205.14969, section 3.2). The released code has one round of 100 levels and a
+    step (Wang et al., 2022, arXiv:2205.14969). The released code has one round of 100 levels and a
     guidance 60 times weaker than GDMP's own.
 
     guidance_scale: >= 0; 0 is DiffPure. epsilon: the perturbation that the guidance expects, image units, > 0 (the

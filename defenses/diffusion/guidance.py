@@ -18,6 +18,7 @@ Reconstruction = Literal["mse", "ssim"]
 ContrastiveLoss = Literal["released_hard", "released_soft", "infonce", "ntxent", "hard_negatives"]
 NEEDS_NEGATIVES = ("infonce", "ntxent", "hard_negatives")  # constant for a group of one image
 BLOCKS = 3
+ADAM_FLOOR = 1e-8  # what Adam adds to the root of its second moment
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -124,12 +125,9 @@ def adam(
     *,
     lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
-    floor: float = 1e-8,
+    floor: float = ADAM_FLOOR,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable.
-
-    floor: what is added to the root of the second moment.
-    """
+    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable."""
     m = betas[0] * m + (1 - betas[0]) * gradient
     v = betas[1] * v + (1 - betas[1]) * gradient**2
     mean, root = m / (1 - betas[0] ** n), safe_sqrt(v / (1 - betas[1] ** n))
@@ -154,7 +152,7 @@ def reconstruction_guide(
     """Direction in which x comes to resemble the reference: gradient of minus the mean squared error, or of SSIM.
 
     x, reference: (batch, channels, height, width). The mean is over each image's own elements. Wang et al., "Guided
-    diffusion model for adversarial purification", 2022 (arXiv:2205.14969), section 3.2.
+    diffusion model for adversarial purification", 2022 (arXiv:2205.14969).
     """
     if kind == "ssim":
         return input_gradient(lambda state: ssim(state, reference), x, differentiated=differentiated)
