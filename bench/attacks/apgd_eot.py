@@ -1,0 +1,140 @@
+"""Auto-PGD whose schedule looks at the mean over a defense's noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Answer, Attack, Oracle, Trace, check_positive, choose, register
+from bench.attacks.losses import Loss
+from bench.threat import ThreatModel
+from defenses.base import Defended
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class APGDEOT(Attack):
+    """APGD (Croce & Hein, ICML 2020, Algorithm 1) on the mean over draws (EOT; Athalye et al., ICML 2018).
+
+    steps >= 1 gradient steps; the step size starts at twice epsilon and is halved where fewer than rho (in (0, 1]) of a
+    window's steps raised the loss, or where the best loss stood still. loss: "ce", "margin", "dlr". eot >= 1 draws a
+    step, new ones at every step. restarts >= 1 random starts. What differs from the library's `rand` version: schedule
+    and best point follow the loss averaged over all draws, not the last one's; the image returned is the one with the
+    largest mean margin, not the last that a single draw misclassified; the first step is compared with the start, not
+    with 0.
+    """
+
+    source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690, Algorithm 1; Athalye et al., ICML 2018"
+
+    steps: int = 100
+    eot: int = 20
+    loss: Loss = "ce"
+    restarts: int = 1
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, eot=self.eot, restarts=self.restarts)
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"Expected loss among {', '.join(get_args(Loss))}, got {self.loss!r}.")
+        if not 0 < self.rho <= 1:
+            raise ValueError(f"Expected rho in (0, 1], got {self.rho}.")
+
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images; see `Attack.perturb`."""
+        oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss=self.loss, trace=trace)
+        best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
+        for restart in range(self.restarts):
+            start = threat.random_start(images, oracle.uniform(images, restart))
+            climb = self.climb(oracle, images, threat, start, query=restart * (self.steps + 1))
+            best = choose(climb.margin > best_margin, climb.worst, best)
+            best_margin = torch.maximum(climb.margin, best_margin)
+        return best
+
+    def climb(self, oracle: Oracle, images: Tensor, threat: ThreatModel, start: Tensor, query: int = 0) -> Climb:
+        """One run from `start` (batch, ...), a point of the ball. query: number of its first query, of steps + 1."""
+        climb = Climb(start, self._ask(oracle, start, query), threat)
+        windows = checkpoints(self.steps)
+        for step in range(1, self.steps + 1):
+            climb.move(images, threat, 0.75 if step > 1 else 1.0)
+            climb.see(self._ask(oracle, climb.x, query + step))
+            if step in windows:
+                climb.reconsider(self.rho * windows[step])
+        return climb
+
+    def _ask(self, oracle: Oracle, x: Tensor, query: int) -> Answer:
+        answer = oracle.gradient(x, query * self.eot)
+        if oracle.trace is not None:
+            oracle.trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct)
+        return answer
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """Step -> length of the window that it closes (section 3.2: 0.22 of the steps, then 0.03 less, at least 0.06)."""
+    window, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    closes, at = {}, 0
+    while at + window <= steps:
+        at += window
+        closes[at] = window
+        window = max(window - shrink, least)
+    return closes
+
+
+class Climb:
+    """One run of APGD. Per image: iterate `x`, `step_size`; point `best` of the highest mean loss `best_loss`, with its
+    gradient; point `worst` of the largest mean margin `margin`."""
+
+    def __init__(self, x: Tensor, answer: Answer, threat: ThreatModel) -> None:
+        self.x = self.previous = self.best = self.worst = x
+        self.gradient = self.best_gradient = _gradient(answer)
+        self.best_loss = self.checked_loss = answer.loss
+        self.margin = answer.margin
+        self.step_size = torch.full_like(x.flatten(1)[:, 0], 2 * threat.epsilon).view(-1, *[1] * (x.ndim - 1))
+        self.loss = answer.loss
+        self.rises = torch.zeros_like(answer.loss)
+        self.halved = torch.ones_like(answer.loss, dtype=torch.bool)
+
+    def move(self, images: Tensor, threat: ThreatModel, share: float) -> None:
+        """One step along the gradient, `share` of it, the rest momentum (Eq. 4 and 5)."""
+        target = threat.project(self.x + self.step_size * threat.direction(self.gradient), images)
+        x = self.x + share * (target - self.x) + (1 - share) * (self.x - self.previous)
+        self.previous, self.x = self.x, threat.project(x, images)
+
+    def see(self, answer: Answer) -> None:
+        """Take in the answer at `x`."""
+        self.gradient = _gradient(answer)
+        self.rises += answer.loss > self.loss
+        self.loss = answer.loss
+        higher = answer.loss > self.best_loss
+        self.best = choose(higher, self.x, self.best)
+        self.best_gradient = choose(higher, self.gradient, self.best_gradient)
+        self.best_loss = torch.maximum(answer.loss, self.best_loss)
+        self.worst = choose(answer.margin > self.margin, self.x, self.worst)
+        self.margin = torch.maximum(answer.margin, self.margin)
+
+    def reconsider(self, enough: float) -> None:
+        """At a checkpoint: halve the step and go back to the best point where too few steps rose, or none improved."""
+        stuck = ~self.halved & (self.checked_loss >= self.best_loss)
+        self.halved = (self.rises <= enough) | stuck
+        self.step_size = choose(self.halved, self.step_size / 2, self.step_size)
+        self.x = choose(self.halved, self.best, self.x)
+        self.gradient = choose(self.halved, self.best_gradient, self.gradient)
+        self.checked_loss = self.best_loss
+        self.rises = torch.zeros_like(self.rises)
+
+
+def _gradient(answer: Answer) -> Tensor:
+    assert answer.gradient is not None
+    return answer.gradient

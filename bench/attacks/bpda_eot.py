@@ -1,0 +1,135 @@
+"""Hill, Mitchell and Zhu's BPDA+EOT: averaged logits, and wrong answers verified on many purifications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Attack, Trace, check_positive, choose, register
+from bench.attacks.losses import cross_entropy
+from bench.threat import ThreatModel, check_finite
+from defenses.base import Defended
+from defenses.noise import Noise, role_seed
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class BPDAEOT(Attack):
+    """BPDA+EOT (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525, Section 3 and Algorithm 1).
+
+    steps >= 1 steps of step_size (> 0, image units) from the image itself. Each follows the gradient of the
+    cross-entropy of the logits averaged over eot >= 1 purifications, taken at the purified images: only a
+    straight_through gradient will do. An image whose averaged logits are wrong is verified by defense_replicates >= 1
+    fresh purifications; if their mean is wrong too it is broken, and that iterate is returned, else the last one. In L2
+    the steps follow the normalised gradient. A batch-coupled defense is verified on whole batches, where the authors
+    purify copies of one image.
+    """
+
+    source: ClassVar[str] = "Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525"
+
+    steps: int = 50
+    step_size: float = 2 / 255
+    eot: int = 15
+    defense_replicates: int = 150
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, step_size=self.step_size, eot=self.eot)
+        check_positive(defense_replicates=self.defense_replicates)
+
+    def perturb(
+        self,
+        model: Defended,
+        images: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Adversarial images; see `Attack.perturb`. Raises ValueError for any gradient but straight_through."""
+        if not threat.gradient == model.gradient == "straight_through":
+            raise ValueError(
+                f"bpda_eot takes the gradient at the purified image, but the threat model says {threat.gradient!r} and "
+                f"the defense {model.gradient!r}. Set gradient='straight_through', or use pgd_eot."
+            )
+        replicates = Replicates(model, labels, image_ids, role_seed(seed, "selection"))
+        kept = x = images
+        settled = torch.zeros_like(labels, dtype=torch.bool)
+        for x, broken in self.iterates(replicates, images, threat, trace):
+            kept = choose(broken, x, kept)
+            settled |= broken
+            if settled.all():
+                break
+        if trace is not None:
+            trace.notes.append(f"bpda_eot verified {int(settled.sum())} of {len(images)} images as broken")
+        return choose(settled, kept, x)
+
+    def iterates(
+        self, replicates: Replicates, images: Tensor, threat: ThreatModel, trace: Trace | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The steps + 1 iterates (batch, channels, height, width), with the images (batch,) first verified as broken.
+
+        An image that one purification of the clean batch already gets wrong is never verified, as in the authors' code.
+        """
+        x, labels = images, replicates.labels
+        defended = replicates.logits(x, 0, 1)[0].argmax(1) == labels
+        for step in range(self.steps + 1):
+            first = 1 + step * (self.eot + self.defense_replicates)
+            logits, gradient = replicates.gradient(x, first, self.eot)
+            if trace is not None:
+                loss = cross_entropy(logits.mean(0), labels)
+                trace.log(self.name, step, replicates.image_ids, loss, logits.argmax(2) == labels)
+            doubtful = defended & (logits.mean(0).argmax(1) != labels)
+            broken = doubtful & replicates.wrong(x, doubtful, first + self.eot, self.defense_replicates, self.eot)
+            defended &= ~broken
+            yield x, broken
+            x = threat.project(x + self.step_size * threat.direction(gradient), images)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Many purifications of each image: a defense's answers as (draws, batch, classes) logits.
+
+    labels, image_ids: (batch,) integers. seed: of the draws; every method takes the number of its `first` draw.
+    """
+
+    model: Defended
+    labels: Tensor
+    image_ids: Tensor
+    seed: int
+
+    def logits(self, x: Tensor, first: int, count: int) -> Tensor:
+        """(count, batch, classes) logits on the draws from `first`."""
+        noise = Noise(self.seed, self.image_ids, first).repeat(count)
+        logits = self.model(x.repeat(count, *[1] * (x.ndim - 1)), noise).unflatten(0, (count, len(x)))
+        check_finite(logits.detach().transpose(0, 1), self.image_ids, "logits")
+        return logits
+
+    def gradient(self, x: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """The logits, and the gradient with respect to x of the cross-entropy of their mean over the draws."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.logits(x, first, count)
+            (gradient,) = torch.autograd.grad(cross_entropy(logits.mean(0), self.labels).sum(), x)
+        check_finite(gradient, self.image_ids, "gradients")
+        return logits.detach(), gradient
+
+    @torch.no_grad()
+    def wrong(self, x: Tensor, rows: Tensor, first: int, count: int, together: int) -> Tensor:
+        """(batch,) where the mean of `count` logits is wrong; only `rows` are asked. together: draws of the whole batch
+        that fit into one pass."""
+        verdict = torch.zeros_like(rows)
+        if not rows.any():
+            return verdict
+        if self.model.batch_coupled:
+            rows = torch.ones_like(rows)
+        some = replace(self, labels=self.labels[rows], image_ids=self.image_ids[rows])
+        draws = max(1, together * len(x) // len(some.labels))
+        sums = [some.logits(x[rows], first + d, min(draws, count - d)).sum(0) for d in range(0, count, draws)]
+        verdict[rows] = torch.stack(sums).sum(0).argmax(1) != some.labels
+        return verdict
