@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from defenses.base import Gradient, Purify, register
 from defenses.certify import Smoothing
 from defenses.diffusion import to_image_space, to_model_space
-from defenses.models.score_models import ScoreModel, times
+from defenses.diffusion.denoise import denoise
+from defenses.models.score_models import ScoreModel
 from defenses.noise import Noise
 
 
@@ -43,12 +44,10 @@ class DenoisedSmoothing(Smoothing):
         self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
-        ratio = 2 * self.sigma  # noise to signal in [-1, 1] space
-        t = score.schedule.time_of(1 / (1 + ratio**2))
 
         def purify(images: Tensor, noise: Noise) -> Tensor:
-            y = to_model_space(images + self.sigma * noise.normal(images, step=0))
-            clean = to_image_space(y - ratio * score.epsilon(y / (1 + ratio**2) ** 0.5, times(y, t)))
+            noisy = images + self.sigma * noise.normal(images, step=0)
+            clean = to_image_space(denoise(score, to_model_space(noisy), 2 * self.sigma))
             return clean.clamp(0, 1) if self.clip else clean
 
         return purify
