@@ -134,9 +134,7 @@ def summarize(
     }
 
 
-def _single_draw(
-    kind: str, records: Sequence[ImageRecord], stochastic: bool, seed: int
-) -> dict[str, float | None]:
+def _single_draw(kind: str, records: Sequence[ImageRecord], stochastic: bool, seed: int) -> dict[str, float | None]:
     votes: list[Votes] = [getattr(record, f"{kind}_votes") for record in records]
     names = (f"{kind}_accuracy", f"{kind}_low", f"{kind}_high")
     if not all(votes):

@@ -1,0 +1,10 @@
+"""The report: a data frame of the view `results` in, a table out. Knows neither the store nor torch."""
+
+from __future__ import annotations
+
+from bench.report.compare import compare_text
+from bench.report.layout import Entry, Sheet, Table
+from bench.report.numbers import epsilon_text
+from bench.report.render import FORMATS, render
+
+__all__ = ["FORMATS", "Entry", "Sheet", "Table", "compare_text", "epsilon_text", "render"]

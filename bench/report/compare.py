@@ -1,0 +1,41 @@
+"""The sentences of `bench compare A B`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.report.numbers import name_text
+
+Row = Mapping[str, Any]
+THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
+
+
+def compare_text(a: Row, b: Row, comparison: Mapping[str, float]) -> str:
+    """A paired comparison in words. a, b: rows of `results`. comparison: what `bench.statistics.compare` gave."""
+    c = comparison
+    lines = [
+        f"A  {_cell(a)}",
+        f"B  {_cell(b)}",
+        f"Robust on the {c['images']} images that both saw: A {c['a_accuracy']:.1f} %, B {c['b_accuracy']:.1f} %.",
+        f"Difference A - B: {c['difference']:+.1f} points, 95 % interval [{c['low']:+.1f}, {c['high']:+.1f}] (paired).",
+        f"By vote, A alone is right on {c['only_a']} images, B alone on {c['only_b']}: McNemar p = {c['p_value']:.3g}.",
+        _conclusion(c),
+        *(f"Careful, not the same {name}: A {x}, B {y}." for name, x, y in _differences(a, b)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Row) -> str:
+    return f"{row.get('cell_key')}  " + ", ".join(name_text(name, row.get(name)) for name in ("defense", *THREAT))
+
+
+def _conclusion(comparison: Mapping[str, float]) -> str:
+    if comparison["low"] > 0:
+        return "A is more robust than B on these images."
+    return "B is more robust than A on these images." if comparison["high"] < 0 else "No difference is established."
+
+
+def _differences(a: Row, b: Row) -> list[tuple[str, str, str]]:
+    pairs = [(name, name_text(name, a.get(name)), name_text(name, b.get(name))) for name in THREAT]
+    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -1,0 +1,98 @@
+"""One cell of the database as entries of a table: the number, what stands beside it, and its footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.report.frames import gates_failed, ran
+from bench.report.numbers import DASH, absent, interval_text, percent_text
+
+Cell = Mapping[str, Any]
+
+PASSED, FAILED = "✓", "!"
+SHORT = {"not comparable": "n/c"}
+CONFIDENCE = {
+    "digest": "published value from a digest of the source",
+    "cited_by_other_paper": "published value as another paper cites it",
+    "derived": "published value derived, not quoted",
+    "inferred": "published value inferred, not quoted",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A place in a table. text: number or name. beside: interval, verdict or badge. marks: letters of footnotes."""
+
+    text: str = ""
+    beside: str = ""
+    marks: str = ""
+    bold: bool = False
+
+
+@dataclass
+class Notes:
+    """Footnotes of a table: equal texts share a letter."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        """The letter of `text`: a .. z, then aa, ab ..."""
+        if text not in self.texts:
+            self.texts.append(text)
+        place = self.texts.index(text)
+        return ("" if place < 26 else chr(96 + place // 26)) + chr(97 + place % 26)
+
+    def marks(self, texts: list[str]) -> str:
+        """The letters of several texts, joined by commas."""
+        return ",".join(self.mark(text) for text in texts)
+
+
+def robust(cell: Cell, notes: Notes) -> Entry:
+    """Robust accuracy, spread between pooled runs, interval, badge of the gates with its reasons."""
+    if not ran(cell):
+        error = cell.get("error")
+        return Entry("failed", marks=notes.mark(str(error))) if not absent(error) else Entry(DASH)
+    failed = gates_failed(cell)
+    passed = any(gate.get("passed") for gate in cell.get("gates") or ())
+    badge = FAILED if failed else PASSED if passed else ""
+    interval = interval_text(cell.get("robust_low"), cell.get("robust_high"))
+    spread = cell.get("robust_spread")
+    parts = ("" if absent(spread) else f"± {spread:.1f}", interval, badge)
+    unfinished = cell.get("planned", 0) - cell.get("runs", 0)
+    reasons = failed + ([f"{cell['runs']} of {cell['planned']} runs so far"] if unfinished else [])
+    return Entry(percent_text(cell["robust_accuracy"]), " ".join(filter(None, parts)), notes.marks(reasons))
+
+
+def published(cell: Cell, notes: Notes) -> Entry:
+    """The literature's number, our verdict on it, and a footnote where it was not quoted or does not agree."""
+    value = cell.get("published_robust")
+    if absent(value):
+        return Entry()
+    verdict = cell.get("verdict") if ran(cell) else None
+    reasons = [CONFIDENCE[word] for word in CONFIDENCE if word in _doubts(cell)]
+    if verdict and verdict != "agrees":
+        reasons.append(f"{verdict}: {cell.get('verdict_reason')}")
+    return Entry(percent_text(value), SHORT.get(verdict or "", verdict or ""), notes.marks(reasons))
+
+
+def _doubts(cell: Cell) -> str:
+    return f"{cell.get('published_confidence')} {cell.get('published_notes')}"
+
+
+def _plain(column: str) -> Callable[[Cell, Notes], Entry]:
+    return lambda cell, notes: Entry(percent_text(cell.get(column)))
+
+
+VALUES: dict[str, tuple[str, Callable[[Cell, Notes], Entry]]] = {
+    "clean": ("Clean", _plain("clean_accuracy")),
+    "robust": ("Robust", robust),
+    "null": ("Null", _plain("null_accuracy")),
+    "vote": ("Vote", _plain("vote_accuracy")),
+    "worst": ("Worst", _plain("worst_accuracy")),
+    "first_success": ("First", _plain("first_success_accuracy")),
+    "null_first_success": ("First, null", _plain("null_first_success_accuracy")),
+    "published": ("Published", published),
+}
+"""What a table may show of a cell: name -> (heading, entry)."""

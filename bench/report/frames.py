@@ -1,0 +1,134 @@
+"""From the rows of `results` to the cells of a table: missing ones added, seeds pooled, variants named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.report.numbers import absent, params_text
+from bench.statistics import pool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell = dict[str, Any]
+
+NEEDED = ("dataset", "classifier", "defense", "attack", "norm", "epsilon", "gradient", "num_images", "cell_key")
+IDENTITY = (*NEEDED[:-1], "score", "defense_params", "attack_params", "tier", "draws", "batch_size")
+JSON_COLUMNS = ("defense_params", "attack_params", "gates")
+MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy")
+
+
+def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.DataFrame:
+    """`frame` and, with empty results, the rows of `expected` that it lacks (by cell_key), in the order of `expected`.
+
+    ValueError where a column that identifies a cell is missing. Needed: NEEDED; everything else may be absent.
+    """
+    import pandas as pd
+
+    for given in (frame,) if expected is None else (frame, expected):
+        missing = [name for name in NEEDED if name not in given.columns]
+        if missing:
+            raise ValueError(f"Expected the columns of the view `results`, missing: {', '.join(missing)}.")
+    if expected is None or expected.empty:
+        return frame.reset_index(drop=True)
+    lacking = expected[~expected["cell_key"].isin(frame["cell_key"])]
+    both = lacking if frame.empty else pd.concat([frame, lacking]) if len(lacking) else frame
+    place = {key: place for place, key in enumerate(expected["cell_key"])}
+    order = both["cell_key"].map(lambda key: place.get(key, len(place)))
+    return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
+
+
+def cells_of(frame: pd.DataFrame) -> list[Cell]:
+    """The rows as dictionaries: JSON columns decoded, empty fields None."""
+    return [{str(name): _decoded(str(name), value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if isinstance(value, (dict, list)):
+        return value
+    if absent(value):
+        return None
+    return json.loads(value) if name in JSON_COLUMNS and isinstance(value, str) else value
+
+
+def ran(cell: Mapping[str, Any]) -> bool:
+    """Whether the cell has a result."""
+    return cell.get("robust_accuracy") is not None
+
+
+def gates_failed(cell: Mapping[str, Any]) -> list[str]:
+    """Every gate that failed, as "gate: reason"."""
+    return [f"{gate['gate']}: {gate.get('reason')}" for gate in cell.get("gates") or () if gate.get("passed") is False]
+
+
+def pooled(cells: Sequence[Cell]) -> list[Cell]:
+    """One cell for all that differ in seed and data_seed alone; `runs` and `planned` count them, `spread` is theirs."""
+    groups = _groups(cells, lambda cell: json.dumps([cell.get(name) for name in IDENTITY], sort_keys=True, default=str))
+    return [group[0] if len(group) == 1 else _pooled(group) for group in groups]
+
+
+def _pooled(group: Sequence[Cell]) -> Cell:
+    done = [cell for cell in group if ran(cell)]
+    sizes = {cell.get("data_seed"): cell["num_images"] for cell in group}
+    joint = {**(done or group)[0], "num_images": sum(sizes.values()), "planned": len(group), "runs": len(done)}
+    if not done:
+        return joint
+    for kind in ("clean", "robust", "null"):
+        joint |= _pooled_measure(done, kind)
+    for name in MEANS:
+        values = [cell.get(name) for cell in done]
+        joint[name] = None if None in values else pool(done, name.removesuffix("_accuracy"))["mean"]
+    verdicts = {cell.get("verdict") for cell in done}
+    if len(verdicts) > 1:
+        joint |= {"verdict": "mixed", "verdict_reason": "the pooled runs have different verdicts"}
+    elif len(done) > 1:
+        joint["verdict_reason"] = f"all {len(done)} pooled runs, the first: {done[0].get('verdict_reason')}"
+    return joint | {"gates": [gate for cell in done for gate in cell.get("gates") or ()]}
+
+
+def _pooled_measure(done: Sequence[Cell], kind: str) -> Cell:
+    if any(cell.get(f"{kind}_accuracy") is None for cell in done):
+        return {f"{kind}_{end}": None for end in ("accuracy", "low", "high", "spread")}
+    line = pool(done, kind)
+    ends = {"accuracy": "mean", "low": "low", "high": "high", "spread": "spread"}
+    return {f"{kind}_{name}": line[key] for name, key in ends.items()}
+
+
+def name_variants(cells: Sequence[Cell], column: str) -> None:
+    """Set `<column>_label`: the name, with those parameters in brackets that differ among its cells of one threat.
+
+    column: "defense" or "attack". A defense is compared with itself under one data set, classifier, norm and epsilon.
+    """
+    threat = ("dataset", "classifier", "norm", "epsilon")
+    for group in _groups(cells, lambda cell: (cell[column], *(str(cell.get(name)) for name in threat))):
+        _label(group, column, [_parameters(cell, column) for cell in group], str(group[0][column]))
+
+
+def name_twins(cells: Sequence[Cell], place: Callable[[Cell], Any]) -> None:
+    """Where cells would share a place of the table, name the draws or batch size that set them apart."""
+    for group in _groups(cells, place):
+        if len(group) > 1:
+            given = [{name: cell.get(name) for name in ("draws", "batch_size")} for cell in group]
+            _label(group, "defense", given, group[0]["defense_label"])
+
+
+def _groups(cells: Sequence[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def _label(group: Sequence[Cell], column: str, params: Sequence[Mapping[str, Any]], name: str) -> None:
+    keys = sorted({key for given in params for key in given})
+    differing = [key for key in keys if len({json.dumps(given.get(key)) for given in params}) > 1]
+    for cell, given in zip(group, params, strict=True):
+        shown = {key: given.get(key) for key in differing}
+        cell[f"{column}_label"] = f"{name} {params_text(shown)}" if shown else name
+
+
+def _parameters(cell: Cell, column: str) -> dict[str, Any]:
+    extra = {"score": cell.get("score")} if column == "defense" else {}
+    return {**(cell.get(f"{column}_params") or {}), **extra}

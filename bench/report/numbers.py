@@ -1,0 +1,61 @@
+"""How numbers and names are written in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DASH = "–"
+TITLES = {
+    "defense": "Defense",
+    "gradient": "Gradient",
+    "attack": "Attack",
+    "classifier": "Classifier",
+    "dataset": "Data set",
+    "score": "Score network",
+    "tier": "Tier",
+    "num_images": "Images",
+    "norm": "Norm",
+    "epsilon": "Epsilon",
+    "draws": "Draws",
+}
+
+
+def absent(value: Any) -> bool:
+    """Whether a field of a frame is empty (None or NaN)."""
+    return value is None or value != value
+
+
+def epsilon_text(epsilon: float | None) -> str:
+    """A budget as people write it: 0.03137 -> "8/255", 0.5 -> "0.5"; a dash where there is none."""
+    if epsilon is None or absent(epsilon):
+        return DASH
+    levels = round(255 * epsilon)
+    if round(epsilon, 2) == epsilon or not levels or abs(255 * epsilon - levels) > 0.01:
+        return f"{epsilon:.4g}"
+    return f"{levels}/255"
+
+
+def percent_text(value: float | None) -> str:
+    """A percentage to one decimal, or a dash."""
+    return DASH if value is None or absent(value) else f"{value:.1f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval in percent as "[low, high]", or nothing where an end is unknown."""
+    return "" if absent(low) or absent(high) else f"[{low:.1f}, {high:.1f}]"
+
+
+def name_text(column: str, value: Any) -> str:
+    """A field of a cell as a row or column label."""
+    if column == "epsilon":
+        return epsilon_text(value)
+    if absent(value):
+        return DASH
+    return str(int(value)) if column in ("num_images", "draws", "seed", "data_seed") else str(value)
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Parameters as "(steps=20, t=0.1)", for a row whose name alone does not tell it from its neighbours."""
+    shown = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(params.items()))
+    return f"({', '.join(shown)})"

@@ -1,0 +1,71 @@
+"""One door for every format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bench.report import latex, markup
+from bench.report.frames import cells_of, with_expected
+from bench.report.layout import Sheet, Table, sheets
+from bench.report.plain import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DATA = ("csv", "json")
+FORMATS = ("text", "latex", "markdown", "html", *DATA)
+
+
+def render(
+    frame: pd.DataFrame,
+    *,
+    format: str,
+    title: str | None = None,
+    caption: str | None = None,
+    expected: pd.DataFrame | None = None,
+    tables: Sequence[Table] = (),
+    standalone: bool = False,
+) -> str:
+    """The results as text in `format`, one of FORMATS.
+
+    frame: rows of the view `results`. expected: the cells of a grid (its identifying columns and cell_key; `error` for
+    one that failed; published_* where known): what has not run shows a dash. tables: a grid's own layouts; without
+    them, one table a data set and threat, a row a defense and gradient, a group of columns an attack. csv and json
+    hold the rows themselves, every column. standalone: LaTeX and HTML as a whole document.
+    Raises LookupError for an unknown format, ValueError for a frame without the needed columns or without any cell.
+    """
+    if format not in FORMATS:
+        from defenses.registry import unknown_name
+
+        raise unknown_name("format", format, FORMATS)
+    complete = with_expected(frame, expected)
+    if format in DATA:
+        return _csv(complete) if format == "csv" else _json(complete)
+    layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
+    if format == "text":
+        layouts = [layout.long() for layout in layouts]
+    cells = cells_of(complete)
+    written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=expected is not None)]
+    if not written:
+        raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
+    return _writer(format, standalone)(written)
+
+
+def _writer(format: str, standalone: bool) -> Callable[[Sequence[Sheet]], str]:
+    return {
+        "text": plain,
+        "latex": lambda found: latex.document(found, standalone=standalone),
+        "markdown": markup.markdown,
+        "html": lambda found: markup.html(found, standalone=standalone),
+    }[format]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    nested = frame.map(lambda value: json.dumps(value) if isinstance(value, (dict, list)) else value)
+    return nested.to_csv(index=False, lineterminator="\n")
+
+
+def _json(frame: pd.DataFrame) -> str:
+    return json.dumps(cells_of(frame), indent=2, ensure_ascii=False, default=str) + "\n"

@@ -1,0 +1,298 @@
+"""The report: exact strings for small frames, and what every format must never hide."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from bench.report import FORMATS, Table, compare_text, epsilon_text, render
+
+PASS = [{"gate": "inside the ball", "passed": True, "reason": "largest distance 0.1", "value": 0.1}]
+FAIL = [{"gate": "gradient audit", "passed": False, "reason": "zero on 31 of 32 images", "value": 31}]
+
+
+def row(defense: str, robust: float | None, **fields: Any) -> dict[str, Any]:
+    known = robust is not None
+    cell = {
+        **{"dataset": "digits", "classifier": "small_cnn", "score": None, "defense": defense, "defense_params": "{}"},
+        **{"attack": "pgd_eot", "attack_params": '{"steps": 20}', "norm": "Linf", "epsilon": 0.1, "gradient": "exact"},
+        **{"tier": "paper", "num_images": 100, "draws": 10, "batch_size": 64, "data_seed": 0, "seed": 0},
+        **{"clean_accuracy": 97.0 if known else None, "null_accuracy": 96.5 if known else None},
+        **{"robust_accuracy": robust, "robust_low": known and robust - 5, "robust_high": known and robust + 5},
+        **{"gates": None, "published_robust": None, "verdict": None, "verdict_reason": None},
+    }
+    cell["cell_key"] = "-".join(str(value) for value in (defense, *fields.values()))
+    return {**cell, **({} if known else {"robust_low": None, "robust_high": None}), **fields}
+
+
+def frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows))
+
+
+def lines_of(text: str, beginning: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(beginning)]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        *((8 / 255, "8/255"), (0.03137, "8/255"), (0.0157, "4/255"), (0.5, "0.5"), (1.0, "1"), (0.2, "0.2")),
+        *((0.05, "0.05"), (0.0, "0"), (0.123, "0.123"), (12, "12"), (None, "–"), (float("nan"), "–")),
+    ],
+)
+def test_epsilon_as_people_write_it(epsilon: float | None, text: str) -> None:
+    assert epsilon_text(epsilon) == text
+
+
+def test_markdown_exactly() -> None:
+    results = frame(
+        row("undefended", 4.0, gates=PASS),
+        row("gdmp", 40.0, published_robust=44.5, verdict="agrees", verdict_reason="they meet"),
+        row("gdmp", 61.0, gradient="straight_through"),
+    )
+    assert render(results, format="markdown", title="Mine", caption="All of it.") == (
+        "**Mine: digits, Linf 0.1, small_cnn, 100 images, paper tier**\n\n"
+        "All of it.\n\n"
+        "| Defense | Gradient | Clean | pgd_eot Robust | pgd_eot Null | pgd_eot Published |\n"
+        "| :-- | :-- | --: | --: | --: | --: |\n"
+        "| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] ✓ | 96.5 |  |\n"
+        "| gdmp | exact | 97.0 | **40.0** [35.0, 45.0] | 96.5 | 44.5 agrees |\n"
+        "| gdmp | straight_through | 97.0 | 61.0 [56.0, 66.0] | 96.5 |  |\n\n"
+        "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with epsilon 0. "
+        "✓ every validity gate passed, ! one failed. "
+        "Best robust accuracy under the same threat, gradient and tier stands out.\n"
+    )
+
+
+def test_text_exactly() -> None:
+    results = frame(row("undefended", 4.0), row("gdmp", 40.0, gates=json.dumps(FAIL)))
+    assert render(results.assign(tier="quick"), format="text") == (
+        "digits, Linf 0.1, small_cnn, 100 images, quick tier\n\n"
+        "Defense     Attack   Gradient  Clean                   Robust  Null\n"
+        "───────────────────────────────────────────────────────────────────\n"
+        "undefended  pgd_eot  exact      97.0          4.0 [-1.0, 9.0]  96.5\n"
+        "gdmp        pgd_eot  exact      97.0  40.0 [35.0, 45.0] ! (a)  96.5\n\n"
+        "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with\n"
+        "epsilon 0. ✓ every validity gate passed, ! one failed. quick tier: not a robustness claim.\n"
+        "(a) gradient audit: zero on 31 of 32 images\n"
+    )
+
+
+def test_best_is_bold_among_one_threat_only() -> None:
+    results = frame(
+        row("a", 50.04),
+        row("b", 50.0),
+        row("c", 49.0),
+        row("d", 90.0, gates=FAIL),
+        row("e", 95.0, gradient="transfer"),
+        row("f", 99.0, tier="quick"),
+    )
+    bold = re.findall(r"^\| (\w) .*\*\*", render(results, format="markdown"), flags=re.MULTILINE)
+    assert bold == ["a", "b"]
+
+
+def test_what_has_not_run_is_a_dash_and_a_failure_says_why() -> None:
+    ran = row("undefended", 4.0)
+    waiting = row("gdmp", None, published_robust=40.0, published_confidence="digest")
+    failed = row("adp", None, error="OutOfMemory: lower batch_size")
+    text = render(frame(ran), format="markdown", expected=frame(waiting, ran, failed))
+    table = lines_of(text, "| ")
+    assert table[2] == "| gdmp | exact | – | – | – | 40.0<sup>a</sup> |"
+    assert table[3].startswith("| undefended | exact | 97.0 | 4.0 ")
+    assert table[4] == "| adp | exact | – | failed<sup>b</sup> | – |  |"
+    assert "–: not run." in text and "<sup>b</sup> OutOfMemory: lower batch_size" in text
+    assert "<sup>a</sup> published value from a digest of the source" in text
+
+
+def test_nothing_ran_yet_still_gives_the_whole_table() -> None:
+    planned = frame(row("undefended", None), row("gdmp", None))
+    text = render(planned.iloc[:0], format="markdown", expected=planned)
+    assert [line.split(" | ")[0] for line in lines_of(text, "| ")[2:]] == ["| undefended", "| gdmp"]
+
+
+def test_a_place_outside_the_grid_is_empty_not_a_dash() -> None:
+    planned = frame(row("undefended", 4.0), row("gdmp", 9.0, attack="square_eot", gradient="none"))
+    table = Table(name="t", values=("robust",))
+    known = lines_of(render(planned, format="markdown", tables=[table], expected=planned), "| undefended")
+    unknown = lines_of(render(planned, format="markdown", tables=[table]), "| undefended")
+    assert known == ["| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] |  |"]
+    assert unknown == ["| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] | – |"]
+
+
+def test_verdicts_that_do_not_agree_carry_their_reason() -> None:
+    fields = {"published_robust": 70.64, "verdict": "not comparable", "verdict_reason": "gradient differs"}
+    text = render(frame(row("gdmp", 40.0, published_notes="derived: 58 + 12", **fields)), format="markdown")
+    assert "70.6 n/c<sup>a,b</sup>" in text and "n/c: not comparable." in text
+    assert "<sup>a</sup> published value derived, not quoted" in text
+    assert "<sup>b</sup> not comparable: gradient differs" in text
+
+
+def test_variants_of_a_defense_are_told_apart_by_what_differs() -> None:
+    variants = [{"t": 0.1, "rounds": 1}, {"t": 0.15, "rounds": 1}]
+    results = frame(*(row("gdmp", 40.0, defense_params=json.dumps(params)) for params in variants))
+    names = [line.split(" | ")[0] for line in lines_of(render(results, format="markdown"), "| gdmp")]
+    assert names == ["| gdmp (t=0.1)", "| gdmp (t=0.15)"]
+    twins = frame(row("gdmp", 40.0, draws=10), row("gdmp", 41.0, draws=100))
+    names = [line.split(" | ")[0] for line in lines_of(render(twins, format="markdown"), "| gdmp")]
+    assert names == ["| gdmp (draws=10)", "| gdmp (draws=100)"]
+
+
+def test_seeds_pool_into_one_line_with_their_spread() -> None:
+    runs = [row("gdmp", robust, seed=i, data_seed=i % 2) for i, robust in enumerate((40.0, 44.0, 36.0))]
+    planned = [*runs, row("gdmp", None, seed=3, data_seed=1)]
+    text = render(frame(*runs), format="markdown", expected=frame(*planned))
+    (line,) = lines_of(text, "| gdmp")
+    assert "200 images" in text
+    assert line == "| gdmp | exact | 97.0 | 40.0 ± 4.0 [36.5, 43.5]<sup>a</sup> | 96.5 |"
+    assert "<sup>a</sup> 3 of 4 runs so far" in text
+
+
+def test_two_cells_in_one_place_are_refused() -> None:
+    results = frame(row("gdmp", 40.0, cell_key="aaaa"), row("adp", 41.0, cell_key="bbbb"))
+    with pytest.raises(ValueError, match="Two cells in one place of a table, pgd_eot, exact, Linf: aaaa and bbbb"):
+        render(results, format="markdown", tables=[Table(name="t", rows=("attack",), columns=("norm",))])
+
+
+def test_a_grids_own_table_selects_and_turns() -> None:
+    results = frame(
+        row("undefended", 4.0, classifier="WRN-28-10"),
+        row("undefended", 6.0, classifier="WRN-70-16"),
+        row("undefended", 9.0, classifier="WRN-28-10", attack="square_eot"),
+    )
+    table = Table(name="one", columns=("classifier",), values=("robust", "vote"), where={"attack": "pgd_eot"})
+    text = render(results, format="markdown", tables=[table])
+    assert text.startswith("**digits, Linf 0.1, pgd_eot, 100 images, paper tier**")
+    assert lines_of(text, "| ") == [
+        "| Defense | Gradient | Clean | WRN-28-10 Robust | WRN-70-16 Robust |",
+        "| :-- | :-- | --: | --: | --: |",
+        "| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] | 6.0 [1.0, 11.0] |",
+    ]
+
+
+def test_data_sets_and_threats_make_tables_of_their_own() -> None:
+    results = frame(row("a", 4.0), row("a", 5.0, epsilon=8 / 255), row("a", 6.0, norm="L2", epsilon=0.5))
+    titles = lines_of(render(results, format="markdown"), "**")
+    assert [title.split(", ")[1] for title in titles] == ["Linf 0.1", "Linf 8/255", "L2 0.5"]
+
+
+def test_a_table_too_wide_for_a_page_has_a_row_for_each_cell() -> None:
+    results = frame(*(row("a", 4.0, attack=f"attack_number_{i}") for i in range(9)))
+    assert len(lines_of(render(results, format="markdown"), "| a |")) == 9
+    assert len(lines_of(render(results.head(3), format="markdown"), "| a |")) == 1
+
+
+def test_text_never_exceeds_100_columns() -> None:
+    long = json.dumps({"guidance_scale": 12345.678, "temperature": 0.25, "rounds": 17, "t": 0.123})
+    results = frame(
+        row("contrastive_with_a_long_name", 4.0), row("contrastive_with_a_long_name", 5.0, defense_params=long)
+    )
+    text = render(results.assign(gradient="straight_through"), format="text", title="T" * 30, caption="word " * 60)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "guidance_scale=" in text and "5.0* [0.0, 10.0]" in text
+
+
+def test_csv_and_json_give_every_column_back() -> None:
+    results = frame(row("undefended", 4.0, gates=PASS), row("gdmp", 1 / 3, epsilon=8 / 255))
+    waiting = frame(row("adp", None))
+    read = pd.read_csv(io.StringIO(render(results, format="csv", expected=pd.concat([results, waiting]))))
+    assert list(read.columns) == list(results.columns)
+    assert read["robust_accuracy"].tolist()[:2] == [4.0, 1 / 3] and pd.isna(read["robust_accuracy"][2])
+    assert json.loads(read["gates"][0]) == PASS
+    records = json.loads(render(results, format="json"))
+    assert [record["epsilon"] for record in records] == [0.1, 8 / 255]
+    assert records[0]["gates"] == PASS and records[0]["attack_params"] == {"steps": 20}
+    assert records[1]["gates"] is None and records[1]["robust_accuracy"] == 1 / 3
+
+
+def test_csv_survives_commas_quotes_and_newlines() -> None:
+    reason = 'a "quoted", two-line\nreason'
+    text = render(frame(row("a", 4.0, verdict_reason=reason)), format="csv")
+    assert next(csv.DictReader(io.StringIO(text)))["verdict_reason"] == reason
+
+
+@pytest.mark.parametrize("format", ["latex", "html", "markdown"])
+def test_special_letters_are_escaped(format: str) -> None:
+    gates = [{"gate": "a|b", "passed": False, "reason": r"<b> & 5% \of $x_1^2 {~} #3 ≤ 4 é", "value": None}]
+    text = render(frame(row("my_defense", 4.0, gates=gates)), format=format)
+    expected = {
+        "latex": r"a\textbar{}b: \textless{}b\textgreater{} \& 5\% \textbackslash{}of \$x\_1\textasciicircum{}2 "
+        r"\{\textasciitilde{}\} \#3 $\leq$ 4 e",
+        "html": r"a|b: &lt;b&gt; &amp; 5% \of $x_1^2 {~} #3 ≤ 4 é",
+        "markdown": r"a\|b: \<b> & 5% \\of $x_1^2 {~} #3 ≤ 4 é",
+    }
+    assert expected[format] in text
+
+
+def test_latex_is_a_fragment_unless_standalone() -> None:
+    results = frame(row("undefended", 4.0), row("gdmp", 40.0))
+    fragment = render(results, format="latex")
+    assert fragment.startswith("% needs \\usepackage{booktabs,amssymb,graphicx}\n\\begin{table}")
+    assert r"gdmp & exact & 97.0 & \textbf{40.0} & {\footnotesize [35.0, 45.0]} & 96.5 \\" in fragment
+    assert r" &  &  & \multicolumn{3}{c}{pgd\_eot} \\" in fragment and r"\cmidrule(lr){4-6}" in fragment
+    assert render(results, format="latex", standalone=True).startswith(r"\documentclass")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (texlive-latex-recommended)")
+@pytest.mark.parametrize("attacks", [1, 3, 8])
+def test_latex_compiles_as_it_is(attacks: int, tmp_path: Path) -> None:
+    fields = {"gates": FAIL, "published_robust": 3.0, "verdict": "disagrees", "verdict_reason": r"5 % & <_^~\> ε ≤ ż"}
+    rows = [row(name, 4.0, attack=f"attack_{i}", **fields) for name in ("a_b", "c") for i in range(attacks)]
+    (tmp_path / "t.tex").write_text(render(frame(*rows), format="latex", standalone=True), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
+def test_html_is_a_table_and_standalone_a_page() -> None:
+    results = frame(row("undefended", 4.0), row("gdmp", 40.0, gates=FAIL))
+    table = ElementTree.fromstring(f"<div>{render(results, format='html')}</div>")
+    assert ["".join(cell.itertext()) for cell in table.findall(".//tbody/tr[2]/td")] == [
+        *("gdmp", "exact", "97.0", "40.0 [35.0, 45.0] !a", "96.5"),
+    ]
+    page = render(results.assign(gates=None), format="html", standalone=True)
+    assert page.startswith("<!doctype html>") and "<strong>40.0</strong> <small>[35.0, 45.0]</small>" in page
+
+
+def test_bad_requests_say_what_is_known() -> None:
+    results = frame(row("undefended", 4.0))
+    with pytest.raises(LookupError, match="Unknown format 'latx'. Did you mean 'latex'?"):
+        render(results, format="latx")
+    with pytest.raises(LookupError, match="Did you mean 'classifier'"):
+        Table(name="t", rows=("clasifier",))
+    with pytest.raises(LookupError, match="Did you mean 'robust'"):
+        Table(name="t", values=("robst",))
+    with pytest.raises(ValueError, match="missing: gradient"):
+        render(results.drop(columns="gradient"), format="text")
+    for format in set(FORMATS) - {"csv", "json"}:
+        with pytest.raises(ValueError, match="at least one cell"):
+            render(results.iloc[:0], format=format)
+
+
+def test_comparison_in_words() -> None:
+    comparison = {
+        **{"images": 64, "a_accuracy": 60.0, "b_accuracy": 50.0, "difference": 10.0, "low": 2.0, "high": 18.0},
+        **{"only_a": 9, "only_b": 2, "p_value": 0.0654},
+    }
+    a, b = row("gdmp", 60.0, cell_key="aaaa"), row("adp", 50.0, cell_key="bbbb", gradient="transfer")
+    assert compare_text(a, b, comparison) == (
+        "A  aaaa  gdmp, digits, small_cnn, pgd_eot, Linf, 0.1, exact, paper\n"
+        "B  bbbb  adp, digits, small_cnn, pgd_eot, Linf, 0.1, transfer, paper\n"
+        "Robust on the 64 images that both saw: A 60.0 %, B 50.0 %.\n"
+        "Difference A - B: +10.0 points, 95 % interval [+2.0, +18.0] (paired).\n"
+        "By vote, A alone is right on 9 images, B alone on 2: McNemar p = 0.0654.\n"
+        "A is more robust than B on these images.\n"
+        "Careful, not the same gradient: A exact, B transfer.\n"
+    )
+    same = compare_text(a, a, {**comparison, "low": -2.0})
+    assert "No difference is established." in same and "Careful" not in same
