@@ -106,7 +106,7 @@ class Cascade(Attack):
             found = threat.project(found, images[rows]) if attack.restricted else found
             worst.offer(label, found, rows)
             if trace is not None:
-                _absorb(trace, own, label, looks=view.gradient not in ("transfer", "surrogate"))
+                absorb(trace, own, label, looks=view.gradient not in ("transfer", "surrogate"))
         if trace is not None:
             trace.broken_by.update(worst.broken_by())
         return worst.images()
@@ -166,8 +166,8 @@ def _member(name: str, fields: Mapping[str, Any] | None = None, gradient: Gradie
     return name, dict(fields or {}), gradient
 
 
-def _absorb(trace: Trace, other: Trace, label: str, *, looks: bool) -> None:
-    """Add a member's curve under its label and, where it looked at the defense itself, its looks."""
+def absorb(trace: Trace, other: Trace, label: str, *, looks: bool = True) -> None:
+    """Add another trace's curve under a label and, where it looked at the defense itself, its looks."""
     trace.notes.extend(f"{label}: {note}" for note in other.notes)
     for (_, step), sums in other._sums.items():
         trace._sums[label, step] = [a + b for a, b in zip(trace._sums.get((label, step), (0, 0, 0)), sums, strict=True)]

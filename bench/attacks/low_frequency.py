@@ -159,7 +159,10 @@ class _Image:
         self.base = torch.atanh((2 * images - 1) * 0.999999)
         self.offset = torch.zeros_like(images).requires_grad_()
         self.filters = self._filters(images, sizes, attack.initial_sigma)
-        rates = [{"params": [self.offset], "lr": attack.offset_rate}, {"params": self.filters, "lr": attack.filter_rate}]
+        rates = [
+            {"params": [self.offset], "lr": attack.offset_rate},
+            {"params": self.filters, "lr": attack.filter_rate},
+        ]
         self.optimizer = torch.optim.Adam(rates)
 
     def _filters(self, images: Tensor, sizes: Sequence[int], sigma: float) -> list[Tensor]:
