@@ -16,6 +16,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def small_unet(size: int, device: torch.device) -> NetworkScore:
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    network = UNet2DModel(
+    network: Any = UNet2DModel(
         sample_size=size,
         block_out_channels=(32, 64, 96),
         down_block_types=BLOCKS[0],

@@ -24,12 +24,12 @@ NETWORK_TIME = 0.01  # where the score of the data is read
 class DiffPureLDSDE(DiffusionPurifier):
     """Langevin purification (LD-SDE; Nie et al., ICML 2022, the comparison in their released code).
 
-    No forward noise. Euler-Maruyama with drift rate / 2 (score(x, 0.01) - (x - input) / tether) and diffusion
-    temperature sqrt(rate), over a clock that runs for t.
+    No forward noise: Euler-Maruyama over a clock that runs for t, with drift (rate / 2) (score(x, 0.01) - (x - input) /
+    tether) and diffusion noise_scale sqrt(rate).
 
     t: length of the clock, (0, 1]. steps: None is one per ten discrete levels, a step of 0.01. rate: the authors'
-    lambda, > 0. tether: their sigma squared, > 0; small holds the walk near the input, in [-1, 1] space. temperature:
-    their eta, >= 0.
+    lambda, > 0. tether: their sigma squared, > 0; small holds the walk near the input, in [-1, 1] space. noise_scale:
+    their eta, >= 0; 1 would sample the tethered density.
 
     Differs from the authors' code: where t is no multiple of 0.01 the steps are equal, where theirs end on a short
     one; their adjoint gradient is left out; their contract check's network call too.
@@ -40,14 +40,14 @@ class DiffPureLDSDE(DiffusionPurifier):
     t: float = 0.2
     rate: float = 1e-2
     tether: float = 1e-3
-    temperature: float = 5.0
+    noise_scale: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.rate > 0 and self.tether > 0 and self.temperature >= 0):
+        if not (self.rate > 0 and self.tether > 0 and self.noise_scale >= 0):
             raise ValueError(
-                "Expected rate > 0, tether > 0 and temperature >= 0, got "
-                f"{self.rate}, {self.tether} and {self.temperature}."
+                "Expected rate > 0, tether > 0 and noise_scale >= 0, got "
+                f"{self.rate}, {self.tether} and {self.noise_scale}."
             )
 
     @property
@@ -71,7 +71,7 @@ class DiffPureLDSDE(DiffusionPurifier):
                 data_score = score_from_epsilon(score.epsilon(x, times(x, NETWORK_TIME)), sigma)
                 drift = 0.5 * self.rate * (data_score - (x - anchor) / self.tether)
                 z = noise.normal(x, step=k + 1)
-                return x + drift * dt + self.temperature * math.sqrt(self.rate * dt) * z, anchor
+                return x + drift * dt + self.noise_scale * math.sqrt(self.rate * dt) * z, anchor
 
             x, _ = scan(step, (start, start), len(grid), checkpoint_every=self.checkpoint_every)
             return to_image_space(x)

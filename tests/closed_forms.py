@@ -17,11 +17,11 @@ SCHEDULE = VPSchedule()
 
 def gaussian_score(*, discrete: bool = False) -> NetworkScore:
     """The exact noise prediction for data N(MEAN, STD^2): at continuous times, or at the discrete levels."""
+    table = torch.tensor([SCHEDULE.alpha_bar_at(i) for i in range(SCHEDULE.levels)], dtype=torch.float64)
 
     def network(x: Tensor, label: Tensor) -> Tensor:
         if discrete:
-            levels = [SCHEDULE.alpha_bar_at(int(i)) for i in label]
-            a = torch.tensor(levels, dtype=x.dtype).view(-1, 1, 1, 1)
+            a = table[label.long()].view(-1, 1, 1, 1)
             s = (1 - a).sqrt()
         else:
             t = (label / 999).view(-1, 1, 1, 1)

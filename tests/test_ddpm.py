@@ -9,6 +9,7 @@ from torch import Tensor
 from defenses.ddim import DDIM
 from defenses.ddpm import DDPM
 from defenses.diffusion.schedule import to_model_space
+from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import NetworkScore
 from defenses.noise import Noise
 
@@ -49,9 +50,15 @@ def test_skipped_levels_are_ddim_with_eta_one(steps: int) -> None:
     assert torch.allclose(ours, other, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
-def test_gaussian_data_give_the_posterior(variance: str) -> None:
-    n, defense = 6000, DDPM(t=0.2, variance=variance)
+def test_skipped_levels_keep_the_signal() -> None:
+    walk = sub_sequence(50, 7)
+    kept = torch.tensor([1 - SCHEDULE.step_beta_at(i, before) for i, before in walk], dtype=torch.float64).prod()
+    assert abs(kept - SCHEDULE.alpha_bar_at(49)) < 1e-14
+
+
+@pytest.mark.parametrize("fields", [{"variance": "small"}, {"variance": "large"}, {"variance": "large", "steps": 100}])
+def test_gaussian_data_give_the_posterior(fields: dict) -> None:
+    n, defense = 4000, DDPM(t=0.2, **fields)
     images = torch.full((n, 1, 1, 1), 0.9, dtype=torch.float64)
     out = to_model_space(defense.build(score=gaussian_score(discrete=True))(images, Noise(0, torch.arange(n))))
     assert_moments(out, *posterior_round_trip(0.8, 0.0, SCHEDULE.alpha_bar_at(199)), bias=0.02)

@@ -22,7 +22,7 @@ def test_golden_output() -> None:
 
 def test_gaussian_data_give_an_ornstein_uhlenbeck_process() -> None:
     """Linear drift: pulled to the input and to the noised data's mean, each with its own rate."""
-    n, defense = 6000, DiffPureLDSDE(t=0.2, steps=400, rate=0.5, tether=0.1, temperature=0.7)
+    n, defense = 4000, DiffPureLDSDE(t=0.2, steps=400, rate=0.5, tether=0.1, noise_scale=0.7)
     images = torch.full((n, 1, 1, 1), 0.9, dtype=torch.float64)
     out = defense.build(score=gaussian_score())(images, Noise(0, torch.arange(n)))
     a = SCHEDULE.alpha_bar(0.01)
@@ -30,7 +30,7 @@ def test_gaussian_data_give_an_ornstein_uhlenbeck_process() -> None:
     speed = 0.5 * defense.rate * (to_data + to_input)
     centre = (to_data * a**0.5 * MEAN + to_input * 0.8) / (to_data + to_input)
     left = torch.exp(torch.tensor(-speed * defense.t)).item()
-    variance = defense.temperature**2 * defense.rate / (2 * speed) * (1 - left**2)
+    variance = defense.noise_scale**2 * defense.rate / (2 * speed) * (1 - left**2)
     assert_moments(to_model_space(out), centre + left * (0.8 - centre), variance)
 
 

@@ -76,7 +76,7 @@ def test_published_costs() -> None:
 
 
 def test_gaussian_data_give_the_posterior_stage_after_stage() -> None:
-    n, defense = 6000, GradualNoise(levels=(50, 120), steps=(25, 60), runs=1)
+    n, defense = 4000, GradualNoise(levels=(50, 120), steps=(25, 60), runs=1)
     images = torch.full((n, 1, 1, 1), 0.9, dtype=torch.float64)
     out = defense.build(score=gaussian_score(discrete=True))(images, Noise(0, torch.arange(n)))
     mean, variance = 0.8, 0.0

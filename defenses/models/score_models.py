@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -91,7 +92,7 @@ class NetworkScore(nn.Module):
         share = (out[:, channels:] + 1) / 2
         return out[:, :channels], share * high + (1 - share) * low
 
-    @property
+    @cached_property
     def _log_range(self) -> Tensor:
         levels = range(self.schedule.levels)
         low = [self.schedule.clipped_log_variance_at(i) for i in levels]
