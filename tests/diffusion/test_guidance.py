@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden import load
 
-from defenses.diffusion.guidance import contrastive_loss, safe_sqrt
+from defenses.diffusion.guidance import contrastive_loss, input_gradient, reconstruction_guide, safe_sqrt, ssim
 
 G, _ = load("contrastive_loss")
 RELEASED = [k for k in G if re.match(r"loss_(hard|soft)_B", k)]
@@ -54,3 +54,28 @@ def test_root_of_zero_has_derivative_zero() -> None:
     v = torch.tensor([0.0, 4.0], requires_grad=True)
     safe_sqrt(v).sum().backward()
     assert v.grad.tolist() == [0.0, 0.25]
+
+
+def test_an_image_is_most_similar_to_itself() -> None:
+    a, b = torch.rand(2, 4, 3, 8, 8, dtype=torch.float64)
+    assert torch.allclose(ssim(a, a), torch.ones(4, dtype=torch.float64))
+    assert (ssim(a, b) < 0.9).all() and torch.allclose(ssim(a, b), ssim(b, a))
+
+
+@pytest.mark.parametrize("kind", ["mse", "ssim"])
+def test_the_guide_climbs_towards_the_reference_and_vanishes_there(kind: str) -> None:
+    x, reference = torch.rand(2, 4, 3, 8, 8, dtype=torch.float64)
+    guide = reconstruction_guide(x, reference, kind=kind)
+    assert (ssim(x + 1e-3 * guide, reference) > ssim(x, reference)).all()
+    assert (reconstruction_guide(x, x.clone(), kind=kind).abs() < 1e-12).all()
+
+
+@pytest.mark.parametrize("differentiated", [True, False])
+def test_input_gradient_has_one_value_and_a_derivative_where_asked(differentiated: bool) -> None:
+    x = torch.tensor([2.0, 3.0], requires_grad=True)
+    slope = input_gradient(lambda y: y**3, x, differentiated=differentiated)
+    assert slope.tolist() == [12.0, 27.0] and slope.requires_grad == differentiated
+    with torch.no_grad():
+        assert input_gradient(lambda y: y**3, x, differentiated=differentiated).tolist() == [12.0, 27.0]
+    if differentiated:
+        assert torch.autograd.grad(slope.sum(), x)[0].tolist() == [12.0, 18.0]
