@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -101,12 +102,10 @@ class Cascade(Attack):
                 rows = torch.arange(len(images), device=images.device)
             view = model if kind is None else model.with_gradient(kind)
             given = threat if kind is None else replace(threat, gradient=kind)
-            own = Trace()
-            found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
-            found = threat.project(found, images[rows]) if attack.restricted else found
-            worst.offer(label, found, rows)
-            if trace is not None:
-                absorb(trace, own, label, looks=view.gradient not in ("transfer", "surrogate"))
+            with _part(trace, label, looks=view.gradient not in ("transfer", "surrogate")) as own:
+                found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own)
+            found = found.detach()
+            worst.offer(label, threat.project(found, images[rows]) if attack.restricted else found, rows)
         if trace is not None:
             trace.broken_by.update(worst.broken_by())
         return worst.images()
@@ -166,12 +165,25 @@ def _member(name: str, fields: Mapping[str, Any] | None = None, gradient: Gradie
     return name, dict(fields or {}), gradient
 
 
-def absorb(trace: Trace, other: Trace, label: str, *, looks: bool = True) -> None:
-    """Add another trace's curve under a label and, where it looked at the defense itself, its looks."""
-    trace.notes.extend(f"{label}: {note}" for note in other.notes)
-    for (_, step), sums in other._sums.items():
-        trace._sums[label, step] = [a + b for a, b in zip(trace._sums.get((label, step), (0, 0, 0)), sums, strict=True)]
-    if looks:
-        for image, count in other.looks.items():
-            trace.looks[image] = trace.looks.get(image, 0) + count
-            trace.survived[image] = trace.survived.get(image, True) and other.survived[image]
+class Relabelled(Trace):
+    """Passes what a part of an attack saw on to that attack's trace, under a label of its own."""
+
+    def __init__(self, parent: Trace, label: str) -> None:
+        super().__init__(notes=parent.notes)
+        self._parent, self._label = parent, label
+
+    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        """See `Trace.log`."""
+        self._parent.log(self._label, step, image_ids, loss, correct)
+
+
+@contextmanager
+def _part(trace: Trace | None, label: str, *, looks: bool) -> Iterator[Trace | None]:
+    """A member's trace; its looks count only where it looked at the defense itself."""
+    if trace is None:
+        yield None
+        return
+    before = dict(trace.looks), dict(trace.survived)
+    yield Relabelled(trace, label)
+    if not looks:
+        trace.looks, trace.survived = before

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.base import Attack, Trace, check_positive, register
-from bench.attacks.cascade import absorb
+from bench.attacks.cascade import Relabelled
 from bench.attacks.losses import Loss
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
@@ -69,12 +69,9 @@ class DiffAttack(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`. Raises ValueError for a defense without a score network."""
-        own = Trace()
         seen = deviating(model, self.deviation / self.eot, self.weighting)
-        adversarial = self._climber().perturb(seen, images, labels, image_ids, threat, seed, trace=own)
-        if trace is not None:
-            absorb(trace, own, self.name)
-        return adversarial
+        own = None if trace is None else Relabelled(trace, self.name)
+        return self._climber().perturb(seen, images, labels, image_ids, threat, seed, trace=own)
 
     def _climber(self) -> PGDEOT:
         check_positive(eot=self.eot)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Answer, Attack, Oracle, Trace, check_positive, choose, register
-from bench.attacks.cascade import absorb
+from bench.attacks.cascade import Relabelled
 from bench.attacks.losses import Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended
@@ -75,7 +75,7 @@ class DiffHammer(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
-        own = Trace()
+        own = None if trace is None else Relabelled(trace, self.name)
         best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
         for restart, loss in enumerate(self.losses):
             hammer = _Hammer(self, threat, model, labels, image_ids, seed, eot=self.eot, loss=loss, trace=own)
@@ -84,8 +84,6 @@ class DiffHammer(Attack):
             climb = climber.climb(hammer, images, threat, start, query=restart * (self.steps + 1))
             best = choose(climb.margin > best_margin, climb.worst, best)
             best_margin = torch.maximum(climb.margin, best_margin)
-        if trace is not None:
-            absorb(trace, own, self.name)
         return best
 
 
