@@ -24,6 +24,7 @@ Purify = Callable[[Tensor, Noise], Tensor]
 Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
 Combine = Literal["logits", "softmax", "vote"]
 GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
+ROWS = 1024  # rows of several runs that are purified together; memory, not numbers
 _ALWAYS: tuple[Gradient, ...] = ("straight_through", "transfer", "none")
 
 defenses: Registry[Defense] = Registry("defense", "defenses")
@@ -186,9 +187,13 @@ class Defended(nn.Module):
             return self.classifier(self._by_draw(self._surrogate, images, noise))
         if self.runs == 1:
             return self.classifier(self.purify(images, noise))
-        copies = images.repeat(self.runs, 1, 1, 1)
-        logits = self.classifier(self.purify(copies, noise.split(self.runs)))
-        return combine_runs(logits.unflatten(0, (self.runs, len(images))), self.combine)
+        noise, together = noise.split(self.runs), max(1, ROWS // len(images))
+        logits = []
+        for run in range(0, self.runs, together):
+            count = min(together, self.runs - run)
+            rows = noise[run * len(images) : (run + count) * len(images)]
+            logits.append(self.classifier(self.purify(images.repeat(count, 1, 1, 1), rows)))
+        return combine_runs(torch.cat(logits).unflatten(0, (self.runs, len(images))), self.combine)
 
     def purify(self, images: Tensor, noise: Noise) -> Tensor:
         """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""
