@@ -1,0 +1,141 @@
+"""The runner: continues where it stopped, loses nothing, and reports what failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.attacks.pgd_eot import PGDEOT
+from bench.cell import Cell
+from bench.prepare import Loader
+from bench.records import ImageRecord
+from bench.run import run_cells
+from bench.store import Store
+from bench.threat import ThreatModel
+from defenses.contrastive import Contrastive
+from defenses.diffpure_sde import DiffPureSDE
+from defenses.undefended import Undefended
+
+THREAT = ThreatModel(epsilon=3 / 16)
+LOADER = Loader(torch.device("cpu"))
+
+
+class Silent:
+    """A watcher that only counts images, and can interrupt at a given batch."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.batches, self.stop_at, self.outcomes = 0, stop_at, []
+
+    def cell(self, number: int, total: int, cell: Cell) -> None: ...
+    def step(self, attack: str, step: int) -> None: ...
+    def images(self, done: int, total: int) -> None:
+        self.batches += 1
+        if self.batches == self.stop_at:
+            raise KeyboardInterrupt
+
+    def outcome(self, cell: Cell, status: str, text: str) -> None:
+        self.outcomes.append((status, text))
+
+
+def cell(**changes: object) -> Cell:
+    fields = {
+        "dataset": "digits",
+        "classifier": "digits_cnn",
+        "score": "digits_score",
+        "defense": DiffPureSDE(t=0.1, steps=4),
+        "attack": PGDEOT(steps=3, step_size=0.05, eot=2),
+        "threat": THREAT,
+        "num_images": 12,
+        "batch_size": 4,
+        "draws": 3,
+    }
+    return Cell(**(fields | changes))
+
+
+def outcomes(path: Path, wanted: Cell) -> list[ImageRecord]:
+    with Store(path) as store:
+        return store.images(store.latest_done(wanted.key)["id"])
+
+
+def measure(path: Path, *cells: Cell, watcher: Silent | None = None, force: bool = False) -> Silent:
+    watcher = watcher or Silent()
+    with Store(path) as store:
+        run_cells(cells, store, LOADER, watcher, grid="test", force=force)
+    return watcher
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.sqlite", tmp_path / "parts.sqlite"
+    measure(whole, cell())
+    for stop_at in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            measure(parts, cell(), watcher=Silent(stop_at))
+    resumed = measure(parts, cell())
+    assert resumed.outcomes[0][0] == "done"
+    assert outcomes(parts, cell()) == outcomes(whole, cell())
+    with Store(parts) as store:
+        assert len(store.runs_of(cell().key)) == 1
+
+
+def test_a_second_run_does_nothing_and_force_adds_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    measure(path, cell())
+    assert measure(path, cell()).outcomes == [("skipped", "done before")]
+    measure(path, cell(), force=True)
+    with Store(path) as store:
+        assert [run["status"] for run in store.runs_of(cell().key)] == ["done", "done"]
+
+
+@pytest.mark.parametrize("defense", [DiffPureSDE(t=0.1, steps=4), Contrastive(t=0.1, steps=4, per_image=True)])
+def test_batch_size_does_not_matter(tmp_path: Path, defense: object) -> None:
+    """Batch sizes 1, 7 and 64: the same outcomes, up to images that float rounding tips (networks round by batch)."""
+    found = []
+    for size in (1, 7, 64):
+        one = cell(defense=defense, batch_size=size, num_images=14)
+        measure(tmp_path / f"{size}.sqlite", one)
+        found.append({r.index: r.robust_votes for r in outcomes(tmp_path / f"{size}.sqlite", one)})
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        assert sum(found[0][i] != other[i] for i in other) <= 1
+
+
+def test_a_failed_cell_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    bad = cell(num_images=501)
+    good = cell(defense=Undefended(), score=None)
+    watcher = measure(path, bad, good)
+    assert [status for status, _ in watcher.outcomes] == ["failed", "done"]
+    with Store(path) as store:
+        run = store.runs_of(bad.key)[0]
+        assert run["status"] == "failed" and "num_images <= 500" in run["error_message"]
+        assert "Traceback" in run["error_traceback"]
+        assert [row["cell_key"] for row in store.results()] == [good.key]
+
+
+def test_a_run_records_where_it_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    measure(path, cell())
+    with Store(path) as store:
+        run = store.latest_done(cell().key)
+    assert len(run["weights"]["digits_cnn"]) == len(run["weights"]["digits_score"]) == 64
+    assert "+" in run["packages"]["purification-bench"] and run["licences"]["digits_cnn"] == "Apache-2.0"
+    # 12 images: (3 steps x 2 draws, forward and backward with at most one recomputation, + 3 x 3 judging
+    # draws + 3 looks) x 4 evaluations
+    assert 12 * 4 * (3 * 2 * 2 + 12) <= run["network_evaluations"] <= 12 * 4 * (3 * 2 * 3 + 12)
+
+
+def test_new_weights_are_a_reason_to_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.sqlite"
+    measure(path, cell())
+    monkeypatch.setattr("bench.run.weights_of", lambda cell: {"digits_cnn": "0" * 64})
+    assert measure(path, cell()).outcomes[0][0] == "done"
+
+
+def test_seeds_change_the_draws(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    other = dataclasses.replace(cell(), seed=1)
+    measure(path, cell(), other)
+    assert outcomes(path, cell()) != outcomes(path, other)
