@@ -157,6 +157,13 @@ def test_seeds_pool_into_one_line_with_their_spread() -> None:
     assert "<sup>a</sup> 3 of 4 runs so far" in text
 
 
+def test_the_batch_size_of_a_run_does_not_part_seeds_that_were_planned_together() -> None:
+    runs = [row("gdmp", 40.0, seed=0), row("gdmp", 44.0, seed=1)]
+    ran = frame(*(run | {"batch_size": size} for run, size in zip(runs, (64, 16), strict=True)))
+    assert len(lines_of(render(ran, format="markdown", expected=frame(*runs)), "| gdmp |")) == 1
+    assert len(lines_of(render(ran, format="markdown"), "| gdmp (batch_size=")) == 2
+
+
 def test_two_cells_in_one_place_are_refused() -> None:
     results = frame(row("gdmp", 40.0, cell_key="aaaa"), row("adp", 41.0, cell_key="bbbb"))
     with pytest.raises(ValueError, match="Two cells in one place of a table, pgd_eot, exact, Linf: aaaa and bbbb"):

@@ -105,5 +105,4 @@ def compare(db: str, a: str, b: str) -> str:
             if run is None:
                 raise LookupError(f"Cell {cell['key']} has no successful run yet. Run it with `bench run`.")
         images = [store.images(run["id"]) for run in runs if run is not None]
-    names = [f"{c['defense']} under {c['attack']} ({c['gradient']}) [{c['key'][:6]}]" for c in cells]
-    return compare_text(*names, paired(*images))
+    return compare_text(cells[0], cells[1], paired(*images))

@@ -12,7 +12,7 @@ THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tie
 
 
 def compare_text(a: Row, b: Row, comparison: Mapping[str, float]) -> str:
-    """A paired comparison in words. a, b: rows of `results`. comparison: what `bench.statistics.compare` gave."""
+    """A paired comparison in words. a, b: rows of `results` or `cells`; comparison: from `bench.statistics.compare`."""
     c = comparison
     lines = [
         f"A  {_cell(a)}",
@@ -27,7 +27,9 @@ def compare_text(a: Row, b: Row, comparison: Mapping[str, float]) -> str:
 
 
 def _cell(row: Row) -> str:
-    return f"{row.get('cell_key')}  " + ", ".join(name_text(name, row.get(name)) for name in ("defense", *THREAT))
+    return f"{row.get('cell_key') or row.get('key')}  " + ", ".join(
+        name_text(name, row.get(name)) for name in ("defense", *THREAT)
+    )
 
 
 def _conclusion(comparison: Mapping[str, float]) -> str:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 Cell = dict[str, Any]
 
 NEEDED = ("dataset", "classifier", "defense", "attack", "norm", "epsilon", "gradient", "num_images", "cell_key")
-IDENTITY = (*NEEDED[:-1], "score", "defense_params", "attack_params", "tier", "draws", "batch_size")
+TWINS = ("draws", "batch_size", "balanced")
+IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
+    f"{column}_{part}" for column in ("defense", "attack") for part in ("params", "version")
+)
 JSON_COLUMNS = ("defense_params", "attack_params", "gates")
 MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy")
 
@@ -43,6 +46,14 @@ def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.Data
 def cells_of(frame: pd.DataFrame) -> list[Cell]:
     """The rows as dictionaries: JSON columns decoded, empty fields None."""
     return [{str(name): _decoded(str(name), value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def as_planned(cells: Sequence[Cell], expected: pd.DataFrame) -> None:
+    """Give each cell the batch size of its plan: what a run really used is no part of what it measured."""
+    if "batch_size" in expected.columns:
+        sizes = dict(zip(expected["cell_key"], expected["batch_size"], strict=True))
+        for cell in cells:
+            cell["batch_size"] = sizes.get(cell["cell_key"], cell.get("batch_size"))
 
 
 def _decoded(name: str, value: Any) -> Any:
@@ -107,10 +118,10 @@ def name_variants(cells: Sequence[Cell], column: str) -> None:
 
 
 def name_twins(cells: Sequence[Cell], place: Callable[[Cell], Any]) -> None:
-    """Where cells would share a place of the table, name the draws or batch size that set them apart."""
+    """Where cells would share a place of the table, name the draws, batch size or balance that sets them apart."""
     for group in _groups(cells, place):
         if len(group) > 1:
-            given = [{name: cell.get(name) for name in ("draws", "batch_size")} for cell in group]
+            given = [{name: cell.get(name) for name in TWINS} for cell in group]
             _label(group, "defense", given, group[0]["defense_label"])
 
 
@@ -131,4 +142,4 @@ def _label(group: Sequence[Cell], column: str, params: Sequence[Mapping[str, Any
 
 def _parameters(cell: Cell, column: str) -> dict[str, Any]:
     extra = {"score": cell.get("score")} if column == "defense" else {}
-    return {**(cell.get(f"{column}_params") or {}), **extra}
+    return {**(cell.get(f"{column}_params") or {}), **extra, "version": cell.get(f"{column}_version")}

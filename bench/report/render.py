@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.report import latex, markup
-from bench.report.frames import cells_of, with_expected
+from bench.report.frames import as_planned, cells_of, with_expected
 from bench.report.layout import Sheet, Table, sheets
 from bench.report.plain import plain
 
@@ -47,6 +47,8 @@ def render(
     if format == "text":
         layouts = [layout.long() for layout in layouts]
     cells = cells_of(complete)
+    if expected is not None:
+        as_planned(cells, expected)
     written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=expected is not None)]
     if not written:
         raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
