@@ -86,9 +86,9 @@ def connect(url: URL, *, readonly: bool, busy_seconds: float) -> Engine:
         return engine
     try:
         engine = create_engine(url, **options)
-    except ImportError as error:
-        driver = "'psycopg[binary]'" if url.get_backend_name() == "postgresql" else error.name
-        raise StoreError(f"{shown(url)} needs a driver: {error}. Try: pip install {driver}") from error
+    except (ImportError, ArgumentError) as error:
+        hint = "pip install 'psycopg[binary]'" if url.drivername == "postgresql+psycopg" else "install its driver"
+        raise StoreError(f"{shown(url)} cannot be opened: {error}. Try: {hint}, {OTHER_FILE}.") from error
     return engine.execution_options(postgresql_readonly=True) if readonly else engine
 
 
@@ -98,11 +98,22 @@ def _opener(path: Path, readonly: bool, busy_seconds: float) -> Callable[[], sql
     uri = f"file:{quote(str(path))}?mode={mode}" + ("&immutable=1" if frozen else "")
 
     def opener() -> sqlite3.Connection:
+        if readonly and Path(f"{path}-journal").exists() and os.access(path, os.W_OK):
+            _recover(path, busy_seconds)
         connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None)
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
     return opener
+
+
+def _recover(path: Path, busy_seconds: float) -> None:
+    """Let SQLite take back what a killed program had half written: a connection that only reads cannot."""
+    connection = sqlite3.connect(path, timeout=busy_seconds)
+    try:
+        connection.execute("PRAGMA schema_version")
+    finally:
+        connection.close()
 
 
 def _begin_write(connection: Connection) -> None:

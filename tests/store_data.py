@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from bench.records import BatchRecord, ImageRecord
@@ -93,16 +92,18 @@ def finished(store: Store, **summary: Any) -> int:
     return run
 
 
+SERVER = os.environ.get("BENCH_TEST_POSTGRES")
+DATABASES = ["sqlite", "postgresql"] if SERVER else ["sqlite"]
+
+
 @contextmanager
 def fresh_url(kind: str, path: Path) -> Iterator[str]:
     """Where a new database can be made: `path`, or on the PostgreSQL server that $BENCH_TEST_POSTGRES names."""
-    server = os.environ.get("BENCH_TEST_POSTGRES")
     if kind == "sqlite":
         yield str(path)
         return
-    if not server:
-        pytest.skip("set BENCH_TEST_POSTGRES to the URL of a PostgreSQL server that may create databases")
-    url, name = make_url(server).set(drivername="postgresql+psycopg"), f"bench_{uuid.uuid4().hex[:12]}"
+    assert SERVER
+    url, name = make_url(SERVER).set(drivername="postgresql+psycopg"), f"bench_{uuid.uuid4().hex[:12]}"
     admin = create_engine(url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, inspect, text
-from store_data import CELL, finished, fresh_url
+from store_data import CELL, DATABASES, finished, fresh_url
 
 from bench.database import connect, parse_url
 from bench.migrations import MIGRATIONS, migrate, version
@@ -15,7 +15,7 @@ from bench.schema import Base
 from bench.store import Store, StoreError
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with fresh_url(request.param, tmp_path / "results.sqlite") as address:
         yield address
@@ -92,6 +92,14 @@ def test_failing_migration_leaves_nothing_behind(url: str) -> None:
         assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(1,)]
         with pytest.raises(StoreError, match="energy"):
             store.query("SELECT energy FROM runs")
+
+
+def test_postgresql_too(tmp_path: Path) -> None:
+    """One skip that speaks for all: the tests of the store run on PostgreSQL where there is a server."""
+    if "postgresql" not in DATABASES:
+        pytest.skip("tested on SQLite only: set BENCH_TEST_POSTGRES to a PostgreSQL server that may create databases")
+    with fresh_url("postgresql", tmp_path) as address, Store(address) as store:
+        assert store.query("SELECT version()")[1][0][0].startswith("PostgreSQL")
 
 
 def test_older_program_refuses(url: str, request: pytest.FixtureRequest) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy
 import pytest
 from sqlalchemy import text
-from store_data import CELL, PROVENANCE, SUMMARY, batch, finished, fresh_url, image, save_all
+from store_data import CELL, DATABASES, PROVENANCE, SUMMARY, batch, finished, fresh_url, image, save_all
 
 from bench.store import Store, StoreError, default_url, is_alive
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "results.sqlite"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
     with fresh_url(request.param, path) as url, Store(url) as opened:
         yield opened
@@ -375,6 +375,8 @@ def test_places_where_no_file_can_be(tmp_path: Path) -> None:
         Store("sqlite://")
     with pytest.raises(StoreError, match="Expected a path or a URL"):
         Store("://results")
+    with pytest.raises(StoreError, match="nosuch://x cannot be opened.*nosuch"):
+        Store("nosuch://x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -470,6 +472,23 @@ def test_killed_in_the_middle_of_a_batch_loses_only_that_batch(path: Path) -> No
         store.save_batch(1, batch(1), [image(99, 5), image(3, 0)])
         store.finish_run(1, **SUMMARY)
         assert store.images(1) == [image(42, 10), image(7, 7), image(99, 5), image(3, 0)]
+
+
+def test_half_written_transaction_is_taken_back(path: Path) -> None:
+    """Without WAL, what a killed writer leaves is a journal that a connection for reading cannot roll back."""
+    with Store(path) as store:
+        finished(store)
+    code = """if True:
+        import os, signal, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1])
+        connection.execute("PRAGMA cache_size=1")  # spill to the file at once
+        connection.execute("UPDATE published SET notes = 'half written'")
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    python(code, path).communicate()
+    assert Path(f"{path}-journal").exists()
+    with Store(path, readonly=True) as store:
+        assert store.query("SELECT COUNT(*) FROM published WHERE notes = 'half written'")[1] == [(0,)]
+        assert store.results()[0]["robust_accuracy"] == 50.0
 
 
 def test_two_processes_create_and_write_at_once(path: Path) -> None:
