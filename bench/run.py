@@ -18,6 +18,7 @@ from bench.provenance import provenance
 from bench.records import BatchRecord, ImageRecord
 from bench.statistics import summarize
 from bench.store import Store, is_alive
+from bench.verdict import verdict
 from defenses.base import Defended
 
 SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
@@ -111,7 +112,7 @@ def _run_cell(cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcom
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        store.finish_run(run_id, **summary)
+        store.finish_run(run_id, **summary, **_verdict(cell, summary, store))
     except KeyboardInterrupt:
         if run_id is not None:
             store.pause_run(run_id)
@@ -158,6 +159,12 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
             trace=trace,
         )
         return records, time.perf_counter() - begin, meter.take()
+
+
+def _verdict(cell: Cell, summary: dict[str, Any], store: Store) -> dict[str, str]:
+    """Verdict and reason where the cell measures a published number again."""
+    known = next((row for row in store.published() if row["key"] == cell.published), None)
+    return dict(zip(("verdict", "verdict_reason"), verdict(cell.row() | summary, known), strict=True)) if known else {}
 
 
 def _line(summary: dict[str, Any]) -> str:

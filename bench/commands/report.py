@@ -26,7 +26,7 @@ def tables(store: Store, grid: str | None, cells: Sequence[Cell] | None, form: s
     expected = None
     if cells is not None:
         frame = frame[frame["cell_key"].isin([cell.key for cell in cells])]
-        expected = pd.DataFrame([{**cell.row(), "cell_key": cell.key} for cell in cells])
+        expected = _expected(store, cells)
     module = load_grid(grid) if grid else None
     title = getattr(module, "TITLE", TITLE)
     return render(
@@ -35,5 +35,26 @@ def tables(store: Store, grid: str | None, cells: Sequence[Cell] | None, form: s
         title=title,
         caption=getattr(module, "CAPTION", None),
         expected=expected,
+        tables=getattr(module, "TABLES", ()),
         standalone=not fragment,
     )
+
+
+def _expected(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
+    """What the grid names, run or not: the published number beside it, and the error of a cell that failed last."""
+    published = {row["key"]: row for row in store.published()}
+    rows = []
+    for cell in cells:
+        known = published.get(cell.published or "", {})
+        last = next(iter(store.runs_of(cell.key)), {})
+        rows.append(
+            {
+                **cell.row(),
+                "cell_key": cell.key,
+                "published_robust": known.get("robust_acc"),
+                "published_source": known.get("source_key"),
+                "published_confidence": known.get("confidence"),
+                "error": last.get("error_message") if last.get("status") == "failed" else None,
+            }
+        )
+    return pd.DataFrame(rows)
