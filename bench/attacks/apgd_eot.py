@@ -42,6 +42,10 @@ class APGDEOT(Attack):
         if not 0 < self.rho <= 1:
             raise ValueError(f"Expected rho in (0, 1], got {self.rho}.")
 
+    def queries(self) -> tuple[int, int]:
+        """See `Attack.queries`."""
+        return 0, (self.steps + 1) * self.eot * self.restarts
+
     def perturb(
         self,
         model: Defended,

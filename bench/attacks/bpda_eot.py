@@ -40,6 +40,10 @@ class BPDAEOT(Attack):
         check_positive(steps=self.steps, step_size=self.step_size, eot=self.eot)
         check_positive(defense_replicates=self.defense_replicates)
 
+    def queries(self) -> tuple[int, int]:
+        """With one verification an image; an image that stays doubtful takes one a step."""
+        return 1 + self.defense_replicates, (self.steps + 1) * self.eot
+
     def perturb(
         self,
         model: Defended,

@@ -1,0 +1,129 @@
+"""Runs the AutoAttack library, unchanged, on a defense: what `autoattack`, `autoattack_standard` and `_rand` share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.base import Trace
+from bench.threat import ThreatModel
+from defenses.base import Defended
+from defenses.noise import Noise, role_seed
+
+Variant = Literal["standard", "rand"]
+CLASSES: dict[Variant, tuple[int, str]] = {
+    "standard": (10, "its targeted attacks take nine target classes"),
+    "rand": (3, "its DLR loss sorts three logits"),
+}
+"""Fewest classes that each variant works with, and why."""
+QUERIES: dict[Variant, tuple[int, int]] = {"standard": (5954, 1910), "rand": (7, 4040)}
+"""Answers without and with a gradient for an image that no attack breaks: counted on pyautoattack 0.2.0."""
+
+
+class Queries(nn.Module):
+    """A defense as the library calls it: model(x) -> logits, each call a new selection draw for every row.
+
+    The library does not say which images a row holds, so rows are numbered: noise belongs to a place in the batch.
+    """
+
+    def __init__(self, model: Defended, variant: Variant, seed: int) -> None:
+        super().__init__()
+        self.model, self.variant, self.seed = model, variant, role_seed(seed, "selection")
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, classes) of x (batch, channels, height, width). Raises ValueError where the library would
+        go on with something meaningless: too few classes, logits that are not finite, no gradient."""
+        logits = self.model(x, Noise(self.seed, torch.arange(len(x)), self.calls))
+        self.calls += 1
+        least, why = CLASSES[self.variant]
+        if logits.shape[1] < least:
+            raise ValueError(
+                f"AutoAttack {self.variant} needs at least {least} classes ({why}), found {logits.shape[1]}. "
+                "Use apgd_eot with loss='margin', which works with two."
+            )
+        if bad := int((~torch.isfinite(logits)).any(1).sum()):
+            raise ValueError(
+                f"Expected finite logits, found NaN or infinity for {bad} of {len(x)} images in call {self.calls} of "
+                "the AutoAttack library. Run pgd_eot to see which image it is; check the weights and the precision."
+            )
+        if torch.is_grad_enabled() and x.requires_grad and not logits.requires_grad:
+            raise ValueError(
+                f"The defense gives no gradient under gradient={self.model.gradient!r}. "
+                "Use square_eot or transfer, or another gradient kind."
+            )
+        return logits
+
+
+def run_library(
+    variant: Variant,
+    model: Defended,
+    images: Tensor,
+    labels: Tensor,
+    image_ids: Tensor,
+    threat: ThreatModel,
+    seed: int,
+    trace: Trace | None,
+) -> Tensor:
+    """What `AutoAttack(..., seed=seed, version=variant).run_standard_evaluation` returns for this batch.
+
+    The library seeds torch's generator with `seed` before each of its attacks; the generator is put back afterwards.
+    trace: receives the library's warnings, and its own verdict on each image as looks.
+    """
+    from defenses.compat import import_autoattack
+
+    library = import_autoattack()
+    queries = Queries(model, variant, seed)
+    with _undisturbed(images), _warnings() as warnings:
+        attack = library.AutoAttack(
+            queries, norm=threat.norm, eps=threat.epsilon, seed=seed, version=variant, device=images.device
+        )
+        attack.verbose = False
+        adversarial, predicted = attack.run_standard_evaluation(images, labels, batch_size=len(images))
+    if trace is not None:
+        trace.notes += [f"AutoAttack: {text}" for text in warnings if f"AutoAttack: {text}" not in trace.notes]
+        looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack
+        for image, right in zip(image_ids.tolist(), (predicted == labels).tolist(), strict=True):
+            trace.looks[image] = trace.looks.get(image, 0) + looks
+            trace.survived[image] = trace.survived.get(image, True) and right
+    return adversarial
+
+
+def check_variant(variant: str) -> None:
+    """Raise ValueError for a variant that is none."""
+    if variant not in get_args(Variant):
+        raise ValueError(f"Expected variant among {', '.join(get_args(Variant))}, got {variant!r}.")
+
+
+@contextmanager
+def _undisturbed(images: Tensor) -> Iterator[None]:
+    """Give back torch's generators, and the tracer that the library's check for dynamic defenses takes away."""
+    tracer = sys.gettrace()
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        try:
+            yield
+        finally:
+            sys.settrace(tracer)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The library's warnings as a list, instead of lines on the terminal."""
+    found: list[str] = []
+    logger = logging.getLogger("auto-attack")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    passes_on = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = passes_on
