@@ -1,0 +1,136 @@
+"""Gates on the attacker's gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.gates.base import Gate, Subject, share
+from defenses.base import Gradient
+
+DERIVATIVES: tuple[Gradient, ...] = (
+    "exact",
+    "guidance_detached",
+    "adjoint",
+)  # claim to be the defense's own derivative
+LENGTHS = (3e-2, 1e-2, 3e-3, 1e-3)  # L2 lengths of finite differences, image units
+AGREE = 0.1  # relative error at which a slope and its finite difference agree
+ENOUGH = 0.9  # share of images that must pass
+NOT_USED = "The attack asks for no gradient."
+
+
+def gradient_audit(subject: Subject) -> Gate:
+    """The gradient against central finite differences with the same noise, along itself and along a random direction.
+
+    A slope counts as confirmed where two of the step lengths agree with it; batches of a coupled defense move as one.
+    """
+    name, kind = "gradient_audit", subject.threat.gradient
+    if subject.attack.gradient_free:
+        return Gate(name, None, None, NOT_USED)
+    gradient = _gradient(subject, subject.images)
+    random = subject.noise("audit").normal(subject.images, step=0)
+    errors = torch.maximum(*(_slope_error(subject, gradient, _unit(d)) for d in (gradient, random)))
+    value, middle = share(errors <= AGREE), float(errors.median())
+    words = (
+        f"finite differences confirm the gradient of {value:.0%} of {len(errors)} slopes (median error {middle:.1%})"
+    )
+    if kind not in DERIVATIVES:
+        return Gate(name, None, value, f"{kind} is not the derivative of the defense; {words}.")
+    if value >= ENOUGH:
+        return Gate(name, True, value, f"{words[0].upper()}{words[1:]}.")
+    return Gate(name, False, value, f"Declared {kind!r}, but only for some: {words}.")
+
+
+def gradient_nonzero(subject: Subject) -> Gate:
+    """NaN, infinite or zero gradients of the attack's loss at the clean images."""
+    name = "gradient_nonzero"
+    if subject.attack.gradient_free:
+        return Gate(name, None, None, NOT_USED)
+    answer = subject.oracle(min(subject.eot, 4), subject.loss).gradient(subject.images, 0)  # raises where not finite
+    assert answer.gradient is not None
+    value = share(answer.gradient.flatten(1).abs().amax(1) <= 1e-12)
+    passed = value <= 1 - ENOUGH
+    words = f"{value:.0%} of the images have a gradient of zero"
+    return Gate(name, passed, value, f"{words}." if passed else f"{words}: the loss is saturated or masked.")
+
+
+def gradient_scale(subject: Subject) -> Gate:
+    """What the gradient promises for a step of the ball's size, against what such steps do to the margin.
+
+    Steps: along the gradient, along the straight-through gradient, and four random ones; per image the largest
+    promise over the largest change. Far below 1 the gradient vanishes; far above 1 it is shattered.
+    """
+    name, epsilon = "gradient_scale", subject.threat.epsilon
+    if subject.attack.gradient_free or not epsilon:
+        return Gate(name, None, None, NOT_USED if epsilon else "The ball is a point.")
+    gradient, images = _gradient(subject, subject.images), subject.images
+    straight = subject.model.with_gradient("straight_through")
+    with torch.enable_grad():
+        x = images.clone().requires_grad_()
+        logits = straight(x, subject.noise())
+        (around,) = torch.autograd.grad(logits.gather(1, subject.labels[:, None]).sum(), x)
+    random = [subject.noise("audit").normal(images, step=k) for k in range(1, 5)]
+    promised, seen = (torch.zeros(len(images), device=images.device) for _ in range(2))
+    with torch.no_grad():
+        here = subject.margins(images)
+        for direction in (gradient, -around, *random):
+            moved = subject.threat.project(images + epsilon * subject.threat.direction(direction), images)
+            promised = torch.maximum(promised, ((moved - images) * gradient).flatten(1).sum(1).abs())
+            seen = torch.maximum(seen, (subject.margins(moved) - here).abs())
+    value = float((promised / seen.clamp_min(1e-6)).median())
+    if 0.01 <= value <= 100:
+        return Gate(name, True, value, f"A step of epsilon changes the margin as promised, up to a factor {value:.2g}.")
+    what = "vanishes beside finite differences" if value < 0.01 else "is shattered"
+    return Gate(name, False, value, f"The gradient {what}: it promises {value:.2g} times what a step of epsilon does.")
+
+
+def eot_signal(subject: Subject) -> Gate:
+    """The expected cosine between the attack's EOT gradient and the mean gradient, from eight single draws."""
+    name, draws = "eot_signal", 8
+    if subject.attack.gradient_free:
+        return Gate(name, None, None, NOT_USED)
+    oracle = subject.oracle(1, subject.loss)
+    gradients = torch.stack([_given(oracle.gradient(subject.images, k).gradient).flatten(1) for k in range(draws)])
+    noise = gradients.var(0).sum(1)
+    if float(noise.max()) <= 1e-12 * float((gradients**2).sum(2).max()):
+        return Gate(name, True, None, "The gradient is the same at every draw.")
+    signal = ((gradients.mean(0) ** 2).sum(1) - noise / draws).clamp_min(0)
+    value = float((signal / (signal + noise / subject.eot + 1e-30)).sqrt().median())
+    words = (
+        f"With {subject.eot} draws a step, its gradient has an expected cosine of {value:.2f} with the mean gradient"
+    )
+    return Gate(name, value >= 0.45, value, f"{words}{'.' if value >= 0.45 else ': raise eot.'}")
+
+
+def _gradient(subject: Subject, images: Tensor) -> Tensor:
+    """Gradient of the summed margins at one fixed draw."""
+    with torch.enable_grad():
+        x = images.clone().requires_grad_()
+        total = subject.margins(x).sum()
+        if not total.requires_grad:
+            raise ValueError(f"the defense is not differentiable under gradient={subject.threat.gradient!r}.")
+        return torch.autograd.grad(total, x)[0]
+
+
+@torch.no_grad()
+def _slope_error(subject: Subject, gradient: Tensor, direction: Tensor) -> Tensor:
+    """Relative error of the slope along unit directions, the second best over the step lengths; (batch,), or (1,)."""
+    slope, errors = (gradient * direction).flatten(1).sum(1), []
+    for h in LENGTHS:
+        ahead, behind = (subject.margins(subject.images + sign * h * direction) for sign in (1, -1))
+        found, given = (ahead - behind) / (2 * h), slope
+        if subject.model.batch_coupled:
+            found, given = found.sum(0, keepdim=True), slope.sum(0, keepdim=True)
+        rounding = 1e-6 * (1 + ahead.abs().amax()) / h  # of float32 margins
+        errors.append(((found - given).abs() - rounding).clamp_min(0) / torch.maximum(found.abs(), given.abs()))
+    return torch.stack(errors).nan_to_num(0).sort(0).values[1]
+
+
+def _unit(direction: Tensor) -> Tensor:
+    norm = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+    return direction / norm.clamp_min(1e-30)
+
+
+def _given(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient

@@ -1,0 +1,113 @@
+"""Gates on the attack: nothing simpler, longer or wider may do clearly better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Attack, attacks
+from bench.gates.base import Gate, Subject, scaled, share
+from bench.statistics import paired_difference, wilson
+from defenses.base import Gradient
+
+SQUARE = {"steps": 200, "eot": 4}
+WIDEST = 64 / 255  # radius at which every classifier is at chance
+LENGTHS = ("steps", "apgd_steps")
+
+
+def beats_noise(subject: Subject) -> Gate:
+    """Random noise in the ball leaves the accuracy at least as high as the attack."""
+    if not subject.attack.restricted:
+        return Gate("beats_noise", None, None, "The attack is not restricted to the ball.")
+    uniform = subject.noise("noise").uniform(subject.images, step=0)
+    return _compared("beats_noise", subject, subject.threat.random_start(subject.images, uniform), "random noise")
+
+
+def beats_transfer(subject: Subject) -> Gate:
+    """The same attack with the bare classifier's gradient."""
+    return _other_gradient("beats_transfer", subject, "transfer")
+
+
+def beats_straight_through(subject: Subject) -> Gate:
+    """The same attack with the straight-through gradient (BPDA)."""
+    return _other_gradient("beats_straight_through", subject, "straight_through")
+
+
+def beats_surrogate(subject: Subject) -> Gate:
+    """The same attack with a cheaper purifier's gradient."""
+    return _other_gradient("beats_surrogate", subject, "surrogate")
+
+
+def beats_square(subject: Subject) -> Gate:
+    """A short Square Attack, which needs no gradient."""
+    name = "beats_square"
+    if subject.attack.name == "square_eot" or not subject.attack.restricted:
+        return Gate(name, None, None, "The attack is Square itself, or not restricted to the ball.")
+    square = attacks.make("square_eot", {**SQUARE, "eot": min(subject.eot, SQUARE["eot"])})
+    return _compared(name, subject, subject.attacked(square), f"Square with {SQUARE['steps']} queries")
+
+
+def more_steps(subject: Subject) -> Gate:
+    """The attack with twice the steps."""
+    return _longer("more_steps", subject, LENGTHS, "twice the steps")
+
+
+def more_eot(subject: Subject) -> Gate:
+    """The attack with twice the draws a step."""
+    return _longer("more_eot", subject, ("eot",), "twice the draws a step")
+
+
+def epsilon_sweep(subject: Subject) -> Gate:
+    """Accuracy as the ball grows: never clearly rising, at chance in the end."""
+    name, threat = "epsilon_sweep", subject.threat
+    if not (subject.attack.restricted and threat.epsilon):
+        return Gate(name, None, None, "There is no ball to grow.")
+    side = 1.0 if threat.norm == "Linf" else subject.images[0].numel() ** 0.5
+    widest = max(min(8 * threat.epsilon, 0.5 * side), WIDEST * side, threat.epsilon)
+    found = [subject.correct]
+    for epsilon in ((threat.epsilon * widest) ** 0.5, widest):
+        attack = scaled(subject.attack, ("step_size",), epsilon / threat.epsilon) or subject.attack
+        found.append(subject.judged(subject.attacked(attack, threat=replace(threat, epsilon=epsilon))))
+    value, n = share(found[-1]), len(subject.images)
+    curve = ", ".join(f"{share(correct):.0%}" for correct in found)
+    words = f"Accuracy {curve} as epsilon grows from {threat.epsilon:.3g} to {widest:.3g}"
+    if any(_rises(a, b) for a, b in zip(found, found[1:], strict=False)):
+        return Gate(name, False, value, f"{words}: it rises, so the attack gets lost.")
+    if wilson(value * n, n)[0] > 1 / subject.classes:
+        return Gate(name, False, value, f"{words}: it stays above chance ({1 / subject.classes:.0%}).")
+    return Gate(name, True, value, f"{words}.")
+
+
+def _rises(narrow: Tensor, wide: Tensor) -> bool:
+    counts = [c.sum(0).cpu().numpy() for c in (wide, narrow)]
+    return paired_difference(counts[0], len(wide), counts[1], len(narrow))[1] > 0
+
+
+def _other_gradient(name: str, subject: Subject, kind: Gradient) -> Gate:
+    if subject.attack.gradient_free or kind == subject.threat.gradient:
+        return Gate(name, None, None, f"The attack asks for no gradient, or for {kind} already.")
+    try:
+        model = subject.build(kind)
+        x = subject.attacked(subject.attack, model=model, threat=replace(subject.threat, gradient=kind))
+    except ValueError as error:
+        return Gate(name, None, None, f"There is no such attack: {error}")
+    return _compared(name, subject, x, f"the same attack with the {kind} gradient")
+
+
+def _longer(name: str, subject: Subject, fields: tuple[str, ...], words: str) -> Gate:
+    longer: Attack | None = scaled(subject.attack, fields, 2)
+    if longer is None:
+        return Gate(name, None, None, f"The attack has no {' or '.join(fields)}.")
+    return _compared(name, subject, subject.attacked(longer), f"the attack with {words}")
+
+
+def _compared(name: str, subject: Subject, x: Tensor, words: str) -> Gate:
+    """Passes unless accuracy on x is clearly lower (the paired 95 % interval leaves 0) than on the attack's images."""
+    with torch.no_grad():
+        difference, low, high = subject.lower(subject.judged(x))
+    beaten = low > 0
+    verb = "beats the attack" if beaten else "does no better"
+    reason = f"{words[0].upper()}{words[1:]} {verb}: {-difference:+.1%} accuracy, interval {-high:+.1%} to {-low:+.1%}."
+    return Gate(name, not beaten, difference, reason)
