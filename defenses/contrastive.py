@@ -42,13 +42,14 @@ class Contrastive(DiffusionPurifier):
 
     guidance_scale: weight of the guidance, >= 0; the authors use 500 or 5000 (with temperature 10). loss: see
     `contrastive_loss`; "infonce" and "hard_negatives" are the losses as normally defined. temperature > 0. tau_plus in
-    [0, 1). beta >= 0. guide_from, guide_until: network calls at which guidance is on, [guide_from, guide_until); the
-    authors' counter, which the integrator's contract check has advanced by one, so that guide_from 0 and 1 are the
-    same. embedding: features pass through a three-block network trained by Adam inside every purification (as
-    released); without it the logits are contrasted. guide_input: "state" shows the guide the noisy state in [-1, 1] as
-    it is (as released), "image" maps it to [0, 1] first. per_image: every image is guided as a batch of its own, with
-    its own embedding network; only the released losses are defined there. solver: "sde" or "ode". guide: name of the
-    guiding classifier; None is the attacked one.
+    [0, 1). beta >= 0. guide_from, guide_until: network calls at which guidance is on, [guide_from, guide_until), by
+    the authors' counter, which the integrator's contract check has advanced by one, so that guide_from 0 and 1 are
+    the same; None is 0, and 2 with per_image: call 1 contrasts the state with itself, where the gradient of a single
+    image is zero and Adam would blow rounding errors up to full steps. embedding: features pass through a three-block
+    network trained by Adam inside every purification (as released); without it the logits are contrasted. guide_input:
+    "state" shows the guide the noisy state in [-1, 1] as it is (as released), "image" maps it to [0, 1] first.
+    per_image: every image is guided as a batch of its own, with its own embedding network; only the released losses are
+    defined there. solver: "sde" or "ode". guide: name of the guiding classifier; None is the attacked one.
 
     Differs from the authors' code: no state leaks from one purification into the next (`initial_cache` of
     `purifier` reproduces the leak). gradient="exact" differentiates the guidance and the online training too;
@@ -65,7 +66,7 @@ class Contrastive(DiffusionPurifier):
     temperature: float = 1.0
     tau_plus: float = 0.1
     beta: float = 1.0
-    guide_from: int = 0
+    guide_from: int | None = None
     guide_until: int = 100_000
     embedding: bool = True
     guide_input: GuideInput = "state"
@@ -76,6 +77,8 @@ class Contrastive(DiffusionPurifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "batch_coupled", not self.per_image)
+        if self.guide_from is None:
+            object.__setattr__(self, "guide_from", 2 if self.per_image else 0)
         _check_choice("loss", self.loss, get_args(ContrastiveLoss))
         _check_choice("guide_input", self.guide_input, get_args(GuideInput))
         _check_choice("solver", self.solver, ("sde", "ode"))
@@ -111,14 +114,14 @@ class Contrastive(DiffusionPurifier):
         trains the embedding once, against the leaked state.
         """
         guide = _Guide(self, self._guide_network(classifier), differentiated=gradient == "exact")
-        schedule = score.schedule
+        schedule, guide_from = score.schedule, self.guide_from or 0
 
         def purify(images: Tensor, noise: Noise) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
             weights = guide.initial_weights(x, noise)
             trained = 0
-            if initial_cache is not None and self.guide_from == 0 and self.solver == "sde":
+            if initial_cache is not None and guide_from == 0 and self.solver == "sde":
                 _, weights = guide(x, initial_cache, weights, 1)
                 trained = 1
 
@@ -127,7 +130,7 @@ class Contrastive(DiffusionPurifier):
                 t, dt = grid[k]
                 eps = score.epsilon(x, times(x, t))
                 call = k + 1 if self.solver == "sde" else k
-                first = max(self.guide_from, 1)
+                first = max(guide_from, 1)
                 if first <= call < self.guide_until:
                     direction, weights = guide(x, cache, weights, trained + call - first + 1)
                     eps = eps + self.guidance_scale * direction

@@ -68,9 +68,30 @@ def test_per_image_equals_batches_of_one() -> None:
     """Image 0 of a batch, guided per image, is image 0 alone (whose value is golden)."""
     recorded = noise()
     recorded.uniforms[EMBEDDING_STREAM, 0] = recorded.uniforms[EMBEDDING_STREAM, 0].repeat(4, 1)
-    out = run(Contrastive(per_image=True), G["x01"], recorded)
+    out = run(Contrastive(per_image=True, guide_from=0), G["x01"], recorded)
     assert (out[:1] - G["output_B1_hard"]).abs().max() < 1e-8
     assert not Contrastive(per_image=True).batch_coupled and Contrastive().batch_coupled
+
+
+def test_a_single_image_is_not_contrasted_with_itself() -> None:
+    """From call 1 on, the float32 gradient of a single image would be noise; the default starts at call 2."""
+    assert Contrastive(per_image=True).guide_from == 2 and Contrastive().guide_from == 0
+
+    def rounding(guide_from: int) -> float:
+        defense = Contrastive(t=0.1, steps=8, per_image=True, guide_from=guide_from)
+        wide = noise()
+        wide.uniforms[EMBEDDING_STREAM, 0] = wide.uniforms[EMBEDDING_STREAM, 0].repeat(4, 1)
+        found = []
+        for dtype in (torch.float64, torch.float32):
+            g = {k: v.to(dtype) if v.is_floating_point() else v for k, v in G.items()}
+            linear = Linear()
+            linear.forward = lambda x, g=g: x.flatten(1) @ g["A"].T + g["bias"]
+            x = g["x01"].clone().requires_grad_()
+            out = defense.build(classifier=linear, score=toy_score(g))(x, wide)
+            found.append(torch.autograd.grad((out * READOUT.to(dtype)).sum(), x)[0].double())
+        return float((found[0] - found[1]).norm() / found[0].norm())
+
+    assert rounding(2) < 0.05 and rounding(0) > 0.5
 
 
 def test_the_state_leak_is_an_explicit_initial_cache() -> None:
