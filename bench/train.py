@@ -38,6 +38,8 @@ def train(
         raise unknown_name("training recipe", name, RECIPES)
     if not effort > 0:
         raise ValueError(f"Expected effort > 0, got {effort}.")
+    import torch
+
     output.mkdir(parents=True, exist_ok=True)
     record = RECIPES[name](output, seed, effort, progress)
     packages = {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")}
@@ -47,6 +49,7 @@ def train(
         "effort": effort,
         "python": platform.python_version(),
         "packages": packages,
+        "threads": torch.get_num_threads(),
         **record,
     }
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
