@@ -101,7 +101,7 @@ def _threat(row: Row) -> str:
 
 
 def same_attack(name: str, params: Any, published: str) -> bool:
-    """Whether our attack is the published one: same family, and the same version, steps and EOT where they are stated.
+    """Whether our attack is the published one: same family, and the same variant, steps and EOT where they are stated.
 
     name, params: our registered name and its fields (or their JSON). published: e.g. "PGD+EOT (200 steps, EOT 20)".
     """
@@ -113,7 +113,7 @@ def same_attack(name: str, params: Any, published: str) -> bool:
     if not re.match(ATTACKS.get(family, re.escape(name)), text):
         return False
     stated = re.search(r"\b(standard|rand)\b", text) if family == "autoattack" else None
-    if stated and stated[1] != (version or fields.get("version", stated[1])):
+    if stated and stated[1] != (version or fields.get("variant", stated[1])):
         return False
     numbers = {"steps": r"(\d+) (?:steps|it)\b", "eot": r"eot (\d+)"}
     return all(

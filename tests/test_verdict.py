@@ -72,8 +72,8 @@ def test_different_attackers_are_not_compared(measured: dict, published: dict, r
 @pytest.mark.parametrize(
     ("name", "params", "published", "same"),
     [
-        ("autoattack", {"version": "standard"}, "AutoAttack (standard)", True),
-        ("autoattack", {"version": "rand"}, "AutoAttack (standard)", False),
+        ("autoattack", {"variant": "standard"}, "AutoAttack (standard)", True),
+        ("autoattack", {"variant": "rand"}, "AutoAttack (standard)", False),
         ("autoattack_standard", {}, "AutoAttack rand (EOT 20)", False),
         ("autoattack_rand", {"eot": 20}, "AutoAttack rand (EOT 20)", True),
         ("autoattack_rand", {"eot": 4}, "AutoAttack rand (EOT 20)", False),
