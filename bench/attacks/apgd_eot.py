@@ -19,7 +19,7 @@ from defenses.base import Defended
 class APGDEOT(Attack):
     """APGD (Croce & Hein, ICML 2020, Algorithm 1) on the mean over draws (EOT; Athalye et al., ICML 2018).
 
-    steps >= 1 gradient steps; the step size starts at twice epsilon and is halved where fewer than rho (in (0, 1]) of a
+    steps >= 1 gradient steps; the step size starts at twice epsilon and is halved where at most rho (in (0, 1]) of a
     window's steps raised the loss, or where the best loss stood still. loss: "ce", "margin", "dlr". eot >= 1 draws a
     step, new ones at every step. restarts >= 1 random starts. What differs from the library's `rand` version: schedule
     and best point follow the loss averaged over all draws, not the last one's; the image returned is the one with the
@@ -86,7 +86,7 @@ class APGDEOT(Attack):
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """Step -> length of the window that it closes (section 3.2: 0.22 of the steps, then 0.03 less, at least 0.06)."""
+    """Step -> length of the window that it closes: 0.22 of the steps, then 0.03 less each time, at least 0.06."""
     window, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     closes, at = {}, 0
     while at + window <= steps:
@@ -111,7 +111,7 @@ class Climb:
         self.halved = torch.ones_like(answer.loss, dtype=torch.bool)
 
     def move(self, images: Tensor, threat: ThreatModel, share: float) -> None:
-        """One step along the gradient, `share` of it, the rest momentum (Eq. 4 and 5)."""
+        """One step along the gradient, `share` of it, the rest momentum."""
         target = threat.project(self.x + self.step_size * threat.direction(self.gradient), images)
         x = self.x + share * (target - self.x) + (1 - share) * (self.x - self.previous)
         self.previous, self.x = self.x, threat.project(x, images)

@@ -19,7 +19,7 @@ from defenses.noise import Noise, role_seed
 @register
 @dataclass(frozen=True, kw_only=True)
 class BPDAEOT(Attack):
-    """BPDA+EOT (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525, Section 3 and Algorithm 1).
+    """BPDA+EOT (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525), as in their released code.
 
     steps >= 1 steps of step_size (> 0, image units) from the image itself. Each follows the gradient of the
     cross-entropy of the logits averaged over eot >= 1 purifications, taken at the purified images: only a

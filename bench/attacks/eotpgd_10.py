@@ -15,14 +15,14 @@ from defenses.base import Defended
 @register
 @dataclass(frozen=True, kw_only=True)
 class EOTPGD10(Attack):
-    """EOT-PGD as Bai et al. (ICML 2024) run it, for parity: torchattacks' EOTPGD (Liu et al., ICLR 2019), Linf only.
+    """EOT-PGD as Bai et al. (ICML 2024) run it, for parity: torchattacks' EOTPGD (Zimmermann, 2019), Linf only.
 
     steps >= 1 steps of step_size (> 0, image units; the authors keep 2/255 where epsilon is 4/255), each along the sign
     of the gradient summed over eot >= 1 draws. random_start: from a uniform point of the ball, or from the image. The
     last iterate is returned. A short attack: `pgd_eot` takes 200 steps.
     """
 
-    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; Liu et al., ICLR 2019, arXiv:1810.01279"
+    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; Zimmermann, 2019, arXiv:1907.00895"
 
     steps: int = 10
     step_size: float = 2 / 255

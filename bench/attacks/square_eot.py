@@ -87,7 +87,7 @@ class SquareEOT(Attack):
 
     def share(self, step: int) -> float:
         """Share of the image that the squares of this step cover: p halved at 0.1, 0.5, 2, 5, 10, 20, 40, 60 and 80 %
-        of the steps (section 5, "schedule of p")."""
+        of the steps."""
         return self.p / 2 ** sum(step * 10_000 / self.steps > at for at in HALVINGS)
 
 
@@ -129,7 +129,7 @@ class Squares:
 
     def blob(self, side: int) -> Tensor:
         """Two pyramids of opposite sign over the first square, lying or standing, norm one in it: (batch, 1, height,
-        width); outside it, its edges go on (section 4.3)."""
+        width); outside it, its edges go on."""
         rows, columns = (offset.clamp(0, side - 1) for offset in self.offsets(side, 0))
         shape = pyramids(side).to(self.like)
         return torch.where(self.turned, shape.T[rows, columns], shape[rows, columns])

@@ -62,9 +62,7 @@ def test_gaussian_purifier() -> None:
     classifier, images, labels, ids = problem()
     epsilon, sigma = 0.03, 0.1
     attack = APGDEOT(steps=25, eot=20)
-    adversarial = attack.perturb(
-        defended(classifier, sigma), images, labels, ids, ThreatModel(epsilon=epsilon), seed=0
-    )
+    adversarial = attack.perturb(defended(classifier, sigma), images, labels, ids, ThreatModel(epsilon=epsilon), seed=0)
     left = classifier.value(images).abs() - epsilon * classifier.w.abs().sum()
     signed = classifier.value(adversarial) * (2 * labels - 1)
     chance = torch.distributions.Normal(0, sigma * classifier.w.norm()).cdf
