@@ -42,7 +42,8 @@ class Defense(ABC):
     Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends
     on its batch-mates; `gradients` the kinds of gradient an attacker can have beyond straight-through, transfer and
     none; `version` raised when a change of code moves its numbers; `needs_score`, `needs_classifier` what `defend`
-    must be given.
+    must be given; `published_caveat` why the source's own robustness may not be comparable with ours ("" where nothing
+    is known against it).
     """
 
     name: ClassVar[str]
@@ -53,6 +54,7 @@ class Defense(ABC):
     version: ClassVar[int] = 1
     needs_score: ClassVar[bool] = False
     needs_classifier: ClassVar[bool] = False
+    published_caveat: ClassVar[str] = ""
 
     def params(self) -> dict[str, Any]:
         """The fields as plain data, defaults included; `defenses.make(name, params)` is the inverse."""
@@ -144,10 +146,11 @@ class Defended(nn.Module):
     the identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in
     Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
     with_score: builds the same purifier around a wrapped score network, for attacks that watch its states; None where
-    there is none.
+    there is none. votes: purifications behind each run, which answers with their majority.
     """
 
     with_score: Callable[[Callable[[Any], Any]], Purify] | None = None
+    votes: int = 1
 
     def __init__(
         self,
@@ -185,15 +188,17 @@ class Defended(nn.Module):
         if recorded and self.gradient == "surrogate":
             assert self._surrogate is not None
             return self.classifier(self._by_draw(self._surrogate, images, noise))
-        if self.runs == 1:
+        total = self.runs * self.votes
+        if total == 1:
             return self.classifier(self.purify(images, noise))
-        noise, together = noise.split(self.runs), max(1, ROWS // len(images))
+        noise, together = noise.split(total), max(1, ROWS // len(images))
         logits = []
-        for run in range(0, self.runs, together):
-            count = min(together, self.runs - run)
+        for run in range(0, total, together):
+            count = min(together, total - run)
             rows = noise[run * len(images) : (run + count) * len(images)]
             logits.append(self.classifier(self.purify(images.repeat(count, 1, 1, 1), rows)))
-        return combine_runs(torch.cat(logits).unflatten(0, (self.runs, len(images))), self.combine)
+        answers = torch.cat(logits).unflatten(0, (self.runs, self.votes, len(images))).transpose(0, 1)
+        return combine_runs(answers[0] if self.votes == 1 else combine_runs(answers, "vote"), self.combine)
 
     def purify(self, images: Tensor, noise: Noise) -> Tensor:
         """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""

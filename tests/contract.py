@@ -21,10 +21,16 @@ from defenses.noise import Noise
 SHAPE = (1, 8, 8)
 COUNT = 3
 FEW = {"runs": 2, "steps": 3, "rounds": 2, "iterations": 3, "t": 0.03}  # at most so much of these fields
-SPECIAL: dict[str, dict[str, Any]] = {"gradual_noise": {"levels": (4, 6)}}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "gradual_noise": {"levels": (4, 6)},
+    "heterogeneous_noise": {"t_weak": 0.02},
+    "ssni": {"norm_low": 0.0, "norm_high": 250.0, "score_levels": 3, "steps": None},
+}
 VARIANTS = [
     ("contrastive", {"per_image": True}),
     ("adp", {"stop": "batch", "stop_below": 0.02715, "t": 0.1}),
+    ("mimic", {"softness": 0.5}),
+    ("denoised_smoothing", {"steps": 2, "votes": 2}),
 ]  # declared otherwise than their class
 
 

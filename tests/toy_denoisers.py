@@ -50,3 +50,16 @@ def gaussian_score(mean: float, std: float) -> NetworkScore:
         return s * (x_t - a.sqrt() * mean) / (a * std**2 + s**2)
 
     return NetworkScore(network, (1, 1, 1))
+
+
+def prior_toy(g: dict[str, Tensor]) -> NetworkScore:
+    """eps(x, i) = sqrt(1 - A_i) / (0.25 A_i + 1 - A_i) x + 0.1 (c0 + c1 i / 1000) tanh(conv(x)) at level index i."""
+    table = torch.tensor([VPSchedule().alpha_bar_at(i) for i in range(1000)], dtype=torch.float64)
+
+    def network(x_t: Tensor, label: Tensor) -> Tensor:
+        a = column(table[label.long()])
+        bent = torch.tanh(F.conv2d(x_t, g["net_W"], g["net_b"], padding=1))
+        scale = g["net_c"][0] + g["net_c"][1] * column(label) / 1000
+        return (1 - a).sqrt() / (0.25 * a + 1 - a) * x_t + 0.1 * scale * bent
+
+    return NetworkScore(network, (3, 8, 8))

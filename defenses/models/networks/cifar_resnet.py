@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
@@ -30,6 +32,8 @@ class CifarResNet(nn.Module):
 
     forward(x): normalised pictures (batch, 3, 32, 32) -> logits (batch, classes). Raises ValueError for another depth.
     """
+
+    feature_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     def __init__(self, depth: int = 20, classes: int = 10) -> None:
         super().__init__()

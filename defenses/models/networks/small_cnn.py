@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 
@@ -10,6 +12,8 @@ class SmallCNN(nn.Module):
 
     forward(images): (batch, 1, size, size) in [0, 1] -> logits (batch, classes). The map [0, 1] -> [-1, 1] is inside.
     """
+
+    feature_layers: ClassVar[tuple[str, ...]] = ("features.1", "features.3", "features.5")
 
     def __init__(self, size: int = 8, classes: int = 10, width: int = 32) -> None:
         super().__init__()
