@@ -39,11 +39,11 @@ def register(cls: type[Defense]) -> type[Defense]:
 class Defense(ABC):
     """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
 
-    Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends
-    on its batch-mates; `gradients` the kinds of gradient an attacker can have beyond straight-through, transfer and
-    none; `version` raised when a change of code moves its numbers; `needs_score`, `needs_classifier` what `defend`
-    must be given; `published_caveat` why the source's own robustness may not be comparable with ours ("" where nothing
-    is known against it).
+    Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends on its
+    batch-mates; `groups_draws` such a purifier tells the draws of its rows apart by itself; `gradients` the kinds of
+    gradient an attacker can have beyond straight-through, transfer and none; `version` raised when a change of code
+    moves its numbers; `needs_score`, `needs_classifier` what `defend` must be given; `published_caveat` why the
+    source's own robustness may not be comparable with ours ("" where nothing is known against it).
     """
 
     name: ClassVar[str]
@@ -52,6 +52,7 @@ class Defense(ABC):
     batch_coupled: ClassVar[bool] = False
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact",)
     version: ClassVar[int] = 1
+    groups_draws: ClassVar[bool] = False
     needs_score: ClassVar[bool] = False
     needs_classifier: ClassVar[bool] = False
     published_caveat: ClassVar[str] = ""
@@ -132,6 +133,7 @@ class Purifier(Defense):
             runs=self.runs,
             combine=self.combine,
             batch_coupled=self.batch_coupled,
+            split_draws=self.batch_coupled and not self.groups_draws,
         )
         if score is not None:
             defended.with_score = lambda wrap: self.build(classifier=classifier, score=wrap(score), gradient=gradient)
@@ -162,11 +164,12 @@ class Defended(nn.Module):
         runs: int = 1,
         combine: Combine = "logits",
         batch_coupled: bool = False,
+        split_draws: bool = False,
     ) -> None:
         super().__init__()
         self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
-        self._built = gradient
+        self._built, self._split_draws = gradient, split_draws
 
     def with_gradient(self, gradient: Gradient) -> Defended:
         """The same defense, networks shared, seen through another kind of gradient that needs no rebuilding."""
@@ -210,8 +213,8 @@ class Defended(nn.Module):
         return images + (purified - images).detach() if self.gradient == "straight_through" else purified.detach()
 
     def _by_draw(self, purify: Purify, images: Tensor, noise: Noise) -> Tensor:
-        """A batch-coupled purifier sees each draw as a batch of its own; any other sees all rows at once."""
-        draws = noise.draws if self.batch_coupled else None
+        """A batch-coupled purifier sees each draw as a batch of its own, unless it groups its rows by draw itself."""
+        draws = noise.draws if self._split_draws else None
         if not isinstance(draws, Tensor) or bool((draws == draws[:1]).all()):
             return purify(images, noise)
         purified = torch.empty_like(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class Contrastive(DiffusionPurifier):
 
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code (METHODS.md 4)"
     batch_coupled: ClassVar[bool] = True  # of an instance: not per_image
+    groups_draws: ClassVar[bool] = True
     needs_classifier: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
@@ -119,10 +120,11 @@ class Contrastive(DiffusionPurifier):
         def purify(images: Tensor, noise: Noise) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
-            weights = guide.initial_weights(x, noise)
+            groups = len(x) if self.per_image else draw_groups(noise, len(x))
+            weights = guide.initial_weights(x, noise, groups)
             trained = 0
             if initial_cache is not None and guide_from == 0 and self.solver == "sde":
-                _, weights = guide(x, initial_cache, weights, 1)
+                _, weights = guide(x, initial_cache, weights, 1, groups)
                 trained = 1
 
             def step(state: State, k: int) -> State:
@@ -132,7 +134,7 @@ class Contrastive(DiffusionPurifier):
                 call = k + 1 if self.solver == "sde" else k
                 first = max(guide_from, 1)
                 if first <= call < self.guide_until:
-                    direction, weights = guide(x, cache, weights, trained + call - first + 1)
+                    direction, weights = guide(x, cache, weights, trained + call - first + 1, groups)
                     eps = eps + self.guidance_scale * direction
                 if self.solver == "sde":
                     z = noise.normal(x, step=k + 1)
@@ -162,7 +164,7 @@ class _Guide:
     def __init__(self, defense: Contrastive, classifier: nn.Module, *, differentiated: bool) -> None:
         self.defense, self.classifier, self.differentiated = defense, classifier, differentiated
 
-    def initial_weights(self, x: Tensor, noise: Noise) -> list[Tensor]:
+    def initial_weights(self, x: Tensor, noise: Noise, groups: int) -> list[Tensor]:
         """[w, m, v] of the embedding network: (groups, 18 n**2) uniform weights, zero moments; nothing without
         embedding."""
         if not self.defense.embedding:
@@ -173,12 +175,18 @@ class _Guide:
         if self.defense.per_image:
             uniform = noise.uniform(bounds.expand(len(x), -1), step=0, stream=EMBEDDING_STREAM)
         else:
-            shape = (1, *bounds.shape)
-            uniform = noise.shared_uniform(shape, step=0, stream=EMBEDDING_STREAM, device=x.device, dtype=x.dtype)
+            kind: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+            size = len(x) // groups
+            draws = [noise] if groups == 1 else [noise[i : i + size] for i in range(0, len(x), size)]
+            uniform = torch.stack(
+                [d.shared_uniform(bounds.shape, step=0, stream=EMBEDDING_STREAM, **kind) for d in draws]
+            )
         w = (2 * uniform - 1) * bounds
         return [w, torch.zeros_like(w), torch.zeros_like(w)]
 
-    def __call__(self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int) -> tuple[Tensor, list[Tensor]]:
+    def __call__(
+        self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int, groups: int
+    ) -> tuple[Tensor, list[Tensor]]:
         """Gradient of the loss with respect to x, and the weights after their n-th Adam step.
 
         x is made a node of its own: at the first call the cache is the same tensor, and must not receive the
@@ -192,16 +200,16 @@ class _Guide:
             inputs = [x]
             if weights:
                 inputs.append(weights[0] if weights[0].requires_grad else weights[0].detach().requires_grad_())
-            loss = self._loss(x, cache, inputs[1] if weights else None)
+            loss = self._loss(x, cache, inputs[1] if weights else None, groups)
             gradients = torch.autograd.grad(loss, inputs, create_graph=exact)
             if not weights:
                 return gradients[0], []
             w, m, v = weights
             return gradients[0], list(adam(w, m, v, gradients[1], n, lr=LEARNING_RATE))
 
-    def _loss(self, x: Tensor, cache: Tensor, w: Tensor | None) -> Tensor:
+    def _loss(self, x: Tensor, cache: Tensor, w: Tensor | None, groups: int) -> Tensor:
         d = self.defense
-        features = [self._features(state) for state in (cache, x)]
+        features = [self._features(state).unflatten(0, (groups, -1)) for state in (cache, x)]
         if w is not None:
             features = [embed(f, w) for f in features]
         return contrastive_loss(
@@ -209,9 +217,18 @@ class _Guide:
         ).sum()
 
     def _features(self, state: Tensor) -> Tensor:
-        shown = state if self.defense.guide_input == "state" else to_image_space(state)
-        logits = self.classifier(shown)
-        return logits.unsqueeze(1 if self.defense.per_image else 0)
+        return self.classifier(state if self.defense.guide_input == "state" else to_image_space(state))
+
+
+def draw_groups(noise: Noise, rows: int) -> int:
+    """Number of draws that the rows of a batch hold, laid draw by draw (`Noise.repeat`); each is a batch of its own."""
+    draws = getattr(noise, "draws", None)
+    if not isinstance(draws, Tensor):
+        return 1
+    groups = 1 + int((draws[1:] != draws[:-1]).sum())
+    if rows % groups or groups != len(draws.unique()):
+        raise ValueError(f"Expected the same images for each draw, draw by draw, got draws {draws.tolist()}.")
+    return groups
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from defenses.contrastive import EMBEDDING_STREAM, Contrastive
 from defenses.diffusion.guidance import embedding_bounds
 from defenses.diffusion.schedule import to_model_space
+from defenses.noise import Noise
 
 G, META = load("contrastive_guided")
 BOUNDS = embedding_bounds(10)
@@ -71,6 +72,24 @@ def test_per_image_equals_batches_of_one() -> None:
     out = run(Contrastive(per_image=True, guide_from=0), G["x01"], recorded)
     assert (out[:1] - G["output_B1_hard"]).abs().max() < 1e-8
     assert not Contrastive(per_image=True).batch_coupled and Contrastive().batch_coupled
+
+
+@pytest.mark.parametrize("fields", [{}, {"embedding": False, "loss": "infonce"}])
+def test_each_draw_is_a_batch_of_its_own(fields: dict) -> None:
+    """Three draws in one batch equal three batches, in value and gradient."""
+    model = Contrastive(t=0.1, steps=6, **fields).defend(Linear(), toy_score(G))
+    images = torch.arange(4)
+    x = G["x01"].repeat(3, 1, 1, 1).requires_grad_()
+    together = model(x, Noise(3, images).repeat(3))
+    (gradient,) = torch.autograd.grad(together[:, 0].sum(), x)
+    for draw in range(3):
+        alone = G["x01"].clone().requires_grad_()
+        answer = model(alone, Noise(3, images, draw))
+        rows = slice(4 * draw, 4 * draw + 4)
+        assert torch.allclose(answer, together[rows], atol=1e-9)
+        assert torch.allclose(torch.autograd.grad(answer[:, 0].sum(), alone)[0], gradient[rows], atol=1e-7)
+    with pytest.raises(ValueError, match="draw by draw"):
+        model(G["x01"], Noise(3, images, torch.tensor([0, 1, 0, 1])))
 
 
 def test_a_single_image_is_not_contrasted_with_itself() -> None:
