@@ -103,9 +103,7 @@ def weights_of(cell: Cell) -> dict[str, str | None]:
     """Name -> sha256 of every weight file behind a cell. Raises MissingWeights where one is not here."""
     classifiers, scores = names_of(cell)
     found: dict[str, str | None] = {name: classifier_info(name).weights_sha256() for name in classifiers}
-    for name in scores:
-        found |= score_info(name).weights
-    return found
+    return found | {name: score_info(name).weights_sha256() for name in scores}
 
 
 def licences_of(cell: Cell) -> dict[str, str]:

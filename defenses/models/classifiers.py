@@ -1,7 +1,8 @@
 """The classifiers behind the defenses: name -> network, weights, licence, published accuracy.
 
 To add one: write a loader that returns a network for [0, 1] images (normalisation inside) and `register_classifier` its
-record. Names of the form `robustbench:<dataset>:<threat>:<model>` reach the whole RobustBench model zoo.
+record. `robustbench:<dataset>:<threat>:<model>` reaches the whole RobustBench model zoo, `file:<architecture>:<path>`
+a state dict of the user's.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from defenses.models.sources import SOURCES
 from defenses.models.weights import (
     asset_path,
     asset_record,
     find_weights,
     load_checkpoint,
+    own_file,
     sha256_of,
-    strip_prefix,
     weight_folders,
-)  # fmt: skip
+)
 from defenses.registry import unknown_name
 
 if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay for it
@@ -50,6 +52,7 @@ class ClassifierInfo:
         return sha256_of(self.find())
 
 
+PATTERNS = ("robustbench:<dataset>:<threat>:<model>", "file:<architecture>:<path>")
 CLASSIFIERS: dict[str, ClassifierInfo] = {}
 
 
@@ -65,8 +68,10 @@ def classifier_info(name: str) -> ClassifierInfo:
     """The record of a classifier; an unknown name raises LookupError with the nearest match and the list."""
     if name.startswith("robustbench:"):
         return _robustbench(name)
+    if name.startswith("file:"):
+        return _file(name)
     if name not in CLASSIFIERS:
-        raise unknown_name("classifier", name, [*CLASSIFIERS, "robustbench:<dataset>:<threat>:<model>"])
+        raise unknown_name("classifier", name, [*CLASSIFIERS, *PATTERNS])
     return CLASSIFIERS[name]
 
 
@@ -107,26 +112,41 @@ def _digits(name: str) -> ClassifierInfo:
     )  # fmt: skip
 
 
-def _cifar_resnet(depth: int, file: str, sha256: str, accuracy: float) -> ClassifierInfo:
-    """A CIFAR-10 ResNet of Y. Idelbayev's "Proper ResNet implementation for CIFAR10/CIFAR100 in PyTorch"."""
-    repository = "https://github.com/akamaster/pytorch_resnet_cifar10"
-    source = f"{repository}/raw/master/pretrained_models/{file}"
-
-    def find() -> Path:
-        return find_weights(file, source=source, sha256=sha256)
+def _public(
+    name: str, datasets: tuple[str, ...], licence: str, accuracy: float | None = None, accuracy_source: str = ""
+) -> ClassifierInfo:
+    """A classifier whose file is in `SOURCES` and whose architecture is in `classifier_zoo`."""
+    source = SOURCES[name]
 
     def load() -> nn.Module:
-        from defenses.models.networks.cifar_resnet import CifarResNet
-        from defenses.models.networks.normalized import Normalized
+        from defenses.models.checkpoints import read
+        from defenses.models.classifier_zoo import with_weights
 
-        network = CifarResNet(depth)
-        network.load_state_dict(strip_prefix(load_checkpoint(find(), sha256)["state_dict"]))
-        return Normalized(network)
+        return with_weights(name, read(source))
 
     return ClassifierInfo(
-        name=f"cifar_resnet{depth}", datasets=("cifar10",), load=load, find=find, source=source, licence="BSD-2-Clause",
-        sha256=sha256, clean_accuracy=accuracy, accuracy_source=f"table of {repository}, CIFAR-10 test",
+        name=name, datasets=datasets, load=load, find=source.find, source=source.where, licence=licence,
+        sha256=source.sha256 if len(source.sha256) == 64 else None, clean_accuracy=accuracy,
+        accuracy_source=accuracy_source,
     )  # fmt: skip
+
+
+def _file(name: str) -> ClassifierInfo:
+    """file:<architecture>:<path>: a public classifier's architecture and normalisation, with weights of the user's."""
+    kind, _, path = name.removeprefix("file:").partition(":")
+    kinds = {known: info.datasets for known, info in CLASSIFIERS.items() if known in SOURCES}
+    if kind not in kinds or not path:
+        raise LookupError(f"Expected file:<architecture>:<path>, architecture one of {', '.join(kinds)}, got {name!r}.")
+
+    def load() -> nn.Module:
+        from defenses.models.checkpoints import bare_state
+        from defenses.models.classifier_zoo import with_weights
+
+        return with_weights(kind, bare_state(load_checkpoint(own_file(path))))
+
+    return ClassifierInfo(
+        name=name, datasets=kinds[kind], load=load, find=lambda: own_file(path), source=path, licence="the user's own"
+    )
 
 
 def _robustbench(name: str) -> ClassifierInfo:
@@ -161,10 +181,17 @@ def _folder_of(file: str) -> Path:
 
 for _name in ("digits_cnn", "digits_cnn_at"):
     register_classifier(_digits(_name))
-for _arguments in (
-    (20, "resnet20-12fca82f.th", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 91.73),
-    (32, "resnet32-d509ac18.th", "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850", 92.63),
-    (44, "resnet44-014dd654.th", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", 93.10),
-    (56, "resnet56-4bfd9763.th", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 93.39),
-):
-    register_classifier(_cifar_resnet(*_arguments))
+_TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
+for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
+    register_classifier(_public(f"cifar_resnet{_depth}", ("cifar10",), "BSD-2-Clause", _accuracy, _TABLE))
+_DIFFPURE = "NVIDIA, non-commercial (DiffPure)"
+register_classifier(_public("diffpure_resnet50", ("cifar10",), _DIFFPURE))
+register_classifier(_public("diffpure_wrn70_16_dropout", ("cifar10",), _DIFFPURE))
+register_classifier(_public("gtsrb_resnet18", ("gtsrb",), "none stated"))
+register_classifier(_public("cifar100_wrn28_10", ("cifar100",), "none stated"))
+_IMAGENET, _V1 = ("imagenet", "imagenet_sample"), "torchvision's record of IMAGENET1K_V1, ImageNet validation"
+register_classifier(_public("imagenet_resnet18", _IMAGENET, "BSD-3-Clause (torchvision)", 69.758, _V1))
+register_classifier(_public("imagenet_resnet50", _IMAGENET, "BSD-3-Clause (torchvision)", 76.13, _V1))
+register_classifier(_public("imagenet_wrn50_2", _IMAGENET, "BSD-3-Clause (torchvision)", 78.468, _V1))
+register_classifier(_public("imagenet_deit_s", _IMAGENET, "Apache-2.0 (DeiT)"))
+register_classifier(_public("imagenet_xcit_s24", _IMAGENET, "Apache-2.0 (XCiT)"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,15 +18,9 @@ def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.
     Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor
     had.
     """
-    import_robustbench()
-    from robustbench.model_zoo import model_dicts
+    entry = _zoo_entry(model, dataset, threat)
     from robustbench.utils import load_model
 
-    zoo = {(d.value, t.value): models for d, threats in model_dicts.items() for t, models in threats.items()}
-    if (dataset, threat) not in zoo:
-        raise unknown_name("RobustBench data set and threat", f"{dataset}:{threat}", [":".join(key) for key in zoo])
-    if model not in zoo[dataset, threat]:
-        raise unknown_name("RobustBench model", model, zoo[dataset, threat])
     file = folder / dataset / threat / f"{model}.pt"
     try:
         return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
@@ -34,8 +29,27 @@ def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.
     ) as error:  # the downloader's own classes, many of them; a file that is here failed for another reason
         if file.is_file():
             raise
-        drive = zoo[dataset, threat][model].get("gdrive_id")
+        drive = entry.get("gdrive_id")
         raise MissingWeights(
             f"Expected the weights of RobustBench's {model} at {file}, found none, and fetching them failed "
             f"({type(error).__name__}). Put the file there: Google Drive id {drive}."
         ) from error
+
+
+def drive_id(model: str, dataset: str, threat: str) -> str | None:
+    """Google Drive id of a model's single file; None where RobustBench states none (ensembles, other hosts)."""
+    found = _zoo_entry(model, dataset, threat).get("gdrive_id")
+    return found if isinstance(found, str) else None
+
+
+def _zoo_entry(model: str, dataset: str, threat: str) -> dict[str, Any]:
+    """RobustBench's record of a model. Raises LookupError for an unknown data set, threat or model."""
+    import_robustbench()
+    from robustbench.model_zoo import model_dicts
+
+    zoo = {(d.value, t.value): models for d, threats in model_dicts.items() for t, models in threats.items()}
+    if (dataset, threat) not in zoo:
+        raise unknown_name("RobustBench data set and threat", f"{dataset}:{threat}", [":".join(key) for key in zoo])
+    if model not in zoo[dataset, threat]:
+        raise unknown_name("RobustBench model", model, zoo[dataset, threat])
+    return zoo[dataset, threat][model]

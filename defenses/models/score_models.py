@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from defenses.diffusion.schedule import VPSchedule
+from defenses.models.weights import asset_path, asset_record, load_checkpoint, sha256_of
 from defenses.registry import unknown_name
 
 Labels = Literal["continuous", "index"]
@@ -103,51 +105,77 @@ class NetworkScore(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreInfo:
-    """Where a registered score network comes from. load: () -> ScoreModel. weights: file name -> sha256 (or None
-    until seen)."""
+    """What is known about a score network without loading it.
+
+    load: () -> network, on the CPU, in eval mode, without parameter gradients. find: () -> the weight file (raises
+    MissingWeights). datasets: whose pictures it was trained on. Both may raise ValueError for an altered file.
+    """
 
     load: Callable[[], ScoreModel]
+    find: Callable[[], Path]
     datasets: tuple[str, ...]
     source: str
     licence: str
-    weights: dict[str, str | None]
+
+    def weights_sha256(self) -> str:
+        """sha256 of the weight file on this machine, for the results' row. Raises MissingWeights."""
+        return sha256_of(self.find())
 
 
 def _digits() -> ScoreInfo:
     """The score network that `bench train digits` made."""
-    from defenses.models.weights import asset_path, asset_record, load_checkpoint
-
     file = "digits_score.safetensors"
     record = asset_record("digits")["files"][file]
+
+    def find() -> Path:
+        return asset_path(f"digits/{file}")
 
     def load() -> ScoreModel:
         from defenses.models.networks.score_mlp import ScoreMLP
 
         network = ScoreMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(asset_path(f"digits/{file}"), record["sha256"]))
+        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
         return NetworkScore(network.eval().requires_grad_(False), (1, 8, 8))
 
     return ScoreInfo(
-        load=load,
-        datasets=("digits",),
-        source="bench train digits (this package)",
-        licence="Apache-2.0",
-        weights={"digits_score": record["sha256"]},
+        load=load, find=find, datasets=("digits",), source="bench train digits (this package)", licence="Apache-2.0"
     )
 
 
-score_models: dict[str, Callable[[], ScoreInfo]] = {"digits_score": _digits}
+def _digits_conditional() -> ScoreInfo:
+    """The class-conditional score network that `bench train digits_conditional` made."""
+    from defenses.models.conditional import digits_conditional
+
+    return digits_conditional()
+
+
+def _public(name: str) -> ScoreInfo:
+    from defenses.models.score_zoo import public_score
+
+    return public_score(name)
+
+
+PUBLIC = ("ddpmpp_cifar10", "ddpmpp_cifar100", "ddpmpp_gtsrb", "guided256", "ddpm_cifar10_32")
+PATTERNS = ("diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>")
+score_models: dict[str, Callable[[], ScoreInfo]] = {
+    "digits_score": _digits,
+    "digits_conditional": _digits_conditional,
+    **{name: partial(_public, name) for name in PUBLIC},
+}
 
 
 def load_score(name: str) -> ScoreModel:
-    """A registered score network, in eval mode and without parameter gradients."""
+    """A score network by name, in eval mode and without parameter gradients; see `score_info`."""
     return score_info(name).load()
 
 
 def score_info(name: str) -> ScoreInfo:
-    """What is known of a registered score network; an unknown name answers with the nearest match and the list."""
+    """What is known of a score network: a registered one, a diffusers pipeline, or a state dict of a known layout
+    (`PATTERNS`). An unknown name raises LookupError with the nearest match and the list."""
+    if name.startswith(("diffusers:", "file:")):
+        return _public(name)
     if name not in score_models:
-        raise unknown_name("score network", name, score_models)
+        raise unknown_name("score network", name, [*score_models, *PATTERNS])
     return score_models[name]()
 
 

@@ -43,8 +43,16 @@ def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
     digest = f" Its sha256 is {sha256}." if sha256 else ""
     raise MissingWeights(
         f"Expected the weights {file} in {' or '.join(map(str, weight_folders()))}, found none. "
-        f"Get it from {source} and put it there (BENCH_DATA_DIR and BENCH_CACHE_DIR move these folders).{digest}"
+        f"Its origin: {source}. Put it there (BENCH_DATA_DIR and BENCH_CACHE_DIR move these folders).{digest}"
     )
+
+
+def own_file(path: str) -> Path:
+    """The weight file of the user's at `path` (~ is expanded). Raises MissingWeights."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise MissingWeights(f"Expected a weight file at {found}, found none. Put it there, or correct the name.")
+    return found
 
 
 def sha256_of(path: Path) -> str:

@@ -1,0 +1,136 @@
+"""The public score networks: score_sde's DDPM++, guided-diffusion's, and any unconditional diffusers pipeline."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defenses.models.checkpoints import bare_state, read
+from defenses.models.score_models import PATTERNS, NetworkScore, ScoreInfo
+from defenses.models.sources import SOURCES, Source, pipeline
+from defenses.models.weights import MissingWeights, load_checkpoint, own_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from defenses.models.networks.unet import Layout
+
+LICENCES = {"ddpmpp_cifar10": "Apache-2.0 (score_sde)", "guided256": "MIT (guided-diffusion)"}
+SCHEDULE = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000,
+            "prediction_type": "epsilon"}  # fmt: skip
+
+
+def public_score(name: str) -> ScoreInfo:
+    """The record of a public score network, `diffusers:<repository or folder>` or `file:<layout><size>:<path>`."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "file":
+        return _file(name)
+    if scheme == "diffusers":
+        return _pipeline(rest, ())
+    if name == "ddpm_cifar10_32":
+        return _pipeline("google/ddpm-cifar10-32", ("cifar10",))
+    source, dataset = SOURCES[name], name.removeprefix("ddpmpp_")
+    load = _guided if name == "guided256" else _ddpmpp
+    return ScoreInfo(
+        load=lambda: load(read(source)),
+        find=source.find,
+        datasets=("imagenet", "imagenet_sample") if name == "guided256" else (dataset,),
+        source=source.where,
+        licence=LICENCES.get(name, "none stated"),
+    )
+
+
+def ddpmpp_score(state: dict[str, Tensor], size: int, expected: Layout | None = None) -> NetworkScore:
+    """DDPM++ (score_sde state dict) on 3 x size x size images: continuous labels, noise only."""
+    from defenses.models.converters import load_ddpmpp
+
+    return NetworkScore(load_ddpmpp(state, expected).requires_grad_(False), (3, size, size), labels="continuous")
+
+
+def guided_score(state: dict[str, Tensor], size: int, expected: Layout | None = None) -> NetworkScore:
+    """guided-diffusion's network on 3 x size x size images: labels cut to integers, learned variance."""
+    from defenses.models.converters import load_guided
+
+    return NetworkScore(load_guided(state, expected).requires_grad_(False), (3, size, size), labels="index")
+
+
+def _ddpmpp(state: dict[str, Tensor]) -> NetworkScore:
+    from defenses.models.networks.unet import DDPMPP_DEEP
+
+    return ddpmpp_score(state, 32, DDPMPP_DEEP)
+
+
+def _guided(state: dict[str, Tensor]) -> NetworkScore:
+    from defenses.models.networks.unet import GUIDED_256
+
+    return guided_score(state, 256, GUIDED_256)
+
+
+def _file(name: str) -> ScoreInfo:
+    """file:ddpmpp32:<path> or file:guided256:<path>: a state dict of the user's in one of the two layouts."""
+    match = re.fullmatch(r"file:(ddpmpp|guided)(\d+):(.+)", name)
+    if match is None:
+        raise LookupError(f"Expected one of {', '.join(PATTERNS)}, got {name!r}, e.g. file:ddpmpp32:mine.pt.")
+    path, size = match[3], int(match[2])
+    make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[match[1]]
+    return ScoreInfo(
+        load=lambda: make(bare_state(load_checkpoint(own_file(path))), size), find=lambda: own_file(path),
+        datasets=(), source=path, licence="the user's own",
+    )  # fmt: skip
+
+
+def _pipeline(name: str, datasets: tuple[str, ...]) -> ScoreInfo:
+    """An unconditional `UNet2DModel`: a folder of diffusers' layout, or a fetched repository of the hub."""
+    local, source = Path(name).expanduser(), pipeline(name)
+
+    def find() -> Path:
+        return _weight_file(local if local.is_dir() else source.find().parent)
+
+    def load() -> NetworkScore:
+        path = find()
+        if not local.is_dir():
+            Source(file=f"diffusers/{name}/{path.name}", at=source.at).check(path)
+        return _load_pipeline(path.parent)
+
+    return ScoreInfo(
+        load=load, find=find, datasets=datasets, source=str(local) if local.is_dir() else source.where,
+        licence="Apache-2.0" if datasets else "as its model card says",
+    )  # fmt: skip
+
+
+def _weight_file(folder: Path) -> Path:
+    """The weights of a pipeline's U-Net, or of a U-Net saved alone; safetensors before pickled tensors."""
+    for place in (folder / "unet", folder):
+        for suffix in ("safetensors", "bin"):
+            if (path := place / f"diffusion_pytorch_model.{suffix}").is_file():
+                return path
+    raise MissingWeights(f"Expected diffusion_pytorch_model.safetensors or .bin in {folder}, found none. Put it there.")
+
+
+def _load_pipeline(folder: Path) -> NetworkScore:
+    """The network in a folder; the schedule beside it, where there is one, must be the linear one of 1000 levels."""
+    from diffusers import UNet2DModel
+
+    from defenses.models.networks.unet import EpsilonUNet
+
+    for file in (folder / "scheduler_config.json", folder.parent / "scheduler" / "scheduler_config.json"):
+        if file.is_file():
+            _check_schedule(json.loads(file.read_text()), file)
+    unet = UNet2DModel.from_pretrained(folder, local_files_only=True)
+    config = unet.config
+    if (classes := config.num_class_embeds) is not None:
+        raise ValueError(f"Expected an unconditional network in {folder}, found one of {classes} classes.")
+    size = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
+    network = EpsilonUNet(unet).eval().requires_grad_(False)
+    return NetworkScore(network, (config.in_channels, *size), labels="index")
+
+
+def _check_schedule(found: dict[str, Any], file: Path) -> None:
+    for name, wanted in SCHEDULE.items():
+        if found.get(name, wanted) != wanted:
+            raise ValueError(
+                f"Expected {name} {wanted} in {file}, found {found[name]}: the VP schedule here is the linear one of "
+                "1000 levels, and networks predict the noise. Another pipeline is needed."
+            )

@@ -1,0 +1,179 @@
+"""Where every public weight file comes from, and what it must be: the one table behind loading, fetching and doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from defenses.models.weights import cache_folder, find_weights, sha256_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A weight file and its origin.
+
+    file: path below a weight folder. at: "https://...", "drive:<file id>", "drive-folder:<folder id>/<path>",
+    "hub:<owner>/<repository>/<path>" or "pipeline:<owner>/<repository>" (a diffusers folder, `file` its config.json);
+    empty where no public origin is known. note: for the reader, e.g. what to do then. gigabytes: about how large.
+    sha256: hex digits that its sha256 begins with, all 64 or fewer; empty where nobody states them.
+    """
+
+    file: str
+    at: str = ""
+    note: str = ""
+    gigabytes: float | None = None
+    sha256: str = ""
+
+    @property
+    def where(self) -> str:
+        """The origin as a person would open it."""
+        scheme, _, rest = self.at.partition(":")
+        owner, _, path = rest.partition("/")
+        address = {
+            "drive": f"https://drive.google.com/file/d/{rest}/view",
+            "drive-folder": f"https://drive.google.com/drive/folders/{owner} ({path})",
+            "hub": f"https://huggingface.co/{'/'.join(rest.split('/')[:2])} ({'/'.join(rest.split('/')[2:])})",
+            "pipeline": f"https://huggingface.co/{rest} (all its files)",
+            "": "",
+        }.get(scheme, self.at)
+        return "; ".join(filter(None, (address, self.note)))
+
+    def find(self) -> Path:
+        """The file on this machine. Raises MissingWeights."""
+        return find_weights(self.file, source=self.where, sha256=self.known_sha256())
+
+    def known_sha256(self) -> str | None:
+        """What the whole sha256 must be: as stated, else as recorded when the file was first used; None before that."""
+        return self.sha256 if len(self.sha256) == 64 else recorded_sha256().get(self.file)
+
+    def check(self, path: Path) -> None:
+        """Compare `path` with what is stated or recorded; record it the first time. Raises ValueError.
+
+        A cache folder that cannot be written records nothing.
+        """
+        digest, known = sha256_of(path), self.known_sha256()
+        if digest != (known or digest) or not digest.startswith(self.sha256):
+            raise ValueError(
+                f"Expected {self.file} to have sha256 {known or self.sha256 + '...'}, found {digest} in {path}. Fetch "
+                f"it again; if its owner has replaced it and you trust that, remove its line from {_record_file()}."
+            )
+        if known is None:
+            _record(self.file, digest)
+
+
+def recorded_sha256() -> dict[str, str]:
+    """File -> sha256, as recorded when each was first used on this machine."""
+    try:
+        return json.loads(_record_file().read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def _record_file() -> Path:
+    return cache_folder() / "weights" / "sha256.json"
+
+
+def _record(file: str, digest: str) -> None:
+    path = _record_file()
+    text = json.dumps(recorded_sha256() | {file: digest}, indent=1, sort_keys=True) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(f".{os.getpid()}")
+        written.write_text(text)
+        written.replace(path)
+    except PermissionError:
+        pass
+
+
+def source_of(name: str) -> Source | None:
+    """The public file behind a classifier or score network; None where there is nothing to fetch (it is shipped, or a
+    file of the user's)."""
+    if name.startswith("robustbench:"):
+        return robustbench_source(name)
+    if name.startswith("diffusers:"):
+        repository = name.removeprefix("diffusers:")
+        return None if Path(repository).is_dir() else pipeline(repository)
+    return SOURCES.get(name)
+
+
+def pipeline(repository: str) -> Source:
+    """A diffusers pipeline on the Hugging Face hub, e.g. "google/ddpm-cifar10-32"."""
+    return Source(file=f"diffusers/{repository}/config.json", at=f"pipeline:{repository}")
+
+
+def robustbench_source(name: str) -> Source:
+    """The file of robustbench:<dataset>:<threat>:<model>, with RobustBench's own Google Drive id."""
+    from defenses.models.robustbench_zoo import drive_id
+
+    _, dataset, threat, model = name.split(":")
+    found = drive_id(model, dataset, threat)
+    note = "" if found else "RobustBench states no single file; it fetches what it needs when the model is first loaded"
+    return Source(
+        file=f"robustbench/{dataset}/{threat}/{model}.pt", at=f"drive:{found}" if found else "", note=note
+    )
+
+
+_IDELBAYEV = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+_TORCHVISION = "https://download.pytorch.org/models/"
+_UNPUBLISHED = "no public file; train one in score_sde's layout"
+
+SOURCES: dict[str, Source] = {
+    "ddpmpp_cifar10": Source(
+        file="score_sde/checkpoint_8.pth", at="drive:16_-Ahc6ImZV5ClUc0vM5Iivf8OJ1VSif", gigabytes=1.7,
+        note="also in score_sde's folder vp/cifar10_ddpmpp_deep_continuous, 1ZMLBiu9j7-rpdTQu8M2LlHAEQq4xRYrj",
+    ),
+    "ddpmpp_cifar100": Source(file="cifar100/cifar100_score_sde.pt", note=_UNPUBLISHED, gigabytes=0.43),
+    "ddpmpp_gtsrb": Source(file="gtsrb/gtsrb_score_sde.pt", note=_UNPUBLISHED, gigabytes=0.43),
+    "guided256": Source(
+        file="guided_diffusion/256x256_diffusion_uncond.pt", gigabytes=2.2,
+        at="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+    ),
+    "ddpm_cifar10_32": pipeline("google/ddpm-cifar10-32"),
+    "diffpure_resnet50": Source(
+        file="cifar10/resnet-50/weights.pt", at="drive-folder:1SEGilIEAnx9OC1JVhmOynreCF3oog7Fi/weights.pt",
+        gigabytes=0.09,
+    ),
+    "diffpure_wrn70_16_dropout": Source(
+        file="cifar10/wrn-70-16-dropout/weights.pt", gigabytes=1.07,
+        at="drive-folder:1istqcnPNXJ-TQFdxRqNJuInzOtlYOG1b/weights.pt",
+    ),
+    "gtsrb_resnet18": Source(
+        file="gtsrb/gtsrb_resnet18_standard.pt", gigabytes=0.04,
+        note="no public file; train one",
+    ),
+    "cifar100_wrn28_10": Source(
+        file="cifar100/cifar100_wrn_28-10_standard.pt", gigabytes=0.15,
+        note="no public file; train one",
+    ),
+    "imagenet_resnet18": Source(
+        file="torchvision/resnet18-f37072fd.pth", at=_TORCHVISION + "resnet18-f37072fd.pth", sha256="f37072fd",
+        gigabytes=0.05,
+    ),
+    "imagenet_resnet50": Source(
+        file="torchvision/resnet50-0676ba61.pth", at=_TORCHVISION + "resnet50-0676ba61.pth", sha256="0676ba61",
+        gigabytes=0.1,
+    ),
+    "imagenet_wrn50_2": Source(
+        file="torchvision/wide_resnet50_2-95faca4d.pth", at=_TORCHVISION + "wide_resnet50_2-95faca4d.pth",
+        sha256="95faca4d", gigabytes=0.14,
+    ),
+    "imagenet_deit_s": Source(
+        file="timm/deit_small_patch16_224.fb_in1k/model.safetensors", gigabytes=0.09,
+        at="hub:timm/deit_small_patch16_224.fb_in1k/model.safetensors",
+    ),
+    "imagenet_xcit_s24": Source(
+        file="timm/xcit_small_24_p16_224.fb_in1k/model.safetensors", gigabytes=0.19,
+        at="hub:timm/xcit_small_24_p16_224.fb_in1k/model.safetensors",
+    ),
+    **{
+        f"cifar_resnet{file[6:8]}": Source(file=file, at=_IDELBAYEV + file, sha256=sha256)
+        for file, sha256 in (
+            ("resnet20-12fca82f.th", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"),
+            ("resnet32-d509ac18.th", "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850"),
+            ("resnet44-014dd654.th", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4"),
+            ("resnet56-4bfd9763.th", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367"),
+        )
+    },
+}  # fmt: skip
