@@ -79,7 +79,10 @@ def run_library(
     from defenses.compat import import_autoattack
 
     library = import_autoattack()
+    if variant == "standard" and threat.norm == "L2":
+        _check_tiles(*images.shape[2:])
     queries = Queries(model, variant, seed)
+    images = images.contiguous()  # the library takes views of its gradients
     with _undisturbed(images), _warnings() as warnings:
         attack = library.AutoAttack(
             queries, norm=threat.norm, eps=threat.epsilon, seed=seed, version=variant, device=images.device
@@ -93,6 +96,17 @@ def run_library(
             trace.looks[image] = trace.looks.get(image, 0) + looks
             trace.survived[image] = trace.survived.get(image, True) and right
     return adversarial
+
+
+def _check_tiles(height: int, width: int) -> None:
+    """Refuse sizes on which the library's L2 Square Attack stops with an error: its first tiles stick out."""
+    side, start = height // 5, (height - height // 5 * 5) // 2
+    if side == 1 or (side and all(start + length // side * side <= length for length in (height, width))):
+        return
+    raise ValueError(
+        f"AutoAttack standard cannot tile images of {height} x {width} for its L2 Square Attack; 8, 28, 32, 64 and 224 "
+        "pixels a side work. Use apgd_eot and square_eot, or norm Linf."
+    )
 
 
 def check_variant(variant: str) -> None:

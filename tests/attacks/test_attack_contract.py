@@ -54,12 +54,12 @@ def make(name: str) -> Attack:
 
 
 class Net(nn.Module):
-    """A small smooth classifier of 1 x 12 x 12 images in ten classes."""
+    """A small smooth classifier of 3 x 8 x 8 images in ten classes."""
 
     def __init__(self) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(0)
-        self.first = torch.randn(24, 144, generator=g) / 6
+        self.first = torch.randn(24, 192, generator=g) / 7
         self.last = torch.randn(10, 24, generator=g)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,10 +71,11 @@ class Bench:
 
     def __init__(self, gradient: Gradient) -> None:
         self.seeds: set[int] = set()
-        score = NetworkScore(lambda x, label: 0.3 * torch.tanh(x), (1, 12, 12))
+        score = NetworkScore(lambda x, label: 0.3 * torch.tanh(x), (3, 8, 8))
         self.model = DiffPureSDE(t=0.01, steps=2).defend(Net(), score, gradient=gradient)
         self.model._purify = self.remember(self.model._purify)
-        self.images = torch.rand(7, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+        pictures = torch.rand(7, 8, 8, 3, generator=torch.Generator().manual_seed(1))
+        self.images = pictures.permute(0, 3, 1, 2)  # as data sets hand them over: not contiguous
         self.labels = self.model.classifier(self.images).argmax(1)
         self.ids = torch.tensor([5, 3, 900, 11, 0, 77, 42])
 

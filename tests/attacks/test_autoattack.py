@@ -12,7 +12,7 @@ from attacks.linear import defended
 from torch import Tensor, nn
 
 from bench.attacks import attacks
-from bench.attacks._library import QUERIES, Queries
+from bench.attacks._library import QUERIES, Queries, _check_tiles
 from bench.attacks.autoattack import AutoAttack
 from bench.attacks.base import Trace
 from bench.datasets import load_dataset
@@ -158,6 +158,23 @@ def test_too_few_classes_are_refused(variant: str, classes: int, message: str) -
         AutoAttack(variant=variant).perturb(defended(classifier), images, labels, ids, ThreatModel(epsilon=0.1), 0)
 
 
+@pytest.mark.parametrize("side", [4, 8, 12, 13, 14, 16, 28, 32, 224])
+def test_sizes_that_the_library_cannot_tile(side: int) -> None:
+    """The check says no exactly where the library's L2 Square Attack raises an error of its own."""
+    import_autoattack()
+    from autoattack.square import SquareAttack
+
+    images, labels = torch.full((1, 3, side, side), 0.5), torch.tensor([0])
+    square = SquareAttack(lambda x: torch.eye(10)[torch.zeros(len(x), dtype=int)], norm="L2", eps=0.1, n_queries=1)
+    try:
+        square.perturb(images, labels)
+    except (ZeroDivisionError, RuntimeError):
+        with pytest.raises(ValueError, match=f"cannot tile images of {side} x {side}.*Use apgd_eot"):
+            _check_tiles(side, side)
+    else:
+        _check_tiles(side, side)
+
+
 def test_nonsense_is_refused_with_a_remedy() -> None:
     classifier, images, labels, ids = problem(2)
     threat = ThreatModel(epsilon=0.1, gradient="none")
@@ -178,8 +195,8 @@ def test_standard_costs_what_the_forecast_says() -> None:
     assert tuple(classifier.rows) == QUERIES["standard"]
 
 
-def check_standard(dataset: str, name: str, epsilon: float, count: int, data_dir: Path | None = None) -> None:
-    data, classifier = load_dataset(dataset, data_dir=data_dir), load_classifier(name).eval()
+def check_standard(dataset: str, name: str, epsilon: float, count: int) -> None:
+    data, classifier = load_dataset(dataset), load_classifier(name)
     ids = torch.arange(count)
     images, labels = data.images(ids), torch.as_tensor(data.labels)[:count]
     threat = ThreatModel(epsilon=epsilon)
@@ -198,6 +215,7 @@ def test_standard_is_the_library_on_digits() -> None:
 
 
 @pytest.mark.slow
-def test_standard_is_the_library_on_cifar10(shared: Path) -> None:
+def test_standard_is_the_library_on_cifar10(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours on one core."""
-    check_standard("cifar10", "cifar_resnet20", 1 / 255, 200, shared / "data")
+    monkeypatch.setenv("BENCH_DATA_DIR", str(shared / "data"))  # pictures and weights
+    check_standard("cifar10", "cifar_resnet20", 1 / 255, 200)
