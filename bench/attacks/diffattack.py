@@ -57,6 +57,10 @@ class DiffAttack(Attack):
         if self.weighting not in ("uniform", "alpha_bar"):
             raise ValueError(f"Expected weighting uniform or alpha_bar, got {self.weighting!r}.")
 
+    def queries(self) -> tuple[int, int]:
+        """(answers without a gradient, answers with one) for each image."""
+        return self.eot, self.steps * self.eot
+
     def perturb(
         self,
         model: Defended,

@@ -20,7 +20,8 @@ REFERENCE_EPSILON = 8 / 255  # the radius that Lee & Kim's step of 0.007 belongs
 class Gold(Attack):
     """Transfer PGD, straight-through PGD, then PGD+EOT (Lee & Kim, ICCV 2023) from the clean image and from a random
     start, APGD+EOT with CE and with the margin loss (Croce & Hein, ICML 2020), all three with the threat model's
-    gradient; worst case per image (see `Cascade`).
+    gradient; worst case per image (see `Cascade`). Where the defense has guidance, PGD+EOT also holds it constant: the
+    exact derivative of guidance can be so large that it leads nowhere, and robustness by a useless gradient is none.
 
     steps >= 1 of each PGD; its step is 0.007 at epsilon 8/255 and proportional to epsilon. apgd_steps >= 1. eot >= 1
     draws a step, in one batch (1 for the transfer, whose gradient has no noise). restarts >= 1 of PGD with the threat
@@ -40,8 +41,8 @@ class Gold(Attack):
         check_positive(steps=self.steps, apgd_steps=self.apgd_steps, eot=self.eot, restarts=self.restarts)
         self.cascade(REFERENCE_EPSILON)
 
-    def cascade(self, epsilon: float) -> Cascade:
-        """The members for a radius > 0 in image units."""
+    def cascade(self, epsilon: float, *, guided: bool = False) -> Cascade:
+        """The members for a radius > 0 in image units; guided: the defense has "guidance_detached" gradients."""
         pgd: dict[str, Any] = {
             "steps": self.steps,
             "step_size": 0.007 * max(epsilon, 1e-9) / REFERENCE_EPSILON,
@@ -53,6 +54,7 @@ class Gold(Attack):
             members=(
                 ("pgd_eot", {**pgd, "eot": 1}, "transfer"),
                 ("pgd_eot", pgd, "straight_through"),
+                *([("pgd_eot", pgd, "guidance_detached")] if guided else []),
                 ("pgd_eot", exact, None),
                 ("apgd_eot", {**apgd, "loss": "ce"}, None),
                 ("apgd_eot", {**apgd, "loss": "margin"}, None),
@@ -77,4 +79,6 @@ class Gold(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
-        return self.cascade(threat.epsilon).perturb(model, images, labels, image_ids, threat, seed, trace=trace)
+        guided = "guidance_detached" in model.kinds and threat.gradient == "exact"
+        cascade = self.cascade(threat.epsilon, guided=guided)
+        return cascade.perturb(model, images, labels, image_ids, threat, seed, trace=trace)
