@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from defenses.diffusion.resize import at_size
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import Noise
 from defenses.registry import Registry
@@ -110,6 +111,18 @@ class Purifier(Defense):
     ) -> Purify:
         """The pure function (images, noise) -> images."""
 
+    def fitted(
+        self,
+        *,
+        classifier: nn.Module | None = None,
+        score: ScoreModel | DataScore | None = None,
+        gradient: Gradient = "exact",
+    ) -> Purify:
+        """`build`, purifying at the size of the score network's images: others are resized there and back."""
+        purify = self.build(classifier=classifier, score=score, gradient=gradient)
+        shape = getattr(score, "image_shape", None) if self.needs_score else None
+        return purify if shape is None else at_size(purify, tuple(shape[-2:]))
+
     def surrogate(self) -> Purifier:
         """The cheaper copy that gradient="surrogate" differentiates."""
         raise ValueError(f"{type(self).__name__} has no surrogate. Use another gradient kind.")
@@ -121,10 +134,10 @@ class Purifier(Defense):
         self.check_gradient(gradient)
         if self.needs_score and score is None:
             raise ValueError(f"{type(self).__name__} needs a score network, got none. Give the cell a `score`.")
-        purify = self.build(classifier=classifier, score=score, gradient=gradient)
+        purify = self.fitted(classifier=classifier, score=score, gradient=gradient)
         cheap = None
         if gradient == "surrogate":
-            cheap = self.surrogate().build(classifier=classifier, score=score, gradient="exact")
+            cheap = self.surrogate().fitted(classifier=classifier, score=score, gradient="exact")
         defended = Defended(
             purify,
             classifier,
@@ -136,7 +149,7 @@ class Purifier(Defense):
             split_draws=self.batch_coupled and not self.groups_draws,
         )
         if score is not None:
-            defended.with_score = lambda wrap: self.build(classifier=classifier, score=wrap(score), gradient=gradient)
+            defended.with_score = lambda wrap: self.fitted(classifier=classifier, score=wrap(score), gradient=gradient)
         return defended
 
 

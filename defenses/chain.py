@@ -72,7 +72,7 @@ class Chain(Purifier):
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         links = [
-            member.build(
+            member.fitted(
                 classifier=classifier, score=score, gradient=gradient if gradient in member.gradients else "exact"
             )
             for member in self.purifiers
@@ -84,6 +84,8 @@ class Chain(Purifier):
             return images
 
         return purify
+
+    fitted = build  # each member is resized for, not the chain
 
 
 _FLAGS = ("stochastic", "batch_coupled", "needs_score", "needs_classifier")

@@ -92,7 +92,7 @@ def _pipeline(name: str, datasets: tuple[str, ...]) -> ScoreInfo:
         path = find()
         if not local.is_dir():
             Source(file=f"diffusers/{name}/{path.name}", at=source.at).check(path)
-        return _load_pipeline(path.parent)
+        return _load_pipeline(path)
 
     return ScoreInfo(
         load=load, find=find, datasets=datasets, source=str(local) if local.is_dir() else source.where,
@@ -109,16 +109,19 @@ def _weight_file(folder: Path) -> Path:
     raise MissingWeights(f"Expected diffusion_pytorch_model.safetensors or .bin in {folder}, found none. Put it there.")
 
 
-def _load_pipeline(folder: Path) -> NetworkScore:
-    """The network in a folder; the schedule beside it, where there is one, must be the linear one of 1000 levels."""
+def _load_pipeline(path: Path) -> NetworkScore:
+    """The network of a weight file and the config.json beside it; a scheduler's file must state the linear schedule."""
     from diffusers import UNet2DModel
 
     from defenses.models.networks.unet import EpsilonUNet
 
+    folder = path.parent
     for file in (folder / "scheduler_config.json", folder.parent / "scheduler" / "scheduler_config.json"):
         if file.is_file():
             _check_schedule(json.loads(file.read_text()), file)
-    unet = UNet2DModel.from_pretrained(folder, local_files_only=True)
+    unet = UNet2DModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=path.suffix == ".safetensors", low_cpu_mem_usage=False
+    )
     config = unet.config
     if (classes := config.num_class_embeds) is not None:
         raise ValueError(f"Expected an unconditional network in {folder}, found one of {classes} classes.")
