@@ -147,6 +147,8 @@ class Purifier(Defense):
             combine=self.combine,
             batch_coupled=self.batch_coupled,
             split_draws=self.batch_coupled and not self.groups_draws,
+            rebuild=lambda kind: self.defend(classifier, score, gradient=kind),
+            kinds=self.gradients,
         )
         if score is not None:
             defended.with_score = lambda wrap: self.fitted(classifier=classifier, score=wrap(score), gradient=gradient)
@@ -177,21 +179,24 @@ class Defended(nn.Module):
         runs: int = 1,
         combine: Combine = "logits",
         batch_coupled: bool = False,
-        split_draws: bool = False,
+        split_draws: bool | None = None,
+        rebuild: Callable[[Gradient], Defended] | None = None,
+        kinds: tuple[Gradient, ...] = (),
     ) -> None:
         super().__init__()
         self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
-        self._built, self._split_draws = gradient, split_draws
+        self._split_draws = batch_coupled if split_draws is None else split_draws
+        self._rebuild = rebuild
+        self._built = gradient
+        self.kinds = tuple(dict.fromkeys((gradient, *_ALWAYS, *kinds)))
 
     def with_gradient(self, gradient: Gradient) -> Defended:
-        """The same defense, networks shared, seen through another kind of gradient that needs no rebuilding."""
-        known = (self._built, *(kind for kind in _ALWAYS if kind != self._built))
-        if gradient not in known:
-            raise ValueError(
-                f"Expected a gradient kind among {', '.join(known)} of a defense built for {self._built!r}, "
-                f"got {gradient!r}. Build it with defend(..., gradient={gradient!r})."
-            )
+        """The same defense, networks shared, seen through another of its `kinds` of gradient."""
+        if gradient not in self.kinds:
+            raise ValueError(f"Expected a gradient kind among {', '.join(self.kinds)}, got {gradient!r}.")
+        if gradient not in (self._built, *_ALWAYS) and self._rebuild is not None:
+            return self._rebuild(gradient)
         other = copy.copy(self)
         other.gradient = gradient
         return other

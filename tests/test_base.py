@@ -126,15 +126,19 @@ def test_batch_coupled_purifiers_see_each_draw_as_a_batch() -> None:
     assert torch.allclose(runs(x, noise), apart.unflatten(0, (2, 3)).mean(0))
 
 
-def test_another_kind_of_gradient_without_rebuilding() -> None:
+def test_another_kind_of_gradient() -> None:
     model, x = Scale().defend(Linear()), images()
     bpda = model.with_gradient("straight_through")
     assert bpda.classifier is model.classifier and model.gradient == "exact"
     (gradient,) = torch.autograd.grad(bpda(x, NOISE)[:, 0].sum(), x)
     assert torch.allclose(gradient, WEIGHT[0].expand(3, -1).reshape(x.shape))
     assert bpda.with_gradient("exact").gradient == "exact"
-    with pytest.raises(ValueError, match=r"Build it with defend\(\.\.\., gradient='surrogate'\)"):
-        model.with_gradient("surrogate")
+    cheap = model.with_gradient("surrogate")
+    assert cheap.gradient == "surrogate" and torch.equal(
+        cheap(x, NOISE), Scale().defend(Linear(), gradient="surrogate")(x, NOISE)
+    )
+    with pytest.raises(ValueError, match="Expected a gradient kind among exact, straight_through, .*, got 'adjoint'"):
+        model.with_gradient("adjoint")
 
 
 def test_refusals() -> None:

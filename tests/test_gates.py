@@ -177,7 +177,7 @@ def test_gradient_free_attacks_skip_the_gradient_gates() -> None:
 
 
 def test_a_declared_coupling_is_audited_as_one_batch() -> None:
-    found = gates(coupled, batch_coupled=True, split_draws=True)
+    found = gates(coupled, batch_coupled=True)
     assert found["batch_independence"].passed is None and found["gradient_audit"].passed and not failed(found)
 
 

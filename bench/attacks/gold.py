@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bench.attacks.base import Attack, Trace, check_positive, register
-from bench.attacks.cascade import Cascade
+from bench.attacks.cascade import Cascade, Member
 from bench.threat import ThreatModel
 from defenses.base import Defended
 
@@ -50,11 +50,12 @@ class Gold(Attack):
         }
         exact = {**pgd, "start": "zero_then_random", "restarts": self.restarts, "select": "best"}
         apgd = {"steps": self.apgd_steps, "eot": self.eot}
+        constant: tuple[Member, ...] = (("pgd_eot", pgd, "guidance_detached"),) if guided else ()
         return Cascade(
             members=(
                 ("pgd_eot", {**pgd, "eot": 1}, "transfer"),
                 ("pgd_eot", pgd, "straight_through"),
-                *([("pgd_eot", pgd, "guidance_detached")] if guided else []),
+                *constant,
                 ("pgd_eot", exact, None),
                 ("apgd_eot", {**apgd, "loss": "ce"}, None),
                 ("apgd_eot", {**apgd, "loss": "margin"}, None),

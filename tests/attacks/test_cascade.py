@@ -102,7 +102,7 @@ def test_batches_of_a_coupled_defense_stay_whole() -> None:
         sizes.append(len(x))
         return x + 0.01 * noise.shared(x.shape[1:], step=0)
 
-    model, trace = Defended(purify, classifier, batch_coupled=True, split_draws=True), Trace()
+    model, trace = Defended(purify, classifier, batch_coupled=True), Trace()
     adversarial = Cascade(members=(WEAK, STRONG)).perturb(model, images, labels, ids, THREAT, 0, trace=trace)
     assert set(sizes) == {30} and all(c["images"] == 30 for c in trace.curve())
     alone = PGDEOT(**STRONG[1]).perturb(model, images, labels, ids, THREAT, 0)

@@ -86,7 +86,7 @@ def test_batch_does_not_matter_and_coupled_batches_stay_whole() -> None:
         sizes.append(len(x))
         return x + 0.1 * noise.shared(x.shape[1:], step=0)
 
-    attack.perturb(Defended(purify, classifier, batch_coupled=True, split_draws=True), images, labels, ids, threat, 2)
+    attack.perturb(Defended(purify, classifier, batch_coupled=True), images, labels, ids, threat, 2)
     assert set(sizes) == {8}
 
 
