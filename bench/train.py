@@ -21,7 +21,13 @@ def _digits(output: Path, seed: int, effort: float, progress: Progress) -> dict[
     return train_digits(output, seed, effort, progress)
 
 
-RECIPES: dict[str, Recipe] = {"digits": _digits}
+def _digits_conditional(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
+    from bench.training.digits_conditional import train_digits_conditional
+
+    return train_digits_conditional(output, seed, effort, progress)
+
+
+RECIPES: dict[str, Recipe] = {"digits": _digits, "digits_conditional": _digits_conditional}
 
 
 def train(

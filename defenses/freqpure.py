@@ -28,10 +28,10 @@ class FreqPure(DiffusionPurifier):
     image are replaced by those of the input, itself noised slightly and denoised in one call.
 
     radius: frequencies (u, v) with sqrt(u^2 + v^2) <= radius are low, in cycles an image (>= 0; 10 of 16 on 32x32, 8 in
-    the authors' BPDA script). exchange_level: level index 0..999 to which the input is noised before its frequencies
-    are taken. phase_band: how far the low frequencies' phase may stay from the input's, radians (>= 0); 0 takes the
-    input's phase, as the released code does whatever its delta; the paper projects the phase into a band. eta: noise of
-    a step in [0, 1], 1 is DDPM, 0 is DDIM.
+    the authors' BPDA script; 10 covers all of 8x8, where 2.5 is the same share). exchange_level: level index 0..999 to
+    which the input is noised before its frequencies are taken. phase_band: how far the low frequencies' phase may stay
+    from the input's, radians (>= 0); 0 takes the input's phase, as the released code does whatever its delta; the paper
+    projects the phase into a band. eta: noise of a step in [0, 1], 1 is DDPM, 0 is DDIM.
 
     Differs from the authors' code: one stage of noising and denoising, where their ImageNet setting has eight (of 50
     levels in 5 steps each). The surrogate is their attack's: one step from level 1000.

@@ -38,6 +38,9 @@ class Langevin(Purifier):
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None
+    published_caveat: ClassVar[str] = (
+        "The published 54.90 is under BPDA, which passes 1500 Langevin steps by the identity, and of a trained energy."
+    )
 
     steps: int = 1500
     noise_scale: float = 0.005

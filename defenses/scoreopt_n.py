@@ -40,6 +40,9 @@ class ScoreOptN(Purifier):
     needs_score: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "surrogate")
     checkpoint_every: ClassVar[int | None] = None
+    published_caveat: ClassVar[str] = (
+        "The published attacks differentiate the identity (BPDA) or a one-shot denoiser in place of the defense."
+    )
 
     steps: int = 20
     step_size: float = 0.1

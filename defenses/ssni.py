@@ -82,7 +82,8 @@ class SSNI(DiffusionPurifier):
     def calibrated(self, score: ScoreModel, images: Tensor, noise: Noise) -> Self:
         """The same defense with the norms of clean validation images (batch, channels, height, width) in [0, 1].
 
-        Sigmoid: the mean, and one standard deviation above it as the temperature (our choice).
+        They must be new to the network: images that it was trained on can have far shorter scores. Sigmoid: the mean,
+        and one standard deviation above it as the temperature (our choice).
         """
         norms = self.score_norm(score, images, noise)
         if self.rule == "linear":

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from defenses.base import Defended, Defense, Gradient, Purifier, defenses
 from defenses.diffusion.schedule import VPSchedule
+from defenses.models.conditional import ConditionalScore
 from defenses.models.networks.small_cnn import SmallCNN
-from defenses.models.score_models import NetworkScore
 from defenses.noise import Noise
 
 SHAPE = (1, 8, 8)
 COUNT = 3
 FEW = {"runs": 2, "steps": 3, "rounds": 2, "iterations": 3, "t": 0.03}  # at most so much of these fields
 SPECIAL: dict[str, dict[str, Any]] = {
+    "diffusion_classifier": {"levels": 3},
     "gradual_noise": {"levels": (4, 6)},
     "heterogeneous_noise": {"t_weak": 0.02},
     "ssni": {"norm_low": 0.0, "norm_high": 250.0, "score_levels": 3, "steps": None},
@@ -31,6 +32,7 @@ VARIANTS = [
     ("adp", {"stop": "batch", "stop_below": 0.02715, "t": 0.1}),
     ("mimic", {"softness": 0.5}),
     ("denoised_smoothing", {"steps": 2, "votes": 2}),
+    ("diffusion_classifier", {"maximization_steps": 2}),
 ]  # declared otherwise than their class
 
 
@@ -51,7 +53,10 @@ def cases() -> list[Defense]:
 
 
 class Network(nn.Module):
-    """Smooth noise prediction: exact for N(0, 1/4) data in [-1, 1], plus a little convolution. Counts its images."""
+    """Smooth noise prediction: exact for N(0, 1/4) data in [-1, 1], plus a little convolution. Counts its images.
+
+    classes: (batch,), a little shift for each class.
+    """
 
     weight: Tensor
 
@@ -61,17 +66,18 @@ class Network(nn.Module):
         self.register_buffer("weight", weights)
         self.images = 0
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, classes: Tensor | None = None) -> Tensor:
         self.images += len(x)
         t = (label.to(x.dtype) / 999).view(-1, 1, 1, 1)
         a = VPSchedule().alpha_bar(t)
         linear = (1 - a).clamp_min(1e-6).sqrt() / (0.25 * a + 1 - a) * x
-        return linear + 0.1 * (1 + t) * torch.tanh(F.conv2d(x, self.weight.to(x.dtype), padding=1))
+        shift = 0.0 if classes is None else (0.02 * classes).to(x.dtype).view(-1, 1, 1, 1)
+        return linear + 0.1 * (1 + t) * torch.tanh(F.conv2d(x, self.weight.to(x.dtype), padding=1) + shift)
 
 
-def tiny_score() -> NetworkScore:
-    """A score network whose `network.images` counts the images that it was shown."""
-    return NetworkScore(Network(), SHAPE)
+def tiny_score() -> ConditionalScore:
+    """A score network, of any class or a given one, whose `network.images` counts the images that it was shown."""
+    return ConditionalScore(Network(), SHAPE, classes=10)
 
 
 @cache

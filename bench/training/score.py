@@ -28,21 +28,26 @@ def fit_score(
     batch_size: int = 256,
     t_focus: float = 0.4,
     learning_rate: float = 1e-3,
+    labels: Tensor | None = None,
     progress: Progress = silent,
 ) -> Network:
     """Train `network(x_t, label)` on images (N, ...) in [0, 1] by the mean squared error of the noise.
 
     t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works, the rest on (0, 1]. Half of
-    the images are jittered (docs/assets.md compares).
+    the images are jittered (docs/assets.md compares). labels: (N,); where given, the network is trained as
+    network(x_t, label, classes), and one image in ten is shown without its class (see `ScoreMLP`).
     """
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
+    any_class = 0 if labels is None else int(labels.max()) + 1
 
     def loss(net: nn.Module) -> Tensor:
-        x = to_model_space(jitter(images[next(stream)], generator, share=0.5))
+        rows = next(stream)
+        x = to_model_space(jitter(images[rows], generator, share=0.5))
         t = _times(len(x), t_focus, generator)
         noise = torch.randn(x.shape, generator=generator)
-        return (net(diffuse(x, t, noise), 999 * t) - noise).square().mean()
+        classes = () if labels is None else (_mostly(labels[rows], any_class, generator),)
+        return (net(diffuse(x, t, noise), 999 * t, *classes) - noise).square().mean()
 
     return fit(network, loss, steps=steps, learning_rate=learning_rate, what=what, progress=progress)
 
@@ -50,6 +55,11 @@ def fit_score(
 def _times(count: int, t_focus: float, generator: torch.Generator) -> Tensor:
     u, chosen = torch.rand(2, count, generator=generator)
     return (1 - u) * torch.where(chosen < 0.9, t_focus, 1.0)
+
+
+def _mostly(labels: Tensor, any_class: int, generator: torch.Generator) -> Tensor:
+    """The labels, one in ten replaced by `any_class`."""
+    return torch.where(torch.rand(len(labels), generator=generator) < 0.1, any_class, labels)
 
 
 @torch.no_grad()

@@ -1,0 +1,74 @@
+"""Score networks that can be told the class of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from defenses.diffusion.schedule import VPSchedule
+from defenses.models.score_models import Labels, NetworkScore, ScoreInfo, ScoreModel
+from defenses.models.weights import asset_path, asset_record, load_checkpoint
+
+
+@runtime_checkable
+class ClassConditional(Protocol):
+    """A family of score models, one for each class. Most also are a `ScoreModel` for images of any class."""
+
+    classes: int
+
+    def given(self, labels: Tensor) -> ScoreModel:
+        """The score model of images of these classes, labels (batch,) in 0..classes-1, one an image of the batch."""
+        ...
+
+
+class ConditionalScore(NetworkScore):
+    """A `ScoreModel` around network(x, label, classes=None) -> noise, class-conditional where classes (batch,) are
+    given; see `NetworkScore`."""
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        image_shape: tuple[int, int, int],
+        *,
+        classes: int,
+        labels: Labels = "continuous",
+        schedule: VPSchedule | None = None,
+    ) -> None:
+        super().__init__(network, image_shape, labels=labels, schedule=schedule)
+        self.classes = classes
+
+    def given(self, labels: Tensor) -> ScoreModel:
+        """The score model of images of these classes, labels (batch,)."""
+
+        def network(x: Tensor, label: Tensor) -> Tensor:
+            return self.network(x, label, labels)  # type: ignore[call-arg]
+
+        return NetworkScore(network, self.image_shape, labels=self.labels, schedule=self.schedule)
+
+
+def digits_conditional() -> ScoreInfo:
+    """The score network that `bench train digits_conditional` made."""
+    name = "digits_conditional/digits_conditional.safetensors"
+    record = asset_record("digits_conditional")["files"][Path(name).name]
+
+    def find() -> Path:
+        return asset_path(name)
+
+    def load() -> ScoreModel:
+        from defenses.models.networks.score_mlp import ScoreMLP
+
+        network = ScoreMLP(**record["network"])
+        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
+        network.eval().requires_grad_(False)
+        return ConditionalScore(network, network.image_shape, classes=record["network"]["classes"])
+
+    return ScoreInfo(
+        load=load,
+        find=find,
+        datasets=("digits",),
+        source="bench train digits_conditional (this package)",
+        licence="Apache-2.0",
+    )
