@@ -58,6 +58,7 @@ def by_hand(version: str, model: nn.Module, images: Tensor, labels: Tensor, thre
     """What a user of the library alone writes."""
     attack = import_autoattack().AutoAttack(model, norm=threat.norm, eps=threat.epsilon, seed=seed, version=version)
     attack.verbose = False
+    images = images.contiguous()  # it stops on views
     return attack.run_standard_evaluation(images, labels, batch_size=len(images))[0]
 
 
