@@ -63,7 +63,7 @@ def digits_conditional() -> ScoreInfo:
         network = ScoreMLP(**record["network"])
         network.load_state_dict(load_checkpoint(find(), record["sha256"]))
         network.eval().requires_grad_(False)
-        return ConditionalScore(network, network.image_shape, classes=record["network"]["classes"])
+        return ConditionalScore(network, (1, 8, 8), classes=record["network"]["classes"])
 
     return ScoreInfo(
         load=load,
