@@ -43,6 +43,9 @@ def evaluate(
         judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=ROWS)
         return judge.evaluate(shown, 0).predictions
 
+    if model.gradient in ("transfer", "surrogate"):  # the attack looked at something else than the defense
+        trace.looks.clear()
+        trace.survived.clear()
     clean, robust = answers(images, "clean"), answers(adversarial, "robust")
     null = answers(images, "null") if stochastic else clean
     looks = max(trace.looks.values(), default=0)

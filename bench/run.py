@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.attacks.base import Trace
 from bench.cell import Cell
 from bench.evaluate import evaluate
+from bench.gates import SUBSET, run_gates
 from bench.meter import Meter
 from bench.prepare import Loader, Prepared, weights_of
 from bench.provenance import provenance
@@ -63,11 +64,19 @@ class _WatchedTrace(Trace):
 
 
 def run_cells(
-    cells: Sequence[Cell], store: Store, loader: Loader, watcher: Watcher, *, grid: str, force: bool = False
+    cells: Sequence[Cell],
+    store: Store,
+    loader: Loader,
+    watcher: Watcher,
+    *,
+    grid: str,
+    force: bool = False,
+    gates: bool = False,
 ) -> Outcome:
     """Run what has not run; a cell that fails becomes a row with its error and the others go on.
 
-    force: run again what is done (its old rows stay). KeyboardInterrupt leaves the cell in flight to be resumed.
+    force: run again what is done (its old rows stay), and what another host seems to be running. gates: check
+    the validity of quick cells too. KeyboardInterrupt leaves the cell in flight to be resumed.
     """
     outcome = Outcome()
     for number, cell in enumerate(cells):
@@ -76,11 +85,11 @@ def run_cells(
         if not force and is_done(store, cell):
             outcome.skipped.append(cell)
             watcher.outcome(cell, "skipped", "done before")
-        elif (other := _at_work(store, cell)) is not None:
+        elif not force and (other := _at_work(store, cell)) is not None:
             outcome.busy.append(cell)
             watcher.outcome(cell, "busy", f"is being run by process {other['pid']} on {other['host']}")
         else:
-            _run_cell(cell, store, loader, watcher, outcome, force)
+            _run_cell(cell, store, loader, watcher, outcome, force, gates)
     return outcome
 
 
@@ -102,7 +111,9 @@ def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
     return None
 
 
-def _run_cell(cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool) -> None:
+def _run_cell(
+    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
+) -> None:
     made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
     run_id: int | None = None
     try:
@@ -112,7 +123,8 @@ def _run_cell(cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcom
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        store.finish_run(run_id, **summary, **_verdict(cell, summary, store))
+        checked = _gates(prepared, watcher) if gates or cell.tier != "quick" else None
+        store.finish_run(run_id, **summary, gates=checked, **_verdict(cell, summary, store))
     except KeyboardInterrupt:
         if run_id is not None:
             store.pause_run(run_id)
@@ -159,6 +171,18 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
             trace=trace,
         )
         return records, time.perf_counter() - begin, meter.take()
+
+
+def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
+    """The validity gates of a cell, on the first of its images."""
+    cell = prepared.cell
+    images, labels, ids = prepared.batch(slice(0, min(SUBSET, len(prepared.indices))))
+    watcher.step("gates", 0)
+    attack = cell.attack.representative(cell.threat)
+    found = run_gates(
+        prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes
+    )
+    return [gate.row() for gate in found]
 
 
 def _verdict(cell: Cell, summary: dict[str, Any], store: Store) -> dict[str, str]:

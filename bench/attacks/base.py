@@ -51,6 +51,10 @@ class Attack(ABC):
         asked = fields.get("steps", 0) * fields.get("eot", 1) * fields.get("restarts", 1)
         return (asked, 0) if self.gradient_free else (0, asked)
 
+    def representative(self, threat: ThreatModel) -> Attack:
+        """The attack that validity gates vary: this one, or its strongest part where the whole is dear."""
+        return self
+
     @abstractmethod
     def perturb(
         self,

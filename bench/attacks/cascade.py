@@ -74,6 +74,15 @@ class Cascade(Attack):
             names.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
         return names
 
+    def representative(self, threat: ThreatModel) -> Attack:
+        """The last PGD+EOT member with the threat model's gradient, else the last member."""
+        own = [
+            a
+            for a, (name, _, kind) in zip(self.made(), self.members, strict=True)
+            if kind is None and name == "pgd_eot"
+        ]
+        return own[-1] if own else self.made()[-1]
+
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles."""
         asked = [attack.queries() for attack in self.made()]

@@ -41,14 +41,14 @@ class Gold(Attack):
         check_positive(steps=self.steps, apgd_steps=self.apgd_steps, eot=self.eot, restarts=self.restarts)
         self.cascade(REFERENCE_EPSILON)
 
-    def cascade(self, epsilon: float, *, guided: bool = False) -> Cascade:
+    def cascade(self, epsilon: float, *, guided: bool = False, restarts: int | None = None) -> Cascade:
         """The members for a radius > 0 in image units; guided: the defense has "guidance_detached" gradients."""
         pgd: dict[str, Any] = {
             "steps": self.steps,
             "step_size": 0.007 * max(epsilon, 1e-9) / REFERENCE_EPSILON,
             "eot": self.eot,
         }
-        exact = {**pgd, "start": "zero_then_random", "restarts": self.restarts, "select": "best"}
+        exact = {**pgd, "start": "zero_then_random", "restarts": restarts or self.restarts, "select": "best"}
         apgd = {"steps": self.apgd_steps, "eot": self.eot}
         constant: tuple[Member, ...] = (("pgd_eot", pgd, "guidance_detached"),) if guided else ()
         return Cascade(
@@ -63,6 +63,10 @@ class Gold(Attack):
             check_draws=self.check_draws,
             settled=self.settled,
         )
+
+    def representative(self, threat: ThreatModel) -> Attack:
+        """PGD+EOT with the threat model's gradient and a single start."""
+        return self.cascade(threat.epsilon, restarts=1).representative(threat)
 
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles."""

@@ -15,6 +15,8 @@ from bench.gates.base import Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
 from bench.gates.sanity import batch_independence, inside_ball, not_identity, repeatable
 from bench.gates.strength import (
+    beats_exact,
+    beats_guidance_detached,
     beats_noise,
     beats_square,
     beats_straight_through,
@@ -43,6 +45,8 @@ GATES: tuple[Callable[[Subject], Gate], ...] = (
     beats_transfer,
     beats_straight_through,
     beats_surrogate,
+    beats_guidance_detached,
+    beats_exact,
     beats_square,
     more_steps,
     more_eot,
@@ -66,7 +70,7 @@ def run_gates(
 
     build: makes the defense for a gradient kind; ValueError where it has none of that kind. images (batch, channels,
     height, width) in [0, 1], labels and image_ids (batch,): as the cell's. classes: of the data set, for chance level.
-    The cost is that of about ten attacks on the subset (two of them with doubled steps or draws); the draws are the
+    The cost is that of about a dozen attacks on the subset (two of them with doubled steps or draws); the draws are the
     gates' own and follow from seed. A gate whose check raises ValueError or RuntimeError has failed, with the message
     as its reason.
     """

@@ -35,6 +35,16 @@ def beats_straight_through(subject: Subject) -> Gate:
     return _other_gradient("beats_straight_through", subject, "straight_through")
 
 
+def beats_guidance_detached(subject: Subject) -> Gate:
+    """The same attack with the guidance held constant: its exact derivative may be too large to lead anywhere."""
+    return _other_gradient("beats_guidance_detached", subject, "guidance_detached")
+
+
+def beats_exact(subject: Subject) -> Gate:
+    """The same attack with the exact gradient, where the cell's is another."""
+    return _other_gradient("beats_exact", subject, "exact")
+
+
 def beats_surrogate(subject: Subject) -> Gate:
     """The same attack with a cheaper purifier's gradient."""
     return _other_gradient("beats_surrogate", subject, "surrogate")
