@@ -1,7 +1,7 @@
 """Every family of defense under every attack and kind of gradient, on digits, with validity gates.
 
-Quick tier, 32 images: `gold` runs here at a tenth of its steps and draws, so that the whole table takes minutes on a CPU. What
-it is for: which attack finds most, and where a gradient misleads (docs/attacks.md).
+Quick tier, 32 images: `gold` runs at a tenth of its steps and draws, so that the whole table takes minutes on a CPU.
+What it is for: which attack finds most, and where a gradient misleads (docs/attacks.md).
 """
 
 from __future__ import annotations
