@@ -214,5 +214,36 @@ def train(name: str, output: Path | None, seed: int, effort: float) -> None:
     verb(name, output or Path("weights") / name, seed, effort)
 
 
+@main.command()
+@click.argument("what", metavar="GRID")
+def fetch(what: str) -> None:
+    """Download what a grid needs into the cache folder (BENCH_CACHE_DIR). GRID may also be one network or data set.
+
+    A download that broke off continues; each file's sha256 is recorded on first use and checked afterwards.
+
+    \b
+    bench fetch paper_tables
+    bench fetch robustbench:cifar10:Linf:Standard
+    """
+    from bench.commands.fetch import fetch as verb
+
+    if not verb(what):
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("what", metavar="[GRID]", required=False)
+def doctor(what: str | None) -> None:
+    """What this machine has, what is missing for a grid (or at all), and where to get it by hand.
+
+    \b
+    bench doctor
+    bench doctor paper_tables
+    """
+    from bench.commands.doctor import doctor as verb
+
+    click.echo(verb(what))
+
+
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from defenses.models.checkpoints import bare_state, read
 from defenses.models.score_models import PATTERNS, NetworkScore, ScoreInfo
-from defenses.models.sources import SOURCES, Source, pipeline
+from defenses.models.sources import SOURCES, pipeline, pipeline_file
 from defenses.models.weights import MissingWeights, load_checkpoint, own_file
 
 if TYPE_CHECKING:
@@ -83,30 +83,28 @@ def _file(name: str) -> ScoreInfo:
 
 def _pipeline(name: str, datasets: tuple[str, ...]) -> ScoreInfo:
     """An unconditional `UNet2DModel`: a folder of diffusers' layout, or a fetched repository of the hub."""
-    local, source = Path(name).expanduser(), pipeline(name)
-
-    def find() -> Path:
-        return _weight_file(local if local.is_dir() else source.find().parent)
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return ScoreInfo(
+            load=lambda: _load_pipeline(_local(local)), find=lambda: _local(local), datasets=datasets,
+            source=str(local), licence="the user's own",
+        )  # fmt: skip
+    source = pipeline(name)
 
     def load() -> NetworkScore:
-        path = find()
-        if not local.is_dir():
-            Source(file=f"diffusers/{name}/{path.name}", at=source.at).check(path)
+        path = source.find()
+        source.check(path)
         return _load_pipeline(path)
 
-    return ScoreInfo(
-        load=load, find=find, datasets=datasets, source=str(local) if local.is_dir() else source.where,
-        licence="Apache-2.0" if datasets else "as its model card says",
-    )  # fmt: skip
+    licence = "Apache-2.0" if datasets else "as its model card says"
+    return ScoreInfo(load=load, find=source.find, datasets=datasets, source=source.where, licence=licence)
 
 
-def _weight_file(folder: Path) -> Path:
-    """The weights of a pipeline's U-Net, or of a U-Net saved alone; safetensors before pickled tensors."""
-    for place in (folder / "unet", folder):
-        for suffix in ("safetensors", "bin"):
-            if (path := place / f"diffusion_pytorch_model.{suffix}").is_file():
-                return path
-    raise MissingWeights(f"Expected diffusion_pytorch_model.safetensors or .bin in {folder}, found none. Put it there.")
+def _local(folder: Path) -> Path:
+    path = pipeline_file(folder)
+    if path is None:
+        raise MissingWeights(f"Expected diffusion_pytorch_model.safetensors or .bin in {folder}, found none.")
+    return path
 
 
 def _load_pipeline(path: Path) -> NetworkScore:

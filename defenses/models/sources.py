@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from defenses.models.weights import cache_folder, find_weights, sha256_of
+from defenses.models.weights import cache_folder, find_weights, sha256_of, weight_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Source:
     """A weight file and its origin.
 
     file: path below a weight folder. at: "https://...", "drive:<file id>", "drive-folder:<folder id>/<path>",
-    "hub:<owner>/<repository>/<path>" or "pipeline:<owner>/<repository>" (a diffusers folder, `file` its config.json);
+    "hub:<owner>/<repository>/<path>" or "pipeline:<owner>/<repository>" (`file` is then a folder of diffusers' layout);
     empty where no public origin is known. note: for the reader, e.g. what to do then. gigabytes: about how large.
     sha256: hex digits that its sha256 begins with, all 64 or fewer; empty where nobody states them.
     """
@@ -41,12 +41,22 @@ class Source:
         return "; ".join(filter(None, (address, self.note)))
 
     def find(self) -> Path:
-        """The file on this machine. Raises MissingWeights."""
-        return find_weights(self.file, source=self.where, sha256=self.known_sha256())
+        """The weight file on this machine. Raises MissingWeights."""
+        file = self.file
+        if self.at.startswith("pipeline:"):
+            found = [path for folder in weight_folders() if (path := pipeline_file(folder / file)) is not None]
+            if found:
+                return found[0]
+            file += "/diffusion_pytorch_model.safetensors"
+        return find_weights(file, source=self.where, sha256=self.known_sha256())
 
     def known_sha256(self) -> str | None:
         """What the whole sha256 must be: as stated, else as recorded when the file was first used; None before that."""
         return self.sha256 if len(self.sha256) == 64 else recorded_sha256().get(self.file)
+
+    def fits(self, sha256: str) -> bool:
+        """Whether a file of this sha256 is the one stated and recorded, as far as that is known."""
+        return sha256.startswith(self.sha256) and sha256 == (self.known_sha256() or sha256)
 
     def check(self, path: Path) -> None:
         """Compare `path` with what is stated or recorded; record it the first time. Raises ValueError.
@@ -54,13 +64,19 @@ class Source:
         A cache folder that cannot be written records nothing.
         """
         digest, known = sha256_of(path), self.known_sha256()
-        if digest != (known or digest) or not digest.startswith(self.sha256):
+        if not self.fits(digest):
             raise ValueError(
                 f"Expected {self.file} to have sha256 {known or self.sha256 + '...'}, found {digest} in {path}. Fetch "
                 f"it again; if its owner has replaced it and you trust that, remove its line from {_record_file()}."
             )
         if known is None:
             _record(self.file, digest)
+
+
+def pipeline_file(folder: Path) -> Path | None:
+    """The weights of the U-Net in a folder of diffusers' layout, pipeline or network alone; safetensors first."""
+    names = [f"{place}diffusion_pytorch_model.{suffix}" for place in ("unet/", "") for suffix in ("safetensors", "bin")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def recorded_sha256() -> dict[str, str]:
@@ -100,7 +116,7 @@ def source_of(name: str) -> Source | None:
 
 def pipeline(repository: str) -> Source:
     """A diffusers pipeline on the Hugging Face hub, e.g. "google/ddpm-cifar10-32"."""
-    return Source(file=f"diffusers/{repository}/config.json", at=f"pipeline:{repository}")
+    return Source(file=f"diffusers/{repository}", at=f"pipeline:{repository}")
 
 
 def robustbench_source(name: str) -> Source:

@@ -1,0 +1,89 @@
+"""`bench doctor`: what this machine has, what is missing, and where to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from bench.commands.needs import needs
+from bench.datasets import data_folder, dataset_info, load_dataset
+from bench.provenance import packages
+from defenses.models.sources import Source
+from defenses.models.weights import MissingWeights, cache_folder, sha256_of, weight_folders
+
+GIB = 1 << 30
+
+
+def doctor(what: str | None) -> str:
+    """A report on the machine, and on what a grid (or a network, or everything) needs."""
+    datasets, files = needs(what)
+    data, weights = [_dataset(name) for name in datasets], [_weights(name, source) for name, source in files.items()]
+    missing = sum(line.startswith("  -") for line in (*data, *weights))
+    sections = {"Machine": _machine(), "Folders": _folders(), "Data": data, "Weights": weights}
+    lines = [line for title, part in sections.items() if part for line in (title, *part, "")]
+    if not missing:
+        return "\n".join([*lines, "Nothing is missing."])
+    remedy = f"bench fetch {what or 'GRID'} gets what has a public origin; put the rest where its line says."
+    return "\n".join([*lines, f"{missing} missing. {remedy}"])
+
+
+def _machine() -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in packages().items())
+    return [f"  {versions}", *(f"  {line}" for line in _devices()), f"  {_memory()}"]
+
+
+def _devices() -> list[str]:
+    if not torch.cuda.is_available():
+        return [f"no GPU; CPU with {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"]
+    return [_device(index) for index in range(torch.cuda.device_count())]
+
+
+def _device(index: int) -> str:
+    free, total = torch.cuda.mem_get_info(index)
+    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    rounding = "TF32 on: outputs differ from float32's by about 1e-3" if tf32 else "TF32 off"
+    name = torch.cuda.get_device_name(index)
+    return f"cuda:{index} {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, CUDA {torch.version.cuda}, {rounding}"
+
+
+def _memory() -> str:
+    """Memory and disk that are free; a system that does not tell is passed over."""
+    try:
+        memory = f"{os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB of memory free, "
+    except (ValueError, OSError, AttributeError):
+        memory = ""
+    folder = _existing(cache_folder())
+    return f"{memory}{shutil.disk_usage(folder).free / GIB:.1f} GiB of disk free at {folder}"
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _folders() -> list[str]:
+    places = (("data", data_folder()), *(("weights", folder) for folder in weight_folders()))
+    return [f"  {kind}: {path}{'' if path.is_dir() else ' (not there yet)'}" for kind, path in places]
+
+
+def _dataset(name: str) -> str:
+    try:
+        return f"  + {name}: {len(load_dataset(name))} test pictures"
+    except (LookupError, ValueError, OSError) as error:
+        info = dataset_info(name)
+        how = f"bench fetch {name}" if info.downloads else info.source
+        return f"  - {name}: {error if isinstance(error, ValueError) else f'put there {info.place}; {how}'}"
+
+
+def _weights(name: str, source: Source) -> str:
+    try:
+        path = source.find()
+    except MissingWeights:
+        size = f"about {source.gigabytes:g} GB, " if source.gigabytes else ""
+        return f"  - {name}: {size}{source.where}; to {cache_folder() / 'weights' / source.file}"
+    digest = sha256_of(path)
+    if not source.fits(digest):
+        return f"  - {name}: {path} is truncated or altered (sha256 {digest}); delete it and fetch it again"
+    return f"  + {name}: {path}, {path.stat().st_size / 1e6:.0f} MB, sha256 {digest[:12]}"

@@ -1,0 +1,37 @@
+"""What the cells of a grid need on this machine: data sets, and networks with public files."""
+
+from __future__ import annotations
+
+from defenses.models.sources import SOURCES, Source, source_of
+
+
+def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
+    """(data sets, network -> its file) of a grid, of a single network, or of everything where `what` is None.
+
+    Networks that ship with the package, or are files of the user's, have no entry. Raises LookupError for an unknown
+    grid.
+    """
+    from bench.datasets import DATASETS
+
+    if what is None:
+        return list(DATASETS), dict(SOURCES)
+    if what in DATASETS:
+        return [what], {}
+    if what.startswith("robustbench:") or source_of(what) is not None:
+        return [], _files([what])
+    return _grid(what)
+
+
+def _grid(name: str) -> tuple[list[str], dict[str, Source]]:
+    from bench.grids import grid_cells
+    from bench.prepare import names_of
+
+    cells = grid_cells(name)
+    names = [names_of(cell) for cell in cells]
+    networks = [name for classifiers, scores in names for name in (*classifiers, *scores)]
+    return list(dict.fromkeys(cell.dataset for cell in cells)), _files(networks)
+
+
+def _files(names: list[str]) -> dict[str, Source]:
+    found = {name: source_of(name) for name in dict.fromkeys(names)}
+    return {name: source for name, source in found.items() if source is not None}

@@ -1,0 +1,165 @@
+"""Weight files from their public origins into the cache folder: resumed, checked, and never a web page in disguise."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from defenses.models.sources import Source, pipeline_file
+from defenses.models.weights import MissingWeights, cache_folder
+
+Tell = Callable[[int, int | None], None]  # bytes here, bytes in all (None while unknown)
+CHUNK = 1 << 20
+TRIES = 4
+TIMEOUT = 30  # seconds without a byte
+
+
+def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
+    """The file of `source` in the cache folder, downloaded unless it is on this machine already.
+
+    What a broken download has left is continued. Raises MissingWeights, with what to do by hand, where the file cannot
+    be had; ValueError where it is not what it must be.
+    """
+    try:
+        return source.find()
+    except MissingWeights:
+        pass
+    path = cache_folder() / "weights" / source.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scheme, _, rest = source.at.partition(":")
+    if scheme == "pipeline":
+        _through(source, lambda: _pipeline(rest, path))
+        source.check(source.find())
+        return source.find()
+    part = path.with_name(path.name + ".part")
+    if scheme in ("http", "https"):
+        _http(source, part, tell)
+    elif scheme in TRANSPORTS:
+        _through(source, lambda: TRANSPORTS[scheme](rest, part))
+    else:
+        raise _by_hand(source, "there is no public origin")
+    refuse_page(source, part)
+    try:
+        source.check(part)
+    except ValueError:
+        part.unlink()
+        raise
+    return part.replace(path)
+
+
+def _by_hand(source: Source, why: str) -> MissingWeights:
+    place = cache_folder() / "weights" / source.file
+    return MissingWeights(f"Could not fetch {source.file}: {why}. By hand: put it at {place}; origin: {source.where}.")
+
+
+def refuse_page(source: Source, part: Path) -> None:
+    """Raise MissingWeights, and delete `part`, where it holds a web page instead of weights."""
+    with part.open("rb") as file:
+        begin = file.read(1 << 16)
+    if not begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return
+    part.unlink()
+    text = begin.decode("utf-8", "replace")
+    match = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    title = f" titled {' '.join(match[1].split())!r}" if match else ""
+    why = f"the server answered with a web page{title} instead of the file"
+    raise _by_hand(source, f"{why}{_quota(text)}")
+
+
+def _quota(text: str) -> str:
+    """What to do about Google Drive's daily limit, where `text` speaks of it."""
+    if re.search(r"quota|too many users", text, re.IGNORECASE) is None:
+        return ""
+    return (
+        " (Google Drive's download quota of this file is used up: try again tomorrow, or open the address while signed "
+        "in, make a copy of the file in your own Drive and download that)"
+    )
+
+
+def _http(source: Source, part: Path, tell: Tell) -> None:
+    """Plain HTTP(S): continue from what is in `part`; a dropped connection is taken up again."""
+    why = ""
+    for _ in range(TRIES):
+        try:
+            return _http_once(source.at, part, tell)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and part.exists():  # what is here is no beginning of what is there
+                part.unlink()
+            elif error.code < 500 and error.code not in (408, 429):
+                raise _by_hand(source, f"{source.at} answered {error.code} {error.reason}") from error
+            why = f"{source.at} answered {error.code} {error.reason}"
+        except (OSError, HTTPException) as error:
+            why = f"{source.at}: {getattr(error, 'reason', None) or error or type(error).__name__}"
+    here = f"; {part.stat().st_size} bytes are here, and the same command continues" if part.exists() else ""
+    raise _by_hand(source, why + here)
+
+
+def _http_once(url: str, part: Path, tell: Tell) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "purification-bench"} | ({"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+        if answer.status != 206:  # the server sends all of it
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        with part.open("ab" if have else "wb") as file:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                have += len(chunk)
+                tell(have, total)
+    if total is not None and have != total:
+        raise ConnectionError(f"the connection ended after {have} of {total} bytes")
+
+
+def _drive(file_id: str, part: Path) -> None:
+    import gdown
+
+    if gdown.download(id=file_id, output=str(part), resume=True) is None:
+        raise LookupError("the download ended without a file")
+
+
+def _drive_folder(place: str, part: Path) -> None:
+    """One file of a Drive folder, found by the end of its path."""
+    import gdown
+
+    folder, _, name = place.partition("/")
+    files = gdown.download_folder(id=folder, output=str(part.parent), skip_download=True, quiet=True) or []
+    found = [file.id for file in files if f"/{file.path}".endswith(f"/{name}")]
+    if len(found) != 1:
+        listed = ", ".join(str(file.path) for file in files) or "nothing"
+        raise LookupError(f"expected one file {name} in the folder, found {listed}")
+    _drive(found[0], part)
+
+
+def _hub(place: str, part: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = place.split("/", 2)
+    shutil.copyfile(hf_hub_download(f"{owner}/{name}", file, cache_dir=cache_folder() / "hub"), part)
+
+
+def _pipeline(repository: str, folder: Path) -> None:
+    """The U-Net and the scheduler's settings of a pipeline; the hub's library resumes and checks its files itself."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "scheduler_config.json", "diffusion_pytorch_model.*", "unet/*", "scheduler/*"]
+    snapshot_download(repository, local_dir=folder, allow_patterns=wanted)
+    if pipeline_file(folder) is None:
+        raise LookupError(f"expected a UNet2DModel in {repository}, found none")
+
+
+TRANSPORTS: dict[str, Callable[[str, Path], None]] = {"drive": _drive, "drive-folder": _drive_folder, "hub": _hub}
+
+
+def _through(source: Source, transport: Callable[[], None]) -> None:
+    """Run a library's download; its many kinds of error become MissingWeights."""
+    try:
+        transport()
+    except Exception as error:  # the libraries' own classes
+        text = " ".join(str(error).split())[:300]
+        raise _by_hand(source, f"{type(error).__name__}: {text}{_quota(text)}") from error
