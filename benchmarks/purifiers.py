@@ -3,10 +3,10 @@
     python benchmarks/purifiers.py --steps 20 --batch 8
     python benchmarks/purifiers.py --only diffpure_sde contrastive --threads 2
 
-A forward call is one unit, a forward call with input gradient is the other; "x" is the time over that of the calls alone.
-`gradient` recomputes every step (a forward and a forward with gradient a step); `kept` keeps the whole graph. Memory is what the graph
-saves for the backward pass, at the given steps and at half of them. Guided purifiers also call the classifier, which counts against them here.
-The clock is the processor's on a CPU, which others may share.
+A forward call is one unit, a forward call with input gradient is the other; "x" is the time over that of the calls
+alone. `gradient` recomputes every step (a forward and a forward with gradient a step); `kept` keeps the whole graph. The
+graph's memory is tested, not timed (tests/diffusion/test_scan.py). Guided purifiers also call the classifier, which
+counts against them here. The clock is the processor's on a CPU, which others may share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Purifier, defenses
-from defenses.diffusion.scan import _SavedBytes
 from defenses.models.score_models import NetworkScore, times
 from defenses.noise import Noise
 
@@ -94,14 +93,6 @@ def of(purifier: Purifier, classifier: nn.Module, score: NetworkScore, x: Tensor
     return plain, gradient
 
 
-def saved_bytes(work: Work) -> int:
-    """Bytes that graphs saved while `work` ran, each storage once."""
-    meter = _SavedBytes()
-    with torch.autograd.graph.saved_tensors_hooks(meter.pack, lambda tensor: tensor):
-        work()
-    return meter.bytes
-
-
 def compare(name: str, steps: int, score: NetworkScore, x: Tensor, repeats: int) -> str:
     """One line about a purifier with `steps` reverse steps from t = 0.1."""
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10)).to(x).requires_grad_(False)
@@ -111,8 +102,8 @@ def compare(name: str, steps: int, score: NetworkScore, x: Tensor, repeats: int)
     plain, recomputed = (seconds(w, x.device, repeats) for w in of(purifier, classifier, score, x, 1))
     kept = seconds(of(purifier, classifier, score, x, 0)[1], x.device, repeats)
     return (
-        f"{name:16} {calls:4d} calls {forward:7.2f} s forward {differentiated:7.2f} s with gradient | purify {plain:7.2f} s "
-        f"x {plain / forward:.3f} | gradient {recomputed:7.2f} s x {recomputed / (forward + differentiated):.3f} | "
+        f"{name:16} {calls:4d} calls {forward:7.2f} s forward {differentiated:7.2f} s with gradient | "
+        f"purify {plain:7.2f} s x {plain / forward:.3f} | gradient {recomputed:7.2f} s x {recomputed / (forward + differentiated):.3f} | "
         f"kept {kept:7.2f} s x {kept / differentiated:.3f}"
     )
 
