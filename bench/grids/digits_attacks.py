@@ -34,6 +34,7 @@ TITLE = "Attacks on digits, Linf 3/16"
 GATES = True
 EPSILON = 3 / 16
 T, STEPS, EOT = 0.1, 10, 4
+PGD = PGDEOT(steps=20, step_size=EPSILON / 8, eot=EOT)
 DEFENSES: tuple[Defense, ...] = (
     Undefended(),
     AdversarialTraining(model="digits_cnn_at"),
@@ -67,19 +68,17 @@ def cell(defense: Defense, attack: Attack, gradient: Gradient) -> Cell:
 
 def attacks_on(defense: Defense) -> Iterator[tuple[Attack, Gradient]]:
     """Attack and gradient kind, weakest first. Without an exact gradient, the straight-through one is the strongest."""
-    eot = EOT if defense.stochastic else 1
-    pgd = PGDEOT(steps=20, step_size=EPSILON / 8, eot=eot)
     strongest: Gradient = "exact" if "exact" in defense.gradients else "straight_through"
     yield UniformNoise(), "none"
-    yield SquareEOT(steps=100, eot=eot), "none"
-    yield pgd, "transfer"
-    yield pgd, "straight_through"
+    yield SquareEOT(steps=100, eot=EOT), "none"
+    yield PGD, "transfer"
+    yield PGD, "straight_through"
     if "guidance_detached" in defense.gradients:
-        yield pgd, "guidance_detached"
+        yield PGD, "guidance_detached"
     if strongest == "exact":
-        yield pgd, "exact"
-    yield APGDEOT(steps=20, eot=eot, loss="margin"), strongest
-    yield Gold(steps=20, apgd_steps=10, eot=eot, check_draws=10), strongest
+        yield PGD, "exact"
+    yield APGDEOT(steps=20, eot=EOT, loss="margin"), strongest
+    yield Gold(steps=20, apgd_steps=10, eot=EOT, check_draws=10), strongest
 
 
 def cells() -> Iterator[Cell]:

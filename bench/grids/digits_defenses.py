@@ -16,6 +16,7 @@ from defenses import Defense, Gradient, defenses
 
 TITLE = "Defenses on digits, Linf 3/16"
 EPSILON = 3 / 16
+ATTACK = PGDEOT(steps=20, step_size=EPSILON / 8, eot=4)
 SHORT = {"t": 0.1, "steps": 10}
 SETTINGS: dict[str, dict] = {
     "adp": {"runs": 1},
@@ -45,13 +46,12 @@ KINDS: tuple[Gradient, ...] = ("transfer", "straight_through", "guidance_detache
 def cell(defense: Defense, gradient: Gradient) -> Cell:
     """A digits cell of 32 images."""
     conditional = defense.name == "diffusion_classifier"
-    attack = PGDEOT(steps=20, step_size=EPSILON / 8, eot=4 if defense.stochastic else 1)
     return Cell(
         dataset="digits",
         classifier="digits_cnn",
         score=("digits_conditional" if conditional else "digits_score") if defense.needs_score else None,
         defense=defense,
-        attack=attack,
+        attack=ATTACK,
         threat=ThreatModel(norm="Linf", epsilon=EPSILON, gradient=gradient),
         num_images=32,
         draws=10,
