@@ -82,6 +82,26 @@ def test_an_added_classifier_needs_only_its_record(monkeypatch: pytest.MonkeyPat
     del CLASSIFIERS["mine"]
 
 
+def test_weights_of_the_users_in_a_public_architecture(tmp_path: Path) -> None:
+    """Prefixes and wrappers come off; the normalisation is the public classifier's."""
+    from defenses.models.classifier_zoo import architecture
+
+    network = architecture("cifar_resnet20").eval()
+    state = {f"model.{key}": value for key, value in network.network.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "mine.pt")
+    name = f"file:cifar_resnet20:{tmp_path / 'mine.pt'}"
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(load_classifier(name, "cifar10")(x), network(x))
+    assert len(classifier_info(name).weights_sha256()) == 64
+
+
+def test_a_users_file_that_is_wrong() -> None:
+    with pytest.raises(LookupError, match="file:<architecture>:<path>, architecture one of cifar_resnet20"):
+        classifier_info("file:resnet:mine.pt")
+    with pytest.raises(MissingWeights, match="weight file at .*nowhere.pt"):
+        load_classifier("file:cifar_resnet20:nowhere.pt")
+
+
 def test_robustbench_names() -> None:
     info = classifier_info("robustbench:cifar10:Linf:Standard")
     assert info.datasets == ("cifar10",) and "RobustBench" in info.source
@@ -106,10 +126,14 @@ def test_robustbench_model_from_a_local_file(tmp_path: Path, monkeypatch: pytest
     folder.mkdir(parents=True)
     torch.save(network.state_dict(), folder / "Wong2020Fast.pt")
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
     loaded = load_classifier("robustbench:cifar10:Linf:Wong2020Fast", "cifar10")
     x = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(loaded(x), network.eval()(x))
     assert len(classifier_info("robustbench:cifar10:Linf:Wong2020Fast").weights_sha256()) == 64
+    torch.save({k: v + 1 for k, v in network.state_dict().items()}, folder / "Wong2020Fast.pt")
+    with pytest.raises(ValueError, match="to have sha256"):
+        load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
 
 
 def test_robustbench_without_file_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defenses.models.sources import SOURCES
+from defenses.models.sources import SOURCES, robustbench_source
 from defenses.models.weights import (
     asset_path,
     asset_record,
@@ -165,7 +165,11 @@ def _robustbench(name: str) -> ClassifierInfo:
     def load() -> nn.Module:
         from defenses.models.robustbench_zoo import load_robustbench
 
-        return load_robustbench(model, dataset, threat, _folder_of(file) / "robustbench")
+        folder = _folder_of(file)
+        network = load_robustbench(model, dataset, threat, folder / "robustbench")
+        if (folder / file).is_file():  # ensembles have several files of other names
+            robustbench_source(name).check(folder / file)
+        return network
 
     return ClassifierInfo(
         name=name, datasets=(dataset,), load=load, find=find, source="https://github.com/RobustBench/robustbench",
