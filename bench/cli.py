@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-FORMATS = ("text", "latex", "markdown", "html", "csv", "json")
+FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
+PROTOCOLS = click.Choice(("paper", "gold", "both"))
 
 
 class _UserError(click.ClickException):
@@ -64,6 +65,8 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
+@click.option("--protocol", type=PROTOCOLS, help="The paper's own settings, our gold tier, or both, where a grid has them.")
+@click.option("--smoke", is_flag=True, help="Only try the code paths, on random toy networks, into smoke.sqlite.")
 def run(
     grid: str,
     db: str,
@@ -76,6 +79,8 @@ def run(
     data_dir: Path | None,
     download: bool,
     dry_run: bool,
+    protocol: str | None,
+    smoke: bool,
 ) -> None:
     """Run the cells of a grid that have not run yet, and print the table.
 
@@ -84,8 +89,15 @@ def run(
     bench run --grid quickstart --filter defense=contrastive --num-images 16
     """
     from bench.commands import run as verb
+    from bench.commands.choose import chosen
 
-    cells = verb.chosen(grid, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    if smoke:
+        source = click.get_current_context().get_parameter_source("db")
+        db = "smoke.sqlite" if source is click.core.ParameterSource.DEFAULT else db
+        if verb.smoke(cells, db, device, grid=grid).failed:
+            raise click.exceptions.Exit(1)
+        return
     loader = verb.loader(device, data_dir, download)
     if dry_run:
         verb.dry_run(cells, db, loader)
@@ -99,9 +111,21 @@ def run(
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--fragment", is_flag=True, help="LaTeX to \\input, instead of a document that compiles as it is.")
+@click.option("--table", metavar="NAME", help="Only this one of the grid's tables.")
+@click.option("--protocol", type=PROTOCOLS, help="Only this protocol's cells of the grid.")
+@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="As given to `bench run`.")
 @_db
-def report(grid: str | None, form: str, output: Path | None, fragment: bool, db: str) -> None:
-    """Tables of what has been measured.
+def report(
+    grid: str | None,
+    form: str,
+    output: Path | None,
+    fragment: bool,
+    table: str | None,
+    protocol: str | None,
+    num_images: int | None,
+    db: str,
+) -> None:
+    """Tables of what has been measured. --format svg: the curve of a grid that has one (noise_level).
 
     \b
     bench report
@@ -109,7 +133,7 @@ def report(grid: str | None, form: str, output: Path | None, fragment: bool, db:
     """
     from bench.commands.report import report as verb
 
-    text = verb(db, grid, form, fragment=fragment)
+    text = verb(db, grid, form, fragment=fragment, table=table, protocol=protocol, num_images=num_images)
     if output is None:
         click.echo(text)
     else:

@@ -60,10 +60,11 @@ def verdict(measured: Row, published: Row) -> Verdict:
     differences = list(_differences(measured, published))
     if differences:
         return "not comparable", "; ".join(differences)
-    return _overlap(measured, float(value), published.get("n_images"))
+    return overlap(measured, float(value), published.get("n_images"))
 
 
-def _overlap(measured: Row, value: float, images: Any) -> Verdict:
+def overlap(measured: Row, value: float, images: Any) -> Verdict:
+    """The verdict of two numbers that may be compared. value: published, percent, on so many images (None: unknown)."""
     low, high = value, value
     theirs = f"the published {value:.1f} (number of images not stated)"
     if not _absent(images):

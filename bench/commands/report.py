@@ -3,58 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import pandas as pd
 
 from bench.cell import Cell
-from bench.grids import grid_cells, load_grid
-from bench.report import render
+from bench.commands.choose import chosen
+from bench.grids import load_grid
+from bench.marks import check_database
+from bench.report import Table, render
 from bench.store import Store
+from defenses.registry import unknown_name
 
 TITLE = "Robust accuracy"
+LITERATURE = {
+    "published_clean": "standard_acc",
+    "published_robust": "robust_acc",
+    "published_source": "source_key",
+    "published_table": "source_table",
+    "published_gradient": "gradient_access",
+    "published_images": "n_images",
+    "published_confidence": "confidence",
+    "published_notes": "notes",
+}
+"""Column of a report's frame -> column of the table `published`."""
 
 
-def report(db: str, grid: str | None, form: str, *, fragment: bool = False) -> str:
-    """The tables in one of the formats of `bench.report.render`."""
+def report(
+    db: str,
+    grid: str | None,
+    form: str,
+    *,
+    fragment: bool = False,
+    table: str | None = None,
+    protocol: str | None = None,
+    num_images: int | None = None,
+) -> str:
+    """The tables in one of the formats of `bench.report.render`; "svg": the curve of a grid that has one.
+
+    table: only this one of the grid's tables. protocol, num_images: as the grid was run. Raises ValueError for a
+    database of smoke runs.
+    """
+    if grid is None and (table or protocol or num_images):
+        raise ValueError("--table, --protocol and --num-images choose among a grid's tables and cells. Add --grid NAME.")
+    cells = chosen(grid, protocol=protocol, num_images=num_images) if grid else None
     with Store(db, readonly=True) as store:
-        return tables(store, grid, grid_cells(grid) if grid else None, form, fragment=fragment)
+        check_database(store, smoke=False)
+        return tables(store, grid, cells, form, fragment=fragment, table=table)
 
 
-def tables(store: Store, grid: str | None, cells: Sequence[Cell] | None, form: str, *, fragment: bool = False) -> str:
+def tables(
+    store: Store,
+    grid: str | None,
+    cells: Sequence[Cell] | None,
+    form: str,
+    *,
+    fragment: bool = False,
+    table: str | None = None,
+) -> str:
     """Tables of the given cells (None: of every cell measured); what has not run yet is a dash."""
     frame = store.frame()
     expected = None
     if cells is not None:
-        frame = frame[frame["cell_key"].isin([cell.key for cell in cells])]
         expected = _expected(store, cells)
+        known = expected.set_index("cell_key")[list(LITERATURE)]
+        frame = frame[frame["cell_key"].isin(known.index)]
+        frame = frame.drop(columns=[name for name in LITERATURE if name in frame]).join(known, on="cell_key")
     module = load_grid(grid) if grid else None
-    title = getattr(module, "TITLE", TITLE)
     return render(
         frame,
         format=form,
-        title=title,
+        title=getattr(module, "TITLE", TITLE),
         caption=getattr(module, "CAPTION", None),
         expected=expected,
-        tables=getattr(module, "TABLES", ()),
+        tables=_layouts(module, table),
+        curve=getattr(module, "CURVE", None),
         standalone=not fragment,
     )
+
+
+def _layouts(module: ModuleType | None, table: str | None) -> Sequence[Table]:
+    layouts: Sequence[Table] = getattr(module, "TABLES", ())
+    if table is None:
+        return layouts
+    named = {layout.name: layout for layout in layouts}
+    if table not in named:
+        raise unknown_name("table", table, named)
+    return [named[table]]
 
 
 def _expected(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """What the grid names, run or not: the published number beside it, and the error of a cell that failed last."""
     published = {row["key"]: row for row in store.published()}
+    errors = _errors(store)
     rows = []
     for cell in cells:
         known = published.get(cell.published or "", {})
-        last = next(iter(store.runs_of(cell.key)), {})
-        rows.append(
-            {
-                **cell.row(),
-                "cell_key": cell.key,
-                "published_robust": known.get("robust_acc"),
-                "published_source": known.get("source_key"),
-                "published_confidence": known.get("confidence"),
-                "error": last.get("error_message") if last.get("status") == "failed" else None,
-            }
-        )
+        beside = {column: known.get(name) for column, name in LITERATURE.items()}
+        rows.append({**cell.row(), **beside, "cell_key": cell.key, "error": errors.get(cell.key)})
     return pd.DataFrame(rows)
+
+
+def _errors(store: Store) -> dict[str, str]:
+    """Cell key -> error of its newest run, where that failed."""
+    newest = "SELECT MAX(id) FROM runs GROUP BY cell_key"
+    query = f"SELECT cell_key, error_message FROM runs WHERE status = 'failed' AND id IN ({newest})"
+    return dict(store.query(query)[1])

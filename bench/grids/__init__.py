@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from pathlib import Path
@@ -38,9 +39,16 @@ def grid_label(name: str) -> str:
     return Path(name).stem if name.endswith(".py") else name
 
 
-def grid_cells(name: str) -> list[Cell]:
-    """The cells of a grid, each once, in the grid's order."""
-    return list({cell.key: cell for cell in load_grid(name).cells()}.values())
+def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
+    """The cells of a grid, each once, in the grid's order.
+
+    protocol: "paper", "gold" or "both", for a grid whose `cells` takes it; ValueError for another grid.
+    """
+    cells = load_grid(name).cells
+    if protocol is not None and "protocol" not in inspect.signature(cells).parameters:
+        raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
+    chosen = cells() if protocol is None else cells(protocol=protocol)
+    return list({cell.key: cell for cell in chosen}.values())
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bench.report.compare import compare_text
+from bench.report.curve import Curve, svg
 from bench.report.layout import Entry, Sheet, Table
 from bench.report.numbers import epsilon_text
 from bench.report.render import FORMATS, render
 
-__all__ = ["FORMATS", "Entry", "Sheet", "Table", "compare_text", "epsilon_text", "render"]
+__all__ = ["FORMATS", "Curve", "Entry", "Sheet", "Table", "compare_text", "epsilon_text", "render", "svg"]

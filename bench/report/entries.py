@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.report.frames import gates_failed, ran
-from bench.report.numbers import DASH, absent, interval_text, percent_text
+from bench.report.numbers import DASH, TITLES, absent, interval_text, name_text, percent_text
 
 Cell = Mapping[str, Any]
 
@@ -66,26 +66,55 @@ def robust(cell: Cell, notes: Notes) -> Entry:
 
 
 def published(cell: Cell, notes: Notes) -> Entry:
-    """The literature's number, our verdict on it, and a footnote where it was not quoted or does not agree."""
+    """The literature's number, our verdict on it; footnotes: its source, and where it was not quoted or disagrees."""
     value = cell.get("published_robust")
     if absent(value):
-        return Entry()
+        return Entry() if absent(cell.get("published_table")) else Entry("not quoted", marks=notes.marks(_source(cell)))
     verdict = cell.get("verdict") if ran(cell) else None
-    reasons = [CONFIDENCE[word] for word in CONFIDENCE if word in _doubts(cell)]
+    reasons = _source(cell) + [CONFIDENCE[word] for word in CONFIDENCE if word in _doubts(cell)]
     if verdict and verdict != "agrees":
         reasons.append(f"{verdict}: {cell.get('verdict_reason')}")
     return Entry(percent_text(value), SHORT.get(verdict or "", verdict or ""), notes.marks(reasons))
+
+
+def _source(cell: Cell) -> list[str]:
+    """Where the literature's number stands and how it came about, where the frame says so (`published_table`)."""
+    if absent(cell.get("published_table")):
+        return []
+    place, images = str(cell["published_table"]), cell.get("published_images")
+    where = f"{cell['published_source']} ({'table ' if place[0].isdigit() else ''}{place})"
+    if absent(cell.get("published_robust")):
+        return [f"{where}: {cell.get('published_notes')}"]
+    stated = "number of images not stated" if absent(images) else f"{images:.0f} images"
+    return [f"{where}: gradient {cell['published_gradient']}, {stated}"]
 
 
 def _doubts(cell: Cell) -> str:
     return f"{cell.get('published_confidence')} {cell.get('published_notes')}"
 
 
+def published_clean(cell: Cell, notes: Notes) -> Entry:
+    """The literature's accuracy without an attack."""
+    value = cell.get("published_clean")
+    return Entry() if absent(value) else Entry(percent_text(value))
+
+
 def _plain(column: str) -> Callable[[Cell, Notes], Entry]:
     return lambda cell, notes: Entry(percent_text(cell.get(column)))
 
 
+def _named(column: str) -> Callable[[Cell, Notes], Entry]:
+    def entry(cell: Cell, notes: Notes) -> Entry:
+        return Entry(cell.get(f"{column}_label") or name_text(column, cell[column])) if cell else Entry()
+
+    return entry
+
+
+NAMED = ("attack", "gradient", "num_images")
+"""Columns that a table may show as values, where they tell apart what shares a row."""
+
 VALUES: dict[str, tuple[str, Callable[[Cell, Notes], Entry]]] = {
+    **{name: (TITLES[name], _named(name)) for name in NAMED},
     "clean": ("Clean", _plain("clean_accuracy")),
     "robust": ("Robust", robust),
     "null": ("Null", _plain("null_accuracy")),
@@ -93,6 +122,7 @@ VALUES: dict[str, tuple[str, Callable[[Cell, Notes], Entry]]] = {
     "worst": ("Worst", _plain("worst_accuracy")),
     "first_success": ("First", _plain("first_success_accuracy")),
     "null_first_success": ("First, null", _plain("null_first_success_accuracy")),
+    "published_clean": ("Publ. clean", published_clean),
     "published": ("Published", published),
 }
 """What a table may show of a cell: name -> (heading, entry)."""

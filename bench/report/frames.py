@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.numbers import absent, params_text
 from bench.statistics import pool
+from bench.verdict import overlap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
     f"{column}_{part}" for column in ("defense", "attack") for part in ("params", "version")
 )
 JSON_COLUMNS = ("defense_params", "attack_params", "gates")
+COMPARED = {"agrees", "disagrees"}  # verdicts of runs that may be compared with the literature: so may their pool
 MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy")
 
 
@@ -92,7 +94,10 @@ def _pooled(group: Sequence[Cell]) -> Cell:
         values = [cell.get(name) for cell in done]
         joint[name] = None if None in values else pool(done, name.removesuffix("_accuracy"))["mean"]
     verdicts = {cell.get("verdict") for cell in done}
-    if len(verdicts) > 1:
+    if verdicts <= COMPARED and not absent(joint.get("published_robust")) and not absent(joint["robust_low"]):
+        word, reason = overlap(joint, joint["published_robust"], joint.get("published_images"))
+        joint |= {"verdict": word, "verdict_reason": reason}
+    elif len(verdicts) > 1:
         joint |= {"verdict": "mixed", "verdict_reason": "the pooled runs have different verdicts"}
     elif len(done) > 1:
         joint["verdict_reason"] = f"all {len(done)} pooled runs, the first: {done[0].get('verdict_reason')}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.report.entries import FAILED, PASSED, VALUES, Entry, Notes
+from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
 from bench.report.frames import Cell, gates_failed, name_twins, name_variants, pooled, ran
 from bench.report.numbers import DASH, TITLES, name_text, percent_text
 
@@ -23,7 +23,9 @@ class Table:
     """How a grid wants its cells laid out.
 
     name: for labels and `--table`. rows, columns: columns of the view `results` that name a row, a column group.
-    values: what a group shows, names of `VALUES`. where: column -> value, or tuple of values, that a cell must have.
+    values: what a group shows, names of `VALUES`. where: column -> value, or tuple of values, that a cell must have;
+    only: what else it must fulfil. A value of `NAMED` tells cells of one row apart instead of parting rows: cells that
+    share a place stand below each other. names: replacements in names of rows and columns, made in this order.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Table:
     columns: tuple[str, ...] = ("attack",)
     values: tuple[str, ...] = ("robust", "null", "published")
     where: Mapping[str, Any] = field(default_factory=dict)
+    only: Callable[[Cell], bool] = lambda cell: True
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.values:
@@ -42,7 +46,9 @@ class Table:
 
     def long(self) -> Table:
         """The same cells, one a row, for narrow screens."""
-        return replace(self, rows=(self.rows[0], *self.columns, *self.rows[1:]), columns=())
+        named = tuple(value for value in self.values if value in NAMED)
+        values = tuple(value for value in self.values if value not in NAMED)
+        return replace(self, rows=(self.rows[0], *self.columns, *self.rows[1:], *named), columns=(), values=values)
 
 
 def _known(kind: str, name: str, known: Mapping[str, Any]) -> None:
@@ -82,8 +88,9 @@ def sheets(table: Table, cells: Sequence[Cell], *, grid_known: bool = False) -> 
     A sheet too wide for a page has a row for each cell instead. grid_known: the cells are all that were planned, so
     that a place without one stays empty instead of a dash.
     """
-    chosen = pooled([dict(cell) for cell in cells if _wanted(cell, table.where)])
-    scope = [name for name in SECTION if name not in table.rows + table.columns]
+    wanted = (cell for cell in cells if _wanted(cell, table.where) and table.only(cell))
+    chosen = pooled([{**cell, "names": table.names} for cell in wanted])
+    scope = [name for name in SECTION if name not in table.rows + table.columns + table.values]
     sections: dict[tuple[str, ...], list[Cell]] = {}
     for cell in chosen:
         sections.setdefault(tuple(name_text(name, cell.get(name)) for name in scope), []).append(cell)
@@ -104,11 +111,14 @@ def _sheet(table: Table, cells: Sequence[Cell], scope: Sequence[str], grid_known
     name_variants(cells, "defense")
     name_variants(cells, "attack")
     keys = [name for name in ALWAYS[:1] if name not in table.rows + table.columns] + list(table.rows)
-    keys += [name for name in ALWAYS[1:] if name not in keys + list(table.columns)]
-    constant = [name for name in HOISTED if name in keys and len({_label(cell, name) for cell in cells}) == 1]
+    keys += [name for name in ALWAYS[1:] if name not in (*keys, *table.columns, *table.values)]
+    shown = (*keys, *table.values)
+    constant = [name for name in HOISTED if name in shown and len({_label(cell, name) for cell in cells}) == 1]
     heading = ", ".join(_heading(cells[0], [*scope, *constant]))
     keys = [name for name in keys if name not in constant]
-    name_twins(cells, lambda cell: tuple(_label(cell, key) for key in (*keys, *table.columns)))
+    table = replace(table, values=tuple(value for value in table.values if value not in constant))
+    places = (*keys, *table.columns, *(value for value in table.values if value in NAMED))
+    name_twins(cells, lambda cell: tuple(_label(cell, key) for key in places))
     notes = Notes()
     header, rows = _body(table, cells, keys, notes, "" if grid_known else DASH)
     return Sheet(
@@ -134,30 +144,47 @@ def _heading(cell: Cell, names: Sequence[str]) -> Iterator[str]:
 
 
 def _label(cell: Cell, name: str) -> str:
-    return cell.get(f"{name}_label") or name_text(name, cell.get(name))
+    label = cell.get(f"{name}_label") or name_text(name, cell.get(name))
+    for old, new in cell["names"].items():
+        label = label.replace(old, new)
+    return label
 
 
-def _places(cells: Sequence[Cell], keys: Sequence[str], columns: Sequence[str]) -> list[list[Cell | None]]:
-    """Cells by row and column group, in order of first appearance; two cells in one place are refused."""
-    places: dict[tuple[Names, Names], Cell] = {}
+def _places(cells: Sequence[Cell], keys: Sequence[str], table: Table) -> list[list[Cell | None]]:
+    """Cells by row and column group, in order of first appearance; cells in one place are stacked or refused."""
+    places: dict[tuple[tuple[str, int], ...], dict[Names, Cell]] = {}
+    first: dict[tuple[tuple[str, int], ...], int] = {}
     for cell in cells:
-        row, column = tuple(_label(cell, key) for key in keys), tuple(_label(cell, key) for key in columns)
-        other = places.setdefault((row, column), cell)
-        if other is not cell:
-            raise ValueError(
-                f"Two cells in one place of a table, {', '.join(row + column)}: {other.get('cell_key')} and "
-                f"{cell.get('cell_key')}. Filter one away, or name what differs among the table's rows."
-            )
-    seen = [list(dict.fromkeys(names)) for names in zip(*(row for row, _ in places), strict=True)]
-    rows = sorted({row for row, _ in places}, key=lambda row: [s.index(n) for s, n in zip(seen, row, strict=True)])
-    return [[places.get((row, column)) for column in dict.fromkeys(c for _, c in places)] for row in rows]
+        column = tuple(_label(cell, key) for key in table.columns)
+        copy = 0
+        while column in places.setdefault(row := (*((_label(cell, key), 0) for key in keys), ("", copy)), {}):
+            copy += 1
+            if not any(value in NAMED for value in table.values):
+                raise ValueError(
+                    f"Two cells in one place of a table, {', '.join([label for label, _ in row[:-1]] + list(column))}: "
+                    f"{places[row][column].get('cell_key')} and {cell.get('cell_key')}. Filter one away, or name what "
+                    "differs among the table's rows."
+                )
+        places[row][column] = cell
+        for end in range(1, len(row) + 1):
+            first.setdefault(row[:end], len(first))
+    rows = sorted(places, key=lambda row: [first[row[:end]] for end in range(1, len(row) + 1)])
+    columns = list(dict.fromkeys(column for found in places.values() for column in found))
+    return [[places[row].get(column) for column in columns] for row in rows]
 
 
 def _body(
     table: Table, cells: Sequence[Cell], keys: Sequence[str], notes: Notes, hole: str
 ) -> tuple[list[tuple[str, str]], list[list[Entry]]]:
-    places = _places(cells, keys, table.columns)
-    shown = [(i, value) for i in range(len(places[0])) for value in table.values if _filled(places, i, value)]
+    places = _places(cells, keys, table)
+    groups = [[cell for row in places if (cell := row[i]) is not None] for i in range(len(places[0]))]
+    hoisted = [_constant(group, table) for group in groups]
+    shown = [
+        (i, value)
+        for i in range(len(groups))
+        for value in table.values
+        if value not in hoisted[i] and _filled(places, i, value)
+    ]
     best = _best(cells, table.columns)
 
     def entry(cell: Cell | None, value: str) -> Entry:
@@ -167,13 +194,19 @@ def _body(
 
     header = [*(("", TITLES[key]) for key in keys), ("", "Clean")]
     for i, value in shown:
-        group = _first(row[i] for row in places)
-        header.append((" ".join(_label(group, column) for column in table.columns), VALUES[value][0]))
+        names = dict.fromkeys(_label(groups[i][0], name) for name in (*table.columns, *hoisted[i]))
+        header.append((" ".join(names), VALUES[value][0]))
     rows = [
         [*(Entry(_label(_first(row), key)) for key in keys), _clean(row), *(entry(row[i], value) for i, value in shown)]
         for row in places
     ]
     return header, rows
+
+
+def _constant(cells: Sequence[Cell], table: Table) -> list[str]:
+    """The `NAMED` values that a column group's cells share: they stand in its heading."""
+    named = [value for value in table.values if value in NAMED and table.columns]
+    return [value for value in named if len({_label(cell, value) for cell in cells}) == 1]
 
 
 def _filled(places: Sequence[Sequence[Cell | None]], column: int, value: str) -> bool:

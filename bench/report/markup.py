@@ -47,9 +47,9 @@ def _markdown_entry(entry: Entry) -> str:
     return f"{text} {entry.beside}".strip() + marks
 
 
-def html(sheets: Sequence[Sheet], *, standalone: bool) -> str:
-    """Tables in HTML, alone or as a page of their own."""
-    body = "\n".join(_html_sheet(sheet) for sheet in sheets)
+def html(sheets: Sequence[Sheet], *, standalone: bool, figure: str = "") -> str:
+    """Tables in HTML and a figure under them, alone or as a page of their own."""
+    body = "\n".join(_html_sheet(sheet) for sheet in sheets) + figure
     if not standalone:
         return body
     title = escape(sheets[0].title)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.report import latex, markup
+from bench.report.curve import Curve, svg
 from bench.report.frames import as_planned, cells_of, with_expected
 from bench.report.layout import Sheet, Table, sheets
 from bench.report.plain import plain
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DATA = ("csv", "json")
-FORMATS = ("text", "latex", "markdown", "html", *DATA)
+FORMATS = ("text", "latex", "markdown", "html", *DATA, "svg")
 
 
 def render(
@@ -26,6 +28,7 @@ def render(
     caption: str | None = None,
     expected: pd.DataFrame | None = None,
     tables: Sequence[Table] = (),
+    curve: Curve | None = None,
     standalone: bool = False,
 ) -> str:
     """The results as text in `format`, one of FORMATS.
@@ -33,8 +36,9 @@ def render(
     frame: rows of the view `results`. expected: the cells of a grid (its identifying columns and cell_key; `error` for
     one that failed; published_* where known): what has not run shows a dash. tables: a grid's own layouts; without
     them, one table a data set and threat, a row a defense and gradient, a group of columns an attack. csv and json
-    hold the rows themselves, every column. standalone: LaTeX and HTML as a whole document.
-    Raises LookupError for an unknown format, ValueError for a frame without the needed columns or without any cell.
+    hold the rows themselves, every column. curve: what svg draws, and HTML too, under its tables. standalone: LaTeX and
+    HTML as a whole document. Raises LookupError for an unknown format, ValueError for a frame without the needed
+    columns, without any cell, or without a curve to draw.
     """
     if format not in FORMATS:
         from defenses.registry import unknown_name
@@ -52,15 +56,22 @@ def render(
     written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=expected is not None)]
     if not written:
         raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
-    return _writer(format, standalone)(written)
+    if format == "svg":
+        if curve is None:
+            raise ValueError("Expected a grid with a curve for --format svg, found none. `--grid noise_level` has one.")
+        return svg(curve, cells)
+    if tables and len(written) > 1 and format != "latex":  # LaTeX numbers its floats itself
+        written = [replace(sheet, title=f"Table {i}. {sheet.title}") for i, sheet in enumerate(written, 1)]
+    figure = svg(curve, cells) if curve is not None and format == "html" else ""
+    return _writer(format, standalone, figure)(written)
 
 
-def _writer(format: str, standalone: bool) -> Callable[[Sequence[Sheet]], str]:
+def _writer(format: str, standalone: bool, figure: str) -> Callable[[Sequence[Sheet]], str]:
     return {
         "text": plain,
         "latex": lambda found: latex.document(found, standalone=standalone),
         "markdown": markup.markdown,
-        "html": lambda found: markup.html(found, standalone=standalone),
+        "html": lambda found: markup.html(found, standalone=standalone, figure=figure),
     }[format]
 
 

@@ -1,0 +1,56 @@
+"""Which cells of a grid a command is about."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from bench.cell import Cell
+from bench.grids import grid_cells
+from bench.publish import parse_epsilon
+from defenses.registry import unknown_name
+
+
+def chosen(
+    grid: str,
+    *,
+    protocol: str | None = None,
+    filters: Sequence[str] = (),
+    limit: int | None = None,
+    **changes: int | None,
+) -> list[Cell]:
+    """The cells of a grid (see `grid_cells`) that pass the filters, with `changes` (seed, num_images) made."""
+    wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    cells = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
+    cells = [cell for cell in cells if _passes(cell.row(), _parse(filters))]
+    if not cells:
+        raise LookupError(f"No cell of {grid} passes {' '.join(filters)}. See them with `bench run --dry-run`.")
+    return cells[:limit]
+
+
+def _parse(filters: Sequence[str]) -> dict[str, list[str]]:
+    """column -> values that pass; several filters on one column are alternatives."""
+    parsed: dict[str, list[str]] = {}
+    for text in filters:
+        column, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"Expected --filter COLUMN=VALUE, got {text!r}. For example --filter defense=contrastive.")
+        parsed.setdefault(column, []).append(value)
+    return parsed
+
+
+def _passes(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
+    for column, values in wanted.items():
+        if column not in row:
+            raise unknown_name("column", column, row)
+        if not any(_equal(row[column], value) for value in values):
+            return False
+    return True
+
+
+def _equal(stored: Any, text: str) -> bool:
+    if isinstance(stored, float):
+        number = parse_epsilon(text)
+        return number is not None and abs(stored - number) <= 1e-6 * max(1.0, abs(number))
+    return str(stored) == text

@@ -1,0 +1,1 @@
+"""Publications as grids: what their tables hold, line by line."""

@@ -1,0 +1,130 @@
+"""An experiment of a paper as cells: its own settings and the gold tier, expanded over seeds and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal, get_args
+
+from bench.attacks.base import Attack
+from bench.attacks.gold import Gold
+from bench.cell import Cell
+from bench.threat import Norm, ThreatModel
+from defenses.base import Defense, Gradient, Purifier
+
+Protocol = Literal["paper", "gold", "both"]
+DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
+FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
+IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Which pictures, how often: every seed on every data seed, num_images pictures each."""
+
+    seeds: tuple[int, ...]
+    data_seeds: tuple[int, ...]
+    num_images: int
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table: a defense, the gradient that the paper's attacker has, the published number that it repeats.
+
+    attack: in place of the experiment's, for a defense that needs another (AutoAttack standard where nothing is random).
+    """
+
+    defense: Defense
+    gradient: Gradient
+    published: str | None = None
+    attack: Attack | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One classifier under one attack. table: name of the table that shows it. epsilon: as the paper's scripts have
+    it; rows without a purifier and the gold tier take the fraction behind it. gold_sample: the gold tier's, where it is
+    not `sample`.
+    """
+
+    table: str
+    dataset: str
+    classifier: str
+    score: str
+    attack: Attack
+    norm: Norm
+    epsilon: float
+    sample: Sample
+    rows: tuple[Row, ...]
+    gold_sample: Sample | None = None
+
+    def cells(self, protocol: Protocol = "both") -> Iterator[Cell]:
+        """Row by row, the paper's settings and then gold. A deterministic defense runs with the first seed only."""
+        for row in self.rows:
+            if protocol != "gold":
+                yield from self._seeded(row, self.sample, self._paper(row))
+            if protocol != "paper":
+                yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
+
+    def _paper(self, row: Row) -> dict[str, Any]:
+        epsilon = self.epsilon if isinstance(row.defense, Purifier) else self._fraction
+        threat = ThreatModel(norm=self.norm, epsilon=epsilon, gradient=row.gradient)
+        return {"tier": "paper", "attack": row.attack or self.attack, "threat": threat, "published": row.published}
+
+    def _gold(self) -> dict[str, Any]:
+        """Gold's members stay in a ball; an unrestricted attack is its own gold, with the exact gradient."""
+        attack = Gold() if self.attack.restricted else self.attack
+        threat = ThreatModel(norm=self.norm, epsilon=self._fraction, gradient="exact")
+        return {"tier": "gold", "attack": attack, "threat": threat}
+
+    @property
+    def _fraction(self) -> float:
+        return FRACTIONS.get(self.epsilon, self.epsilon)
+
+    def _seeded(self, row: Row, sample: Sample, settings: dict[str, Any]) -> Iterator[Cell]:
+        first = Cell(
+            dataset=self.dataset,
+            classifier=self.classifier,
+            score=self.score if row.defense.needs_score else None,
+            defense=row.defense,
+            num_images=sample.num_images,
+            batch_size=sample.batch_size,
+            draws=DRAWS[settings["tier"]],
+            **settings,
+        )
+        for seed in sample.seeds if row.defense.stochastic else sample.seeds[:1]:
+            for data_seed in sample.data_seeds:
+                yield replace(first, seed=seed, data_seed=data_seed)
+
+
+def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
+    """The cells of all experiments, each once: of equal cells the one that names a published number.
+
+    Raises ValueError for a protocol that is none.
+    """
+    if protocol not in get_args(Protocol):
+        raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
+    found: dict[str, Cell] = {}
+    for experiment in experiments:
+        for cell in experiment.cells(protocol):  # type: ignore[arg-type]
+            if cell.key not in found or (cell.published and not found[cell.key].published):
+                found[cell.key] = cell
+    return list(found.values())
+
+
+def only(experiments: Iterable[Experiment], table: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a row of `results` belongs to a table, whatever its seed, its data seed and its number of images."""
+
+    @cache
+    def wanted() -> frozenset[str]:
+        chosen = [experiment for experiment in experiments if experiment.table == table]
+        return frozenset(_identity(cell.row()) for cell in cells_of(chosen, "both"))
+
+    return lambda row: _identity(row) in wanted()
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    return json.dumps([row[name] for name in (*IDENTITY, "gradient", "tier")], sort_keys=True)
