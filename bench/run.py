@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,12 +71,12 @@ def run_cells(
     *,
     grid: str,
     force: bool = False,
-    gates: bool = False,
+    gates: Collection[str] = (),
 ) -> Outcome:
     """Run what has not run; a cell that fails becomes a row with its error and the others go on.
 
-    force: run again what is done (its old rows stay), and what another host seems to be running. gates: check
-    the validity of quick cells too. KeyboardInterrupt leaves the cell in flight to be resumed.
+    force: run again what is done (its old rows stay), and what another host seems to be running. gates: names of
+    attacks whose quick cells are checked for validity too. KeyboardInterrupt leaves the cell in flight to be resumed.
     """
     outcome = Outcome()
     for number, cell in enumerate(cells):
@@ -112,7 +112,7 @@ def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
 
 
 def _run_cell(
-    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
+    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: Collection[str]
 ) -> None:
     made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
     run_id: int | None = None
@@ -123,7 +123,7 @@ def _run_cell(
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        checked = _gates(prepared, watcher) if gates or cell.tier != "quick" else None
+        checked = _gates(prepared, watcher) if cell.tier != "quick" or cell.attack.name in gates else None
         store.finish_run(run_id, **summary, gates=checked, **_verdict(cell, summary, store))
     except KeyboardInterrupt:
         if run_id is not None:

@@ -103,7 +103,8 @@ def compare(name: str, steps: int, score: NetworkScore, x: Tensor, repeats: int)
     kept = seconds(of(purifier, classifier, score, x, 0)[1], x.device, repeats)
     return (
         f"{name:16} {calls:4d} calls {forward:7.2f} s forward {differentiated:7.2f} s with gradient | "
-        f"purify {plain:7.2f} s x {plain / forward:.3f} | gradient {recomputed:7.2f} s x {recomputed / (forward + differentiated):.3f} | "
+        f"purify {plain:7.2f} s x {plain / forward:.3f} | "
+        f"gradient {recomputed:7.2f} s x {recomputed / (forward + differentiated):.3f} | "
         f"kept {kept:7.2f} s x {kept / differentiated:.3f}"
     )
 

@@ -39,7 +39,8 @@ def db(grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def key(db: Path) -> str:
-    return bench("query", "SELECT cell_key FROM results ORDER BY robust_accuracy", "--db", db, "--format", "csv").output.split()[1]
+    sql = "SELECT cell_key FROM results ORDER BY robust_accuracy"
+    return bench("query", sql, "--db", db, "--format", "csv").output.split()[1]
 
 
 def test_a_second_run_does_nothing_and_says_so(db: Path, grid: Path) -> None:

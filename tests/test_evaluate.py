@@ -45,7 +45,7 @@ def test_linear_gaussian_defense_has_its_analytic_accuracies() -> None:
 
 
 def test_null_prices_resubmission() -> None:
-    """A defense wrong in 3 % of draws on any image: first success 'breaks' it without an attack, and the null says so."""
+    """A defense wrong in 3 % of draws on any image: first success "breaks" it without an attack; the null says so."""
     labels, ids = torch.zeros(500, dtype=torch.int64), torch.arange(500)
     images = torch.full((500, 1, 2, 2), 0.5)
 

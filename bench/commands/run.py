@@ -42,7 +42,7 @@ def execute(cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force:
     with Store(db) as store:
         check_database(store, smoke=False)
         with watcher() as shown:
-            gates = getattr(load_grid(grid), "GATES", False)
+            gates = getattr(load_grid(grid), "GATES", ())
             outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
         click.echo(tables(store, grid, cells, "text"))
         click.echo(_summary(outcome, cells, store, grid))

@@ -31,7 +31,7 @@ from defenses.randomized_smoothing import RandomizedSmoothing
 from defenses.undefended import Undefended
 
 TITLE = "Attacks on digits, Linf 3/16"
-GATES = True
+GATES = ("gold",)
 EPSILON = 3 / 16
 T, STEPS, EOT = 0.1, 10, 4
 PGD = PGDEOT(steps=20, step_size=EPSILON / 8, eot=EOT)
