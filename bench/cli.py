@@ -65,7 +65,7 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
-@click.option("--protocol", type=PROTOCOLS, help="The paper's own settings, our gold tier, or both, where a grid has them.")
+@click.option("--protocol", type=PROTOCOLS, help="Settings of the paper, of our gold tier, or both.")
 @click.option("--smoke", is_flag=True, help="Only try the code paths, on random toy networks, into smoke.sqlite.")
 def run(
     grid: str,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 
 from bench.attacks.base import Oracle
 from bench.cell import Cell
+from bench.datasets import load_dataset
 from bench.meter import Meter
-from bench.prepare import Loader, Prepared
+from bench.prepare import Loader, Prepared, names_of
 from bench.run import is_done
 from bench.store import Store, StoreError
+from defenses.models.classifiers import classifier_info
+from defenses.models.score_models import score_info
 
 PROBE = 8  # images of a timing
 
@@ -26,28 +31,86 @@ class Rate:
     units: tuple[float, float]
 
 
+@dataclass
+class _Group:
+    """Cells that differ in seed and data seed alone."""
+
+    cells: list[Cell]
+    done: int = 0
+
+    @property
+    def line(self) -> str:
+        """The group in words, before what is to be said of it."""
+        runs = f", {len(self.cells)} runs" if len(self.cells) > 1 else ""
+        finished = f", {self.done} done" if self.done else ""
+        return f"{self.cells[0].key[:6]}  {self.cells[0]}{runs}{finished}"
+
+
 def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> str:
-    """A line a cell: what would happen, network evaluations, time; and the sum."""
+    """A line for all cells that differ in seeds alone: network evaluations and time, or what is missing; and the sum.
+
+    Nothing is downloaded: files that are not here are listed once, below.
+    """
     store = _open(db)
     rates: dict[str, Rate] = {}
+    absent: dict[str, str] = {}
     lines, seconds, units = [], 0.0, 0.0
-    for cell in cells:
+    for group in _groups(cells, store):
+        cell, left = group.cells[0], len(group.cells) - group.done
+        if not left:
+            lines.append(f"{group.line}: done" if len(group.cells) == 1 else group.line)
+            continue
+        missing = _missing(cell, loader)
+        absent |= missing
+        if missing:
+            at_least = left * _forward_evaluations(cell)
+            lines.append(f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}")
+            continue
         try:
-            status = "done" if store is not None and is_done(store, cell) else "to run"
-            prepared = loader.prepare(cell)
+            name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
+            rates[name] = rates.get(name) or _probe(loader.prepare(cell))
         except (LookupError, ValueError) as error:
-            lines.append(f"{cell.key[:6]}  {cell}: missing: {error}")
+            lines.append(f"{group.line}: would fail: {error}")
             continue
-        if status == "done":
-            lines.append(f"{cell.key[:6]}  {cell}: done")
-            continue
-        name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
-        rates[name] = rates.get(name) or _probe(prepared)
-        cost, evaluations = _cost(cell, rates[name])
+        cost, evaluations = (left * value for value in _cost(cell, rates[name]))
         seconds, units = seconds + cost, units + evaluations
-        lines.append(f"{cell.key[:6]}  {cell}: {evaluations:.3g} network evaluations, {_time(cost)}")
-    lines.append(f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly).")
+        lines.append(f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}")
+    lines += [f"Missing {name}: {message}" for name, message in absent.items()]
+    rest = ", without the cells whose files are missing" if absent else ""
+    lines.append(
+        f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly){rest}."
+    )
     return "\n".join(lines)
+
+
+def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
+    found: dict[str, _Group] = {}
+    for cell in cells:
+        group = found.setdefault(replace(cell, seed=0, data_seed=0).key, _Group([]))
+        group.cells.append(cell)
+        group.done += store is not None and is_done(store, cell)
+    return list(found.values())
+
+
+def _missing(cell: Cell, loader: Loader) -> dict[str, str]:
+    """Name -> where to get it, of every data set and network behind a cell that is not on this machine."""
+    classifiers, scores = names_of(cell)
+    checks: dict[str, Callable[[], object]] = {
+        cell.dataset: partial(load_dataset, cell.dataset, data_dir=loader.data_dir),
+        **{name: partial(_find, classifier_info, name) for name in classifiers},
+        **{name: partial(_find, score_info, name) for name in scores},
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            check()
+        except LookupError as error:
+            found[name] = str(error)
+    return found
+
+
+def _find(info: Callable[[str], Any], name: str) -> None:
+    info(name).find()
 
 
 def _open(db: str) -> Store | None:
@@ -55,6 +118,12 @@ def _open(db: str) -> Store | None:
         return Store(db, readonly=True)
     except StoreError:  # none yet: nothing is done
         return None
+
+
+def _forward_evaluations(cell: Cell) -> int:
+    """Forward passes of the score network, without what gradients add; of the classifier where there is no purifier."""
+    answers = sum(cell.attack.queries()) + 3 * cell.judging_draws
+    return cell.num_images * answers * max(1, cell.defense.network_evaluations)
 
 
 def _cost(cell: Cell, rate: Rate) -> tuple[float, float]:

@@ -8,7 +8,7 @@ towards the right answer, so that an attack has something to break.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.cell import Cell, Tier
 from bench.datasets import DATASETS, DatasetInfo, ImageSet, dataset_info
+from bench.gates.strength import SQUARE
 from bench.marks import SMOKE
 from bench.prepare import names_of
 from defenses.compat import import_autoattack, import_robustbench
@@ -26,13 +27,14 @@ from defenses.models.classifiers import CLASSIFIERS, ClassifierInfo
 from defenses.models.score_models import NetworkScore, ScoreInfo, score_models
 
 IMAGES = 4
-CLASSES = 100  # at most: the embedding network of contrastive guidance has 18 weights for every pair of classes
+CLASSES = 50  # at most: the embedding network of contrastive guidance has 18 weights for every pair of classes
 SIDE = {224: 32, 256: 36}  # toy sides of large pictures
-SMALL = {
-    **dict.fromkeys(("steps", "apgd_steps", "eot", "check_draws", "defense_replicates", "rounds", "runs"), 2),
-    **{"restarts": 2, "queries": 4, "guide_from": 1},
+DEFENSE = {"steps": 2, "rounds": 2, "runs": 2, "guide_from": 1}
+ATTACK = {
+    **dict.fromkeys(("steps", "apgd_steps", "check_draws"), 1),
+    **dict.fromkeys(("eot", "restarts", "defense_replicates", "queries"), 2),
 }
-"""The largest value that a field of a toy defense or attack keeps."""
+"""The largest values that fields of toy defenses and attacks keep."""
 
 
 def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
@@ -40,14 +42,18 @@ def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
 
     Only the first of each defense keeps its tier, and with it the gates, which cost more than all the rest.
     """
-    tiers = {}
+    found: dict[str, Cell] = {}
+    firsts: set[str] = set()
     for cell in cells:
-        tiers.setdefault(cell.defense.name, cell)
-    toys = (toy_cell(cell, "quick" if tiers[cell.defense.name] is not cell else cell.tier) for cell in cells)
-    return list({toy.key: toy for toy in toys}.values())
+        key = toy_cell(cell, "quick").key
+        if key not in found:
+            tier = "quick" if cell.defense.name in firsts else cell.tier
+            found[key] = toy_cell(cell, tier)
+            firsts.add(cell.defense.name)
+    return list(found.values())
 
 
-def toy_cell(cell: Cell, tier: Tier = "quick") -> Cell:
+def toy_cell(cell: Cell, tier: Tier) -> Cell:
     """The same path through the code with two pictures, two steps, two draws."""
     named = {name: SMOKE + getattr(cell.defense, name) for name in ("guide", "model") if _text(cell.defense, name)}
     return dataclasses.replace(
@@ -55,8 +61,8 @@ def toy_cell(cell: Cell, tier: Tier = "quick") -> Cell:
         dataset=SMOKE + cell.dataset,
         classifier=SMOKE + cell.classifier,
         score=SMOKE + cell.score if cell.score else None,
-        defense=_small(dataclasses.replace(cell.defense, **named)),
-        attack=_small(cell.attack),
+        defense=_small(dataclasses.replace(cell.defense, **named), DEFENSE),
+        attack=_small(cell.attack, ATTACK),
         num_images=2,
         data_seed=0,
         seed=0,
@@ -71,23 +77,25 @@ def _text(part: Any, name: str) -> bool:
     return isinstance(getattr(part, name, None), str)
 
 
-def _small(part: Any) -> Any:
+def _small(part: Any, most: Mapping[str, int]) -> Any:
     """A defense or an attack with its costly fields cut down; `steps` that follow from t are set."""
     fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    cut = {name: min(value, SMALL[name]) for name, value in fields.items() if name in SMALL and isinstance(value, int)}
+    cut = {name: min(value, most[name]) for name, value in fields.items() if name in most and isinstance(value, int)}
     if "steps" in fields and fields["steps"] is None:
-        cut["steps"] = SMALL["steps"]
+        cut["steps"] = most["steps"]
     return dataclasses.replace(part, **cut)
 
 
 @contextmanager
 def toy_world(cells: Sequence[Cell]) -> Iterator[None]:
-    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack takes two steps."""
+    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates'
+    search take two steps."""
     library = import_autoattack()
     with (
         patch.dict(DATASETS, {SMOKE + name: toy_dataset(name) for name in {cell.dataset for cell in cells}}),
         patch.dict(CLASSIFIERS, _classifiers(cells)),
         patch.dict(score_models, _scores(cells)),
+        patch.dict(SQUARE, steps=2, eot=2),
         patch.object(library, "AutoAttack", _short(library.AutoAttack)),
     ):
         yield

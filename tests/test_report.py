@@ -186,6 +186,44 @@ def test_a_grids_own_table_selects_and_turns() -> None:
     ]
 
 
+def test_cells_that_differ_in_what_is_shown_stand_below_each_other() -> None:
+    layout = Table(
+        name="t", rows=("defense",), columns=("tier",), values=("attack", "gradient", "robust"), names={"gdmp": "GDMP"}
+    )
+    results = frame(
+        row("gdmp", 40.0, attack="apgd"),
+        row("gdmp", 50.0, attack="apgd", gradient="adjoint"),
+        row("gdmp", 30.0, tier="gold", attack="gold"),
+    )
+    lines = lines_of(render(results, format="markdown", tables=[layout]), "| ")
+    assert lines[0] == "| Defense | Clean | paper apgd Gradient | paper apgd Robust | gold exact Robust |"
+    assert [line.split(" | ")[2:] for line in lines[2:]] == [
+        ["exact", "40.0 [35.0, 45.0]", "30.0 [25.0, 35.0] |"],
+        ["adjoint", "50.0 [45.0, 55.0]", "– |"],
+    ]
+
+
+def test_pooled_runs_are_compared_with_the_literature_together() -> None:
+    """Each of 4 x 100 images meets 55 %, all of them together do not."""
+    seeds = [row("gdmp", 48.0, data_seed=i, published_robust=55.0, verdict="agrees", robust_low=38, robust_high=58)
+             for i in range(4)]  # fmt: skip
+    assert "55.0 disagrees" in render(frame(*seeds), format="markdown")
+    for one in seeds:
+        one["verdict"], one["verdict_reason"] = "not comparable", "gradient"
+    assert "55.0 n/c" in render(frame(*seeds), format="markdown")
+
+
+def test_a_published_number_names_its_source() -> None:
+    known = {"published_source": "li2024", "published_table": "3", "published_gradient": "bpda"}
+    quoted = row("gdmp", 48.0, published_robust=55.0, published_images=64.0, published_clean=90.04, **known)
+    layout = Table(name="t", values=("robust", "published_clean", "published"))
+    text = render(frame(quoted), format="markdown", tables=[layout])
+    assert "| 90.0 | 55.0<sup>a</sup>" in text and "li2024 (table 3): gradient bpda, 64 images" in text
+    margin = row("gdmp", 48.0, published_notes="+0.7 points", **known)
+    text = render(frame(margin), format="markdown")
+    assert "not quoted<sup>a</sup>" in text and "li2024 (table 3): +0.7 points" in text
+
+
 def test_data_sets_and_threats_make_tables_of_their_own() -> None:
     results = frame(row("a", 4.0), row("a", 5.0, epsilon=8 / 255), row("a", 6.0, norm="L2", epsilon=0.5))
     titles = lines_of(render(results, format="markdown"), "**")

@@ -45,7 +45,7 @@ def report(
     database of smoke runs.
     """
     if grid is None and (table or protocol or num_images):
-        raise ValueError("--table, --protocol and --num-images choose among a grid's tables and cells. Add --grid NAME.")
+        raise ValueError("--table, --protocol and --num-images choose among the cells of a grid. Add --grid NAME.")
     cells = chosen(grid, protocol=protocol, num_images=num_images) if grid else None
     with Store(db, readonly=True) as store:
         check_database(store, smoke=False)

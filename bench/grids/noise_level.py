@@ -1,8 +1,8 @@
 """Accuracy against the diffusion time t: more noise washes more of the attack away, and more of the picture.
 
-Bai et al. (ICML 2024) sweep t on CIFAR-10 with guidance set C; their list of t is unknown, so this one is ours. AutoAttack
-rand, Linf 8/255, WRN-28-10; tiers and gradients as in `paper_tables`. `bench report --grid noise_level --format svg`
-draws the curve.
+Bai et al. (ICML 2024) sweep t on CIFAR-10 with guidance set C; their list of t is unknown, so this one is ours.
+AutoAttack rand, Linf 8/255, WRN-28-10; tiers and gradients as in `paper_tables`. The curve is drawn by
+`bench report --grid noise_level --format svg`.
 """
 
 from __future__ import annotations

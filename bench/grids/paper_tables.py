@@ -3,8 +3,9 @@ ICML 2024 (PMLR 235:2375-2391), in the authors' settings (tier paper) and under 
 
 The settings are those of the authors' released scripts; which script made which table is an inference, and what no
 source at hand states is called unknown in the captions. Three seeds on eight data seeds of 64 pictures, as the authors'
-job queue has it (ImageNet: two on 32 of 16). The paper tier takes the gradient that the released code has, the identity
-through the purifier; DiffPure is also run with its own authors' adjoint gradient, to which its published numbers belong.
+job queue has it (ImageNet: two on 32 of 16). The paper tier takes the gradient that the released code has, the
+identity through the purifier; DiffPure is also run with its own authors' adjoint gradient, to which its published
+numbers belong.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
-from bench.attacks.base import Attack
 from bench.attacks.autoattack_rand import AutoAttackRand
 from bench.attacks.autoattack_standard import AutoAttackStandard
+from bench.attacks.base import Attack
 from bench.attacks.bpda_eot import BPDAEOT
 from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
@@ -165,7 +166,8 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
-        table="bpda", **CIFAR10 | {"sample": CIFAR_BPDA, "gold_sample": CIFAR}, classifier=WRN28, attack=BPDA, norm="Linf", epsilon=LINF,
+        table="bpda", **CIFAR10 | {"sample": CIFAR_BPDA, "gold_sample": CIFAR}, classifier=WRN28, attack=BPDA,
+        norm="Linf", epsilon=LINF,
         rows=(
             *(replace(row, gradient="straight_through", published=key) for row, key in zip(
                 trained("cifar10:Linf", "Carmon2019Unlabeled-1", "Gowal2020Uncovering_28_10_extra-1", attack=BPDA),
@@ -223,14 +225,14 @@ EXPERIMENTS = (
             table="autoattack-imagenet", **IMAGENET_LINF, classifier=classifier, sample=IMAGENET_AUTOATTACK,
             attack=RAND,
             rows=(
-                *trained("imagenet:Linf", *models), *diffpure(0.15, adjoint=adjoint),
+                *trained("imagenet:Linf", *models), *diffpure(0.15, adjoint=f"nie2022diffpure-{number}"),
                 released(guided_c(0.15, guide=RN18)),
             ),
         )
-        for classifier, adjoint, models in (
-            ("imagenet_resnet50", "nie2022diffpure-5", ("Engstrom2019Robustness-3", "Wong2020Fast-1", "Salman2020Do_R50-1")),
-            ("imagenet_wrn50_2", "nie2022diffpure-6", ("Salman2020Do_50_2-1",)),
-            ("imagenet_deit_s", "nie2022diffpure-7", ()),
+        for classifier, number, models in (
+            ("imagenet_resnet50", 5, ("Engstrom2019Robustness-3", "Wong2020Fast-1", "Salman2020Do_R50-1")),
+            ("imagenet_wrn50_2", 6, ("Salman2020Do_50_2-1",)),
+            ("imagenet_deit_s", 7, ()),
         )
     ),
     Experiment(
@@ -279,9 +281,10 @@ def _table(name: str, title: str, caption: str) -> Table:
 TABLES = (
     _table(
         "autoattack-linf", "AutoAttack, Linf",
-        "Table 1 of the paper. Its robust accuracies are quoted nowhere at hand. WRN-28-10: the number shown is that of "
-        "its Table 6a; Table 1 states 91.41 standard and 12.17 points above the best baseline, which is the same 82.81 "
-        "if that is DiffPure's 70.64. Another paper cites 77.08 (WRN-28-10) and 79.10 (WRN-70-16) instead.",
+        "Table 1 of the paper. Its robust accuracies are quoted nowhere at hand. WRN-28-10: the number shown is that "
+        "of its Table 6a; Table 1 states 91.41 standard and 12.17 points above the best baseline, which is the same "
+        "82.81 if that is DiffPure's 70.64 (derived). WRN-70-16: 71.29 + 11.52 = 82.81 likewise (derived). Another "
+        "paper cites 77.08 and 79.10 instead.",
     ),
     _table(
         "autoattack-l2", "AutoAttack, L2",
@@ -290,8 +293,8 @@ TABLES = (
     ),
     _table(
         "unseen", "Unseen threats",
-        "Table 3 of the paper. StAdv's radius is its bound on the flow; guidance under StAdv has no released script and "
-        "takes the settings of the two others (inferred).",
+        "Table 3 of the paper. StAdv's radius is its bound on the flow; guidance under StAdv has no released script "
+        "and takes the settings of the two others (inferred).",
     ),
     _table(
         "bpda", "BPDA+EOT",
@@ -299,20 +302,20 @@ TABLES = (
         "guided script stops with an error.",
     ),
     _table(
-        "gtsrb", "GTSRB",
-        f"{UNKNOWN_NUMBER} Only differences to DiffPure are quoted. Classifier and score network are trained by their "
-        "authors and not public. BPDA+EOT: 200 pictures are requested, the released loader gives 10. As released, "
-        "the guided scripts stop with an error.",
+        "gtsrb", "AutoAttack and BPDA+EOT",
+        f"{UNKNOWN_NUMBER} Only differences to DiffPure are quoted. Classifier and score network are the authors' own "
+        "and not public. BPDA+EOT: 200 pictures are requested, the released loader gives 10. As released, the guided "
+        "scripts stop with an error.",
     ),
     _table(
         "sampler", "Reverse SDE against ODE, without and with guidance",
-        "Table 6a of the paper (guided rows). The numbers and the sentence about them disagree on which sampler has "
+        "Table 6a of the paper (guided rows). Its numbers and the sentence about them disagree on which sampler has "
         "the higher robust accuracy.",
     ),
     _table(
         "guidance", "Without and with guidance",
         "Table 6b of the paper. No script for the unguided row is released (its settings are inferred). The networks "
-        "are trained by the authors and not public.",
+        "are the authors' own and not public.",
     ),
     _table(
         "gradient", "PGD+EOT with the purifier's gradient off and on",
@@ -321,17 +324,20 @@ TABLES = (
     ),
     _table(
         "pgd-cifar100", "PGD+EOT without the purifier's gradient",
-        "Table 9 of the paper. The networks are trained by the authors and not public.",
+        "Table 9 of the paper. The networks are the authors' own and not public.",
     ),
-    _table("pgd-imagenet", "PGD+EOT without the purifier's gradient", "Table 10 of the paper. Steps of 2/255."),
+    _table(
+        "pgd-imagenet", "PGD+EOT without the purifier's gradient",
+        "Table 10 of the paper. The attack's steps are 2/255 here too, as released.",
+    ),
     _table(
         "autoattack-imagenet", "AutoAttack, t = 0.15",
-        "From released scripts; no table of the paper is known to hold the guided rows. DiffPure's numbers "
-        "are as another paper cites them.",
+        "From released scripts; no table of the paper is known to hold the guided rows. DiffPure's numbers are as "
+        "another paper cites them.",
     ),
     _table(
         "losses", "Guidance losses",
-        "Which loss made which table of the paper is unknown; its scripts select released_hard. Ours: no published "
-        "table compares them.",
+        "Ours: no published table compares them. Which loss made which table of the paper is unknown; its scripts "
+        "select released_hard.",
     ),
 )  # fmt: skip

@@ -34,7 +34,7 @@ class Sample:
 class Row:
     """A row of a table: a defense, the gradient that the paper's attacker has, the published number that it repeats.
 
-    attack: in place of the experiment's, for a defense that needs another (AutoAttack standard where nothing is random).
+    attack: in place of the experiment's, for a defense that needs another (AutoAttack standard if nothing is random).
     """
 
     defense: Defense

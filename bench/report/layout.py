@@ -134,13 +134,16 @@ def _sheet(table: Table, cells: Sequence[Cell], scope: Sequence[str], grid_known
 
 
 def _heading(cell: Cell, names: Sequence[str]) -> Iterator[str]:
-    words = {"num_images": "{} images", "tier": "{} tier", "epsilon": "{}"}
     threat = [name_text(name, cell.get(name)) for name in ("norm", "epsilon") if name in names]
     for name in names:
         if name == "norm" or (name == "epsilon" and len(threat) == 1):
             yield " ".join(threat)
         elif name != "epsilon" and cell.get(name) is not None:
-            yield words.get(name, "{}").format(_label(cell, name))
+            yield _word(cell, name, tier="{} tier")
+
+
+def _word(cell: Cell, name: str, **forms: str) -> str:
+    return {"num_images": "{} images", **forms}.get(name, "{}").format(_label(cell, name))
 
 
 def _label(cell: Cell, name: str) -> str:
@@ -194,7 +197,7 @@ def _body(
 
     header = [*(("", TITLES[key]) for key in keys), ("", "Clean")]
     for i, value in shown:
-        names = dict.fromkeys(_label(groups[i][0], name) for name in (*table.columns, *hoisted[i]))
+        names = dict.fromkeys(_word(groups[i][0], name) for name in (*table.columns, *hoisted[i]))
         header.append((" ".join(names), VALUES[value][0]))
     rows = [
         [*(Entry(_label(_first(row), key)) for key in keys), _clean(row), *(entry(row[i], value) for i, value in shown)]
