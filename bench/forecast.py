@@ -143,7 +143,7 @@ def _probe(prepared: Prepared) -> Rate:
     for gradient in (False, True):
         oracle = Oracle(model, labels, ids, seed=0, role="forecast")
         ask = oracle.gradient if gradient else oracle.evaluate
-        with Meter(prepared.counted) as meter:
+        with Meter(prepared.counted(model)) as meter:
             for first in (0, 1):
                 begin = time.perf_counter()
                 try:

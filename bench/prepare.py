@@ -43,11 +43,10 @@ class Prepared:
             picked.to(self.device),
         )
 
-    @property
-    def counted(self) -> nn.Module:
-        """The network whose evaluations are counted: the score network, or the classifier where there is none."""
+    def counted(self, model: Defended) -> nn.Module:
+        """The network whose evaluations are counted: the score network, else the defended classifier."""
         network = getattr(self.score, "network", self.score)
-        return network if isinstance(network, nn.Module) else self.classifier
+        return network if isinstance(network, nn.Module) else model.classifier
 
 
 @dataclass

@@ -157,7 +157,7 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
     """The records of one batch, the seconds that it took and its network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
     begin = time.perf_counter()
-    with Meter(prepared.counted) as meter:
+    with Meter(prepared.counted(model)) as meter:
         records = evaluate(
             model,
             cell.attack,

@@ -148,7 +148,9 @@ def test_google_drives_quota_is_explained(
     content: bytes | Exception, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(monkeypatch, content)
-    with pytest.raises(MissingWeights, match=r"quota of this file is used up.*https://drive\.google\.com/file/d/abc/view"):
+    with pytest.raises(
+        MissingWeights, match=r"quota of this file is used up.*https://drive\.google\.com/file/d/abc/view"
+    ):
         fetch(Source(file="a.pt", at="drive:abc"))
 
 

@@ -15,6 +15,7 @@ from bench.records import ImageRecord
 from bench.run import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
+from defenses.adversarial_training import AdversarialTraining
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.undefended import Undefended
@@ -140,3 +141,13 @@ def test_seeds_change_the_draws(tmp_path: Path) -> None:
     other = dataclasses.replace(cell(), seed=1)
     measure(path, cell(), other)
     assert outcomes(path, cell()) != outcomes(path, other)
+
+
+def test_a_defense_with_a_network_of_its_own_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    robust = cell(defense=AdversarialTraining(model="digits_cnn_at"), score=None)
+    measure(path, robust)
+    with Store(path) as store:
+        run = store.latest_done(robust.key)
+    # 12 images: 3 steps x 2 draws, forward and backward; clean, robust (null and looks are those of clean)
+    assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 2)

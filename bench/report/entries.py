@@ -83,6 +83,8 @@ def _source(cell: Cell) -> list[str]:
         return []
     place, images = str(cell["published_table"]), cell.get("published_images")
     where = f"{cell['published_source']} ({'table ' if place[0].isdigit() else ''}{place})"
+    if place.startswith("leaderboard"):
+        where = f"RobustBench, {place}"
     if absent(cell.get("published_robust")):
         return [f"{where}: {cell.get('published_notes')}"]
     stated = "number of images not stated" if absent(images) else f"{images:.0f} images"

@@ -73,4 +73,3 @@ def read(source: Source) -> dict[str, Tensor]:
     checkpoint = load_checkpoint(path, source.known_sha256())
     source.check(path)
     return bare_state(checkpoint)
-

@@ -126,9 +126,7 @@ def robustbench_source(name: str) -> Source:
     _, dataset, threat, model = name.split(":")
     found = drive_id(model, dataset, threat)
     note = "" if found else "RobustBench states no single file; it fetches what it needs when the model is first loaded"
-    return Source(
-        file=f"robustbench/{dataset}/{threat}/{model}.pt", at=f"drive:{found}" if found else "", note=note
-    )
+    return Source(file=f"robustbench/{dataset}/{threat}/{model}.pt", at=f"drive:{found}" if found else "", note=note)
 
 
 _IDELBAYEV = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
