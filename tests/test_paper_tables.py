@@ -171,7 +171,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_tables_show_dashes_before_anything_ran(db: Path) -> None:
     text = bench("report", "--grid", "paper_tables", "--db", db, "--format", "markdown").output
-    assert [int(n) for n in re.findall(r"\*\*Table (\d+)\. ", text)] == list(range(1, 16))
+    assert [int(n) for n in re.findall(r"\*\*Table (\d+)\. ", text)] == list(range(1, 18))
     assert text.count("| – |") > 100 and "nan" not in text.lower() and "None" not in text
     assert "82.8" in text and "not quoted" in text and "inferred" in text and "unknown" in text
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any, Literal, get_args
 
 from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
-from bench.cell import Cell
+from bench.cell import Cell, Tier
 from bench.threat import Norm, ThreatModel
 from defenses.base import Defense, Gradient, Purifier
 
@@ -61,13 +62,13 @@ class Experiment:
     rows: tuple[Row, ...]
     gold_sample: Sample | None = None
 
-    def cells(self, protocol: Protocol = "both") -> Iterator[Cell]:
-        """Row by row, the paper's settings and then gold. A deterministic defense runs with the first seed only."""
+    def cells(self, tier: Tier) -> Iterator[Cell]:
+        """Row by row, with the settings of a tier, "paper" or "gold". A deterministic defense takes one seed only."""
         for row in self.rows:
-            if protocol != "gold":
-                yield from self._seeded(row, self.sample, self._paper(row))
-            if protocol != "paper":
+            if tier == "gold":
                 yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
+            else:
+                yield from self._seeded(row, self.sample, self._paper(row))
 
     def _paper(self, row: Row) -> dict[str, Any]:
         epsilon = self.epsilon if isinstance(row.defense, Purifier) else self._fraction
@@ -101,15 +102,16 @@ class Experiment:
 
 
 def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
-    """The cells of all experiments, each once: of equal cells the one that names a published number.
+    """The cells of all experiments, the paper tier before gold, each once: of equal ones that with a published number.
 
     Raises ValueError for a protocol that is none.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
     found: dict[str, Cell] = {}
-    for experiment in experiments:
-        for cell in experiment.cells(protocol):  # type: ignore[arg-type]
+    tiers: tuple[Tier, ...] = ("paper", "gold")
+    for tier, experiment in product([tier for tier in tiers if protocol in (tier, "both")], experiments):
+        for cell in experiment.cells(tier):
             if cell.key not in found or (cell.published and not found[cell.key].published):
                 found[cell.key] = cell
     return list(found.values())

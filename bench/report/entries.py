@@ -105,11 +105,16 @@ def _plain(column: str) -> Callable[[Cell, Notes], Entry]:
     return lambda cell, notes: Entry(percent_text(cell.get(column)))
 
 
-def _named(column: str) -> Callable[[Cell, Notes], Entry]:
-    def entry(cell: Cell, notes: Notes) -> Entry:
-        return Entry(cell.get(f"{column}_label") or name_text(column, cell[column])) if cell else Entry()
+def label(cell: Cell, name: str) -> str:
+    """A field of a cell as a name, with the replacements of its table (`names`)."""
+    text = cell.get(f"{name}_label") or name_text(name, cell.get(name))
+    for old, new in cell.get("names", {}).items():
+        text = text.replace(old, new)
+    return text
 
-    return entry
+
+def _named(column: str) -> Callable[[Cell, Notes], Entry]:
+    return lambda cell, notes: Entry(label(cell, column)) if cell else Entry()
 
 
 NAMED = ("attack", "gradient", "num_images")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from bench.report.layout import Entry, Sheet
+from bench.report.numbers import TITLES
 
 PACKAGES = "booktabs,amssymb,graphicx"
 WIDE = 100  # letters on a line beyond which the page is turned
@@ -78,7 +79,8 @@ def _float(sheet: Sheet) -> str:
 
 def _tabular(sheet: Sheet) -> list[str]:
     split = [any(row[i].beside or row[i].marks for row in sheet.rows) for i in range(len(sheet.header))]
-    columns = "".join("l" if i < sheet.labels else r"r@{\;}l" if two else "r" for i, two in enumerate(split))
+    words = [i < sheet.labels or heading in TITLES.values() for i, (_, heading) in enumerate(sheet.header)]
+    columns = "".join("l" if word else r"r@{\;}l" if two else "r" for word, two in zip(words, split, strict=True))
     return [
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
+from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes, label
 from bench.report.frames import Cell, gates_failed, name_twins, name_variants, pooled, ran
 from bench.report.numbers import DASH, TITLES, name_text, percent_text
 
@@ -14,7 +14,7 @@ SECTION = ("dataset", "norm", "epsilon", "attack")  # what is in neither rows no
 ALWAYS = ("classifier", "gradient", "num_images", "tier")  # in every row, or in the heading where all rows agree
 HOISTED = ("classifier", "num_images", "tier")
 Names = tuple[str, ...]
-WIDEST = 160  # letters on a line that a turned page still shows in a readable size
+WIDEST = 170  # letters on a line that a turned page still shows in a readable size
 QUICK = "quick tier: not a robustness claim"
 
 
@@ -113,12 +113,12 @@ def _sheet(table: Table, cells: Sequence[Cell], scope: Sequence[str], grid_known
     keys = [name for name in ALWAYS[:1] if name not in table.rows + table.columns] + list(table.rows)
     keys += [name for name in ALWAYS[1:] if name not in (*keys, *table.columns, *table.values)]
     shown = (*keys, *table.values)
-    constant = [name for name in HOISTED if name in shown and len({_label(cell, name) for cell in cells}) == 1]
+    constant = [name for name in HOISTED if name in shown and len({label(cell, name) for cell in cells}) == 1]
     heading = ", ".join(_heading(cells[0], [*scope, *constant]))
     keys = [name for name in keys if name not in constant]
     table = replace(table, values=tuple(value for value in table.values if value not in constant))
     places = (*keys, *table.columns, *(value for value in table.values if value in NAMED))
-    name_twins(cells, lambda cell: tuple(_label(cell, key) for key in places))
+    name_twins(cells, lambda cell: tuple(label(cell, key) for key in places))
     notes = Notes()
     header, rows = _body(table, cells, keys, notes, "" if grid_known else DASH)
     return Sheet(
@@ -143,14 +143,7 @@ def _heading(cell: Cell, names: Sequence[str]) -> Iterator[str]:
 
 
 def _word(cell: Cell, name: str, **forms: str) -> str:
-    return {"num_images": "{} images", **forms}.get(name, "{}").format(_label(cell, name))
-
-
-def _label(cell: Cell, name: str) -> str:
-    label = cell.get(f"{name}_label") or name_text(name, cell.get(name))
-    for old, new in cell["names"].items():
-        label = label.replace(old, new)
-    return label
+    return {"num_images": "{} images", **forms}.get(name, "{}").format(label(cell, name))
 
 
 def _places(cells: Sequence[Cell], keys: Sequence[str], table: Table) -> list[list[Cell | None]]:
@@ -158,13 +151,13 @@ def _places(cells: Sequence[Cell], keys: Sequence[str], table: Table) -> list[li
     places: dict[tuple[tuple[str, int], ...], dict[Names, Cell]] = {}
     first: dict[tuple[tuple[str, int], ...], int] = {}
     for cell in cells:
-        column = tuple(_label(cell, key) for key in table.columns)
+        column = tuple(label(cell, key) for key in table.columns)
         copy = 0
-        while column in places.setdefault(row := (*((_label(cell, key), 0) for key in keys), ("", copy)), {}):
+        while column in places.setdefault(row := (*((label(cell, key), 0) for key in keys), ("", copy)), {}):
             copy += 1
             if not any(value in NAMED for value in table.values):
                 raise ValueError(
-                    f"Two cells in one place of a table, {', '.join([label for label, _ in row[:-1]] + list(column))}: "
+                    f"Two cells in one place of a table, {', '.join([name for name, _ in row[:-1]] + list(column))}: "
                     f"{places[row][column].get('cell_key')} and {cell.get('cell_key')}. Filter one away, or name what "
                     "differs among the table's rows."
                 )
@@ -200,7 +193,7 @@ def _body(
         names = dict.fromkeys(_word(groups[i][0], name) for name in (*table.columns, *hoisted[i]))
         header.append((" ".join(names), VALUES[value][0]))
     rows = [
-        [*(Entry(_label(_first(row), key)) for key in keys), _clean(row), *(entry(row[i], value) for i, value in shown)]
+        [*(Entry(label(_first(row), key)) for key in keys), _clean(row), *(entry(row[i], value) for i, value in shown)]
         for row in places
     ]
     return header, rows
@@ -209,7 +202,7 @@ def _body(
 def _constant(cells: Sequence[Cell], table: Table) -> list[str]:
     """The `NAMED` values that a column group's cells share: they stand in its heading."""
     named = [value for value in table.values if value in NAMED and table.columns]
-    return [value for value in named if len({_label(cell, value) for cell in cells}) == 1]
+    return [value for value in named if len({label(cell, value) for cell in cells}) == 1]
 
 
 def _filled(places: Sequence[Sequence[Cell | None]], column: int, value: str) -> bool:
@@ -232,7 +225,7 @@ def _clean(row: Sequence[Cell | None]) -> Entry:
 
 
 def _best(cells: Sequence[Cell], columns: Sequence[str]) -> set[int]:
-    """Ids of the best robust cells: equal column, threat (with its gradient) and tier; no gate failed; ties all.
+    """Ids of the best robust cells: equal classifier, column, threat (with its gradient), tier; no gate failed; ties all.
 
     A lone cell is best of nothing and stays plain.
     """
@@ -241,6 +234,7 @@ def _best(cells: Sequence[Cell], columns: Sequence[str]) -> set[int]:
         if ran(cell) and not gates_failed(cell):
             same = (
                 "dataset",
+                "classifier",
                 "norm",
                 "epsilon",
                 "gradient",
