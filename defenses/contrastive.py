@@ -152,7 +152,9 @@ class Contrastive(DiffusionPurifier):
         if self.guide is not None:
             from defenses.models.classifiers import load_classifier
 
-            return load_classifier(self.guide)
+            guide = load_classifier(self.guide)
+            like = next(classifier.parameters(), None) if classifier is not None else None
+            return guide if like is None else guide.to(like)
         if classifier is None:
             raise ValueError("Contrastive guidance needs a classifier, got none. Pass one, or name a `guide`.")
         return classifier

@@ -182,3 +182,14 @@ def test_ranges_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Contrastive(**fields)
     assert dataclasses.is_dataclass(Contrastive)
+
+
+def test_a_named_guide_is_taken_to_the_classifier() -> None:
+    from defenses.models.classifiers import load_classifier
+    from defenses.models.score_models import load_score
+
+    score = load_score("digits_score").double()  # type: ignore[attr-defined]
+    defense = Contrastive(t=0.05, steps=2, guide="digits_cnn_at")
+    model = defense.defend(load_classifier("digits_cnn").double(), score, gradient="exact")
+    images = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    assert model(images, Noise(0, torch.arange(2))).dtype == torch.float64

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from bench.report.frames import Cell, pooled, ran
 
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 60, 230, 44, 52  # margins; the right one holds the names of the lines
+WIDTH, HEIGHT = 780, 400
+LEFT, RIGHT, TOP, BOTTOM = 60, 290, 44, 52  # margins; the right one holds the names of the lines
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 LINE = 16  # pixels between names
 

@@ -225,7 +225,7 @@ def _clean(row: Sequence[Cell | None]) -> Entry:
 
 
 def _best(cells: Sequence[Cell], columns: Sequence[str]) -> set[int]:
-    """Ids of the best robust cells: equal classifier, column, threat (with its gradient), tier; no gate failed; ties all.
+    """Ids of the best robust cells: equal classifier, column, threat (gradient too) and tier; no gate failed; ties all.
 
     A lone cell is best of nothing and stays plain.
     """
