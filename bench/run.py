@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -75,10 +75,11 @@ def run_cells(
 ) -> Outcome:
     """Run what has not run; a cell that fails becomes a row with its error and the others go on.
 
-    force: run again what is done (its old rows stay), and what another host seems to be running. gates: names of
-    attacks whose quick cells are checked for validity too. KeyboardInterrupt leaves the cell in flight to be resumed.
+    force: run again what is done (its old rows stay), and what another host seems to be running. Cells
+    above the quick tier get validity gates, one of each group that differs in seeds alone; gates: names of attacks
+    whose quick cells get them too. KeyboardInterrupt leaves the cell in flight to be resumed.
     """
-    outcome = Outcome()
+    outcome, gated = Outcome(), first_of_groups(cells)
     for number, cell in enumerate(cells):
         watcher.cell(number, len(cells), cell)
         store.add_cell(cell.row() | {"grid": grid})
@@ -89,8 +90,20 @@ def run_cells(
             outcome.busy.append(cell)
             watcher.outcome(cell, "busy", f"is being run by process {other['pid']} on {other['host']}")
         else:
-            _run_cell(cell, store, loader, watcher, outcome, force, gates)
+            checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
+            _run_cell(cell, store, loader, watcher, outcome, force, checked)
     return outcome
+
+
+def first_of_groups(cells: Sequence[Cell]) -> set[str]:
+    """Keys of the cells that are the first among those that differ in seed and data seed alone.
+
+    Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
+    """
+    firsts: dict[str, str] = {}
+    for cell in cells:
+        firsts.setdefault(replace(cell, seed=0, data_seed=0).key, cell.key)
+    return set(firsts.values())
 
 
 def is_done(store: Store, cell: Cell) -> bool:
@@ -112,7 +125,7 @@ def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
 
 
 def _run_cell(
-    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: Collection[str]
+    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
 ) -> None:
     made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
     run_id: int | None = None
@@ -123,7 +136,7 @@ def _run_cell(
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        checked = _gates(prepared, watcher) if cell.tier != "quick" or cell.attack.name in gates else None
+        checked = _gates(prepared, watcher) if gates else None
         store.finish_run(run_id, **summary, gates=checked, **_verdict(cell, summary, store))
     except KeyboardInterrupt:
         if run_id is not None:
@@ -188,7 +201,11 @@ def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
 def _verdict(cell: Cell, summary: dict[str, Any], store: Store) -> dict[str, str]:
     """Verdict and reason where the cell measures a published number again."""
     known = next((row for row in store.published() if row["key"] == cell.published), None)
-    return dict(zip(("verdict", "verdict_reason"), verdict(cell.row() | summary, known), strict=True)) if known else {}
+    if known is None:
+        return {}
+    word, reason = verdict(cell.row() | summary, known)
+    caveat = cell.defense.published_caveat
+    return {"verdict": word, "verdict_reason": f"{reason}. {caveat}" if caveat else reason}
 
 
 def _line(summary: dict[str, Any]) -> str:

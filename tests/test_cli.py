@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import main
+from defenses import defenses
 
 GRID = Path(__file__).parents[1] / "docs" / "adding-a-defense.md"
 
@@ -20,12 +22,13 @@ def bench(*arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file of docs/adding-a-defense.md, as a user would copy it."""
     code = GRID.read_text().split("```python\n")[1].split("```")[0]
     path = tmp_path_factory.mktemp("grid") / "my_blur.py"
     path.write_text(code)
-    return path
+    yield path
+    defenses._classes.pop("my_blur", None)  # what the file registered is no part of the package
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,8 @@ def _class_text(cls: Any) -> str:
         lines.append(f"  {field.name} = {default}")
     flags = ("stochastic", "batch_coupled", "gradients", "restricted", "gradient_free")
     lines += ["", *(f"{flag}: {getattr(cls, flag)}" for flag in flags if hasattr(cls, flag))]
+    if caveat := getattr(cls, "published_caveat", ""):
+        lines.append(f"published numbers: {caveat}")
     if (cost := _cost(cls)) is not None:
         lines.append(f"score-network evaluations an answer, an image (defaults): {cost}")
     return "\n".join([*lines, f"source: {cls.source}"])
