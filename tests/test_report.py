@@ -299,6 +299,14 @@ def test_latex_compiles_as_it_is(attacks: int, tmp_path: Path) -> None:
     assert "Overfull" not in done.stdout
 
 
+def test_a_table_longer_than_a_page_becomes_several_floats() -> None:
+    rows = [row(f"defense_{i:02d}", 50.0) for i in range(70)]
+    text = render(frame(*rows), format="latex")
+    assert text.count(r"\begin{table}") == 3 and "(3 of 3)" in text
+    assert [len(re.findall(rf"defense\\_{i:02d}", text)) for i in range(70)] == [1] * 70
+    assert text.count("Accuracies in percent") == 1  # the legend, under the last
+
+
 def test_html_is_a_table_and_standalone_a_page() -> None:
     results = frame(row("undefended", 4.0), row("gdmp", 40.0, gates=FAIL))
     table = ElementTree.fromstring(f"<div>{render(results, format='html')}</div>")

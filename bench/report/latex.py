@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from bench.report.layout import Entry, Sheet
+from bench.report.layout import Entry, Notes, Sheet
 from bench.report.numbers import TITLES
 
 PACKAGES = "booktabs,amssymb,graphicx"
+LONG = 32  # rows that a page has room for
 WIDE = 100  # letters on a line beyond which the page is turned
 SPECIAL = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -44,7 +46,11 @@ def _ascii(letter: str) -> str:
 
 
 def document(sheets: Sequence[Sheet], *, standalone: bool) -> str:
-    """Floats, ready to \\input, or with `standalone` a document that compiles with pdflatex as it is."""
+    """Floats, ready to \\input, or with `standalone` a document that compiles with pdflatex as it is.
+
+    A sheet longer than a page becomes several floats.
+    """
+    sheets = [part for sheet in sheets for part in _parts(sheet)]
     body = "\n".join(_float(sheet) for sheet in sheets)
     if not standalone:
         return f"% needs \\usepackage{{{PACKAGES}}}\n{body}"
@@ -55,6 +61,25 @@ def document(sheets: Sequence[Sheet], *, standalone: bool) -> str:
         f"\\usepackage{{{PACKAGES}}}\n"
         f"\\begin{{document}}\n{body}\\end{{document}}\n"
     )
+
+
+def _parts(sheet: Sheet) -> list[Sheet]:
+    """The sheet, cut into parts that fit on a page; footnotes and legend stand under the last."""
+    count = -(-len(sheet.rows) // LONG)
+    if count == 1:
+        return [sheet]
+    cut = [sheet.rows[i * LONG : (i + 1) * LONG] for i in range(count)]
+    return [
+        replace(
+            sheet,
+            name=f"{sheet.name}-part-{i + 1}",
+            title=f"{sheet.title} ({i + 1} of {count})",
+            rows=rows,
+            notes=sheet.notes if i == count - 1 else Notes(),
+            legend=sheet.legend if i == count - 1 else [],
+        )
+        for i, rows in enumerate(cut)
+    ]
 
 
 def _float(sheet: Sheet) -> str:
