@@ -27,7 +27,17 @@ def _digits_conditional(output: Path, seed: int, effort: float, progress: Progre
     return train_digits_conditional(output, seed, effort, progress)
 
 
-RECIPES: dict[str, Recipe] = {"digits": _digits, "digits_conditional": _digits_conditional}
+def _digits_energy(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
+    from bench.training.digits_energy import train_digits_energy
+
+    return train_digits_energy(output, seed, effort, progress)
+
+
+RECIPES: dict[str, Recipe] = {
+    "digits": _digits,
+    "digits_conditional": _digits_conditional,
+    "digits_energy": _digits_energy,
+}
 
 
 def train(

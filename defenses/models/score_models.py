@@ -111,7 +111,7 @@ class ScoreInfo:
     MissingWeights). datasets: whose pictures it was trained on. Both may raise ValueError for an altered file.
     """
 
-    load: Callable[[], ScoreModel]
+    load: Callable[[], ScoreModel | DataScore]
     find: Callable[[], Path]
     datasets: tuple[str, ...]
     source: str
@@ -149,6 +149,13 @@ def _digits_conditional() -> ScoreInfo:
     return digits_conditional()
 
 
+def _digits_energy() -> ScoreInfo:
+    """The energy that `bench train digits_energy` made."""
+    from defenses.models.energy import digits_energy
+
+    return digits_energy()
+
+
 def _public(name: str) -> ScoreInfo:
     from defenses.models.score_zoo import public_score
 
@@ -160,11 +167,12 @@ PATTERNS = ("diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "fil
 score_models: dict[str, Callable[[], ScoreInfo]] = {
     "digits_score": _digits,
     "digits_conditional": _digits_conditional,
+    "digits_energy": _digits_energy,
     **{name: partial(_public, name) for name in PUBLIC},
 }
 
 
-def load_score(name: str) -> ScoreModel:
+def load_score(name: str) -> ScoreModel | DataScore:
     """A score network by name, in eval mode and without parameter gradients; see `score_info`."""
     return score_info(name).load()
 
