@@ -108,7 +108,9 @@ def run(
 
 @main.command()
 @click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, in its tables.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to write the tables."
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--fragment", is_flag=True, help="LaTeX to \\input, instead of a document that compiles as it is.")
 @click.option("--table", metavar="NAME", help="Only this one of the grid's tables.")
@@ -173,7 +175,14 @@ def list_(kind: str, name: str | None) -> None:
 
 @main.command()
 @click.argument("sql")
-@click.option("--format", "form", type=click.Choice(("text", "csv", "json")), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "csv", "json")),
+    default="text",
+    show_default=True,
+    help="How to write the rows.",
+)
 @_db
 def query(sql: str, form: str, db: str) -> None:
     """Any SQL query, on a connection that can only read (docs/schema.md lists the tables).
@@ -203,12 +212,12 @@ def compare(a: str, b: str, db: str) -> None:
 
 @main.command()
 @click.argument("defense")
-@click.option("--dataset", default="digits", show_default=True)
-@click.option("--classifier", default="digits_cnn", show_default=True)
-@click.option("--score", default="digits_score", show_default=True)
-@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1), metavar="N")
+@click.option("--dataset", default="digits", show_default=True, help="Whose test images.")
+@click.option("--classifier", default="digits_cnn", show_default=True, help="Behind the defense.")
+@click.option("--score", default="digits_score", show_default=True, help="Score network of the defense.")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1), metavar="N", help="How many.")
 @click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="A field of the defense; repeatable.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Of every random draw.")
 def audit(
     defense: str, dataset: str, classifier: str, score: str, images: int, fields: tuple[str, ...], seed: int
 ) -> None:
@@ -225,7 +234,7 @@ def audit(
 @main.command()
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the weights.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Of every random draw.")
 @click.option("--effort", default=1.0, show_default=True, help="Scales the number of steps.")
 def train(name: str, output: Path | None, seed: int, effort: float) -> None:
     """Train the small networks behind a data set, with a record of how.
