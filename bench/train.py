@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,31 +34,78 @@ def _digits_energy(output: Path, seed: int, effort: float, progress: Progress) -
     return train_digits_energy(output, seed, effort, progress)
 
 
+def _score(
+    dataset: str, output: Path, seed: int, effort: float, progress: Progress, download: bool = False, **options: str
+) -> dict[str, Any]:
+    from bench.datasets import load_dataset
+    from bench.datasets.folder import picture_folder
+    from bench.training.score_recipe import train_score
+
+    own = dataset.startswith("imagefolder")
+    load = picture_folder if own else partial(load_dataset, download=download)
+    return train_score(
+        load(dataset, split="train"), load(dataset, split="test"), output, seed=seed, effort=effort, progress=progress,
+        **options,
+    )  # fmt: skip
+
+
+def _classifier(
+    dataset: str, output: Path, seed: int, effort: float, progress: Progress, adversarial: str = "none",
+    download: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    from bench.datasets import load_dataset
+    from bench.training.classifier_recipe import train_classifier
+
+    train, test = (load_dataset(dataset, split=split, download=download) for split in ("train", "test"))
+    return train_classifier(train, test, output, adversarial=adversarial, seed=seed, effort=effort, progress=progress)
+
+
 RECIPES: dict[str, Recipe] = {
     "digits": _digits,
     "digits_conditional": _digits_conditional,
     "digits_energy": _digits_energy,
 }
+FOR_DATASET: dict[str, Callable[..., dict[str, Any]]] = {"score": _score, "classifier": _classifier}
+OPTIONS = {  # of the recipes for a data set
+    "score": ("scale", "device", "download"),
+    "classifier": ("adversarial", "download"),
+}
 
 
 def train(
-    name: str, *, output: Path, seed: int = 0, effort: float = 1.0, progress: Progress = silent
+    name: str,
+    *,
+    output: Path,
+    dataset: str | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    progress: Progress = silent,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train what `name` stands for into the folder `output` (safetensors and record.json); returns the record.
 
-    effort: scales the number of steps; 1 is what the package ships. progress: called after each step with what is
-    trained, steps done, steps in all, and the loss. The same seed gives the same files on the same machine with the
-    same packages and number of threads. Raises LookupError for an unknown name, ValueError for an effort that is not
-    positive.
+    dataset: whose training pictures, for "score" and "classifier". effort: scales the number of steps; 1 is what the
+    package ships. progress: called after each step with what is trained, steps done, steps in all, and the loss.
+    options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
+    "full") and device of "score"; download, for both: let torchvision fetch a missing data set. The same seed gives the
+    same files on the same machine with the same packages and number of threads. Raises LookupError for an unknown name,
+    ValueError for an effort that is not positive, or an option that the recipe does not have.
     """
-    if name not in RECIPES:
-        raise unknown_name("training recipe", name, RECIPES)
+    if name not in (*RECIPES, *FOR_DATASET):
+        raise unknown_name("training recipe", name, [*RECIPES, *FOR_DATASET])
+    if (name in FOR_DATASET) != (dataset is not None):
+        raise ValueError(f"Expected --dataset for {' and '.join(FOR_DATASET)} and for them alone, got {dataset}.")
+    if strange := set(options) - set(OPTIONS.get(name, ())):
+        raise ValueError(f"Expected options of {name} among {OPTIONS.get(name, ())}, got {', '.join(strange)}.")
     if not effort > 0:
         raise ValueError(f"Expected effort > 0, got {effort}.")
     import torch
 
     output.mkdir(parents=True, exist_ok=True)
-    record = RECIPES[name](output, seed, effort, progress)
+    if dataset is None:
+        record = RECIPES[name](output, seed, effort, progress)
+    else:
+        record = FOR_DATASET[name](dataset, output, seed, effort, progress, **options)
     packages = {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")}
     record = {
         "recipe": name,

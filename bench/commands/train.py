@@ -1,27 +1,74 @@
-"""`bench train`: the small networks, with progress."""
+"""`bench train`: networks, with progress."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
+from bench.training.progress import Progress
 
-def train(name: str, output: Path, seed: int, effort: float) -> None:
-    """Train what `name` stands for into `output`, and say where it lies."""
+
+def train(
+    name: str, output: Path | None, dataset: str | None, seed: int, effort: float, options: dict[str, Any]
+) -> None:
+    """Train what `name` stands for into `output`, and say where it lies. Default: a folder of its own in weights/."""
     from rich.console import Console
-    from rich.progress import Progress
 
     from bench.train import train as make
 
-    with Progress(console=Console(), transient=True) as bars:
-        tasks: dict[str, int] = {}
+    output = output or _folder(name, dataset, options)
+    with _bars() if Console().is_terminal else _lines() as tell:
+        make(name, output=output, dataset=dataset, seed=seed, effort=effort, progress=tell, **options)
+    click.echo(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} to {output}.")
+
+
+def _folder(name: str, dataset: str | None, options: dict[str, Any]) -> Path:
+    """What is trained differently lies in folders of its own."""
+    of = Path(dataset.rpartition(":")[2]).resolve().name if dataset else ""
+    how = [str(options[key]) for key in ("scale", "adversarial") if options.get(key) not in (None, "small", "none")]
+    return Path("weights") / re.sub(r"[^\w.]+", "_", "_".join(filter(None, (of, name, *how))))
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """A bar that moves for each thing trained."""
+    from rich.progress import Progress as Bars
+
+    with Bars(transient=True) as bars:
+        tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int, loss: float) -> None:
-            task = tasks.setdefault(what, -1)
-            if task < 0:
-                task = tasks[what] = bars.add_task(what, total=total)
-            bars.update(task, completed=done, description=f"{what} (loss {loss:.4f})")  # type: ignore[arg-type]
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, description=f"{what} (loss {loss:.4f})")
 
-        make(name, output=output, seed=seed, effort=effort, progress=tell)
-    click.echo(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} to {output}.")
+        yield tell
+
+
+@contextmanager
+def _lines(every: float = 60.0, clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
+    """For a log file: a line every so many seconds, and at the end of each thing trained."""
+    begun: dict[str, tuple[float, int]] = {}
+    losses: list[float] = []
+    said = clock()
+
+    def tell(what: str, done: int, total: int, loss: float) -> None:
+        nonlocal said
+        now = clock()
+        since, first = begun.setdefault(what, (now, done))
+        losses.append(loss)
+        if now - said < every and done < total:
+            return
+        left = (now - since) / max(done - first, 1) * (total - done)
+        mean = sum(losses) / len(losses)
+        click.echo(f"{what}: step {done} of {total}, loss {mean:.4f} over {len(losses)}, {left / 60:.0f} min left")
+        losses.clear()
+        said = now
+
+    yield tell

@@ -111,7 +111,7 @@ DATASETS: dict[str, DatasetInfo] = {
             classes=100,
             image_shape=(3, 32, 32),
             source="https://www.cs.toronto.edu/~kriz/cifar.html",
-            place="cifar-100-python/ (or tiles: cifar100/test_class_order.webp and its _labels.npy)",
+            place="cifar-100-python/ (or tiles, test alone: cifar100/test_class_order.webp and its _labels.npy)",
             licence="none stated",
             load=partial(_cifar, "CIFAR100", CIFAR100),
             downloads=True,
@@ -169,7 +169,7 @@ def load_dataset(
         remedy = " or ask for the download (--download)" if info.downloads else ""
         raise MissingData(
             f"Expected the {split} pictures of {name} in {folder}, found none. Put there {info.place}; "
-            f"source: {info.source}{remedy}. --data-dir or BENCH_DATA_DIR names another folder."
+            f"source: {info.source}{remedy}. BENCH_DATA_DIR names another folder, or --data-dir where a command has it."
         )
     return found
 

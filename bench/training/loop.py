@@ -50,12 +50,15 @@ def fit(
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        _follow(averaged, network, min(average, step / (step + 10)))
+        follow(averaged, network, min(average, step / (step + 10)))
         progress(what, step, steps, value.item())
     return averaged.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+def follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the network's; buffers (running means) are copied."""
     for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
+    for kept, current in zip(averaged.buffers(), network.buffers(), strict=True):
+        kept.copy_(current)

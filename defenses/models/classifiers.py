@@ -20,6 +20,7 @@ from defenses.models.weights import (
     load_checkpoint,
     own_file,
     sha256_of,
+    training_record,
     weight_folders,
 )
 from defenses.registry import unknown_name
@@ -91,25 +92,38 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
     return info.load().eval().requires_grad_(False)
 
 
-def _digits(name: str) -> ClassifierInfo:
-    """A network that `bench train digits` made; its numbers are those of the training record."""
-    record = asset_record("digits")["files"][f"{name}.safetensors"]
+def _shipped(
+    name: str, file: str, dataset: str, build: Callable[[], Callable[..., nn.Module]], recipe: str, images: str
+) -> ClassifierInfo:
+    """A network that `bench train <recipe>` made; its numbers are those of the training record.
 
-    def find() -> Path:
-        return asset_path(f"digits/{name}.safetensors")
+    file: in bench/assets. build: () -> what makes the network from the record's arguments. images: tested on.
+    """
+    folder, _, stem = file.rpartition("/")
+    record = asset_record(folder)["files"][stem]
 
     def load() -> nn.Module:
-        from defenses.models.networks.small_cnn import SmallCNN
-
-        network = SmallCNN(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
+        network = build()(**record["network"])
+        network.load_state_dict(load_checkpoint(asset_path(file), record["sha256"]))
         return network
 
     return ClassifierInfo(
-        name=name, datasets=("digits",), load=load, find=find, source="bench train digits (this package)",
-        licence="Apache-2.0", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
-        accuracy_source="bench/assets/digits/record.json, 500 test images",
+        name=name, datasets=(dataset,), load=load, find=lambda: asset_path(file), licence="Apache-2.0",
+        source=f"bench train {recipe} (this package)", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
+        accuracy_source=f"bench/assets/{folder}/record.json, {images} test images",
     )  # fmt: skip
+
+
+def _small_cnn() -> Callable[..., nn.Module]:
+    from defenses.models.networks.small_cnn import SmallCNN
+
+    return SmallCNN
+
+
+def _block_resnet() -> Callable[..., nn.Module]:
+    from defenses.models.networks.block_resnet import block_resnet
+
+    return block_resnet
 
 
 def _public(
@@ -132,11 +146,15 @@ def _public(
 
 
 def _file(name: str) -> ClassifierInfo:
-    """file:<architecture>:<path>: a public classifier's architecture and normalisation, with weights of the user's."""
+    """file:<architecture>:<path>: a public classifier's architecture and normalisation, with weights of the user's;
+    file:blocks:<path>: what `bench train classifier` wrote."""
     kind, _, path = name.removeprefix("file:").partition(":")
+    if kind == "blocks" and path:
+        return _trained(name, path)
     kinds = {known: info.datasets for known, info in CLASSIFIERS.items() if known in SOURCES}
     if kind not in kinds or not path:
-        raise LookupError(f"Expected file:<architecture>:<path>, architecture one of {', '.join(kinds)}, got {name!r}.")
+        known = ", ".join((*kinds, "blocks"))
+        raise LookupError(f"Expected file:<architecture>:<path>, architecture one of {known}, got {name!r}.")
 
     def load() -> nn.Module:
         from defenses.models.checkpoints import bare_state
@@ -147,6 +165,23 @@ def _file(name: str) -> ClassifierInfo:
     return ClassifierInfo(
         name=name, datasets=kinds[kind], load=load, find=lambda: own_file(path), source=path, licence="the user's own"
     )
+
+
+def _trained(name: str, path: str) -> ClassifierInfo:
+    """A network of `bench train classifier`; the record beside it says its size, data set and accuracy."""
+    found = own_file(path)
+    record = training_record(found, "classifier")
+
+    def load() -> nn.Module:
+        network = _block_resnet()(**record["network"])
+        network.load_state_dict(load_checkpoint(found, record["sha256"]))
+        return network
+
+    return ClassifierInfo(
+        name=name, datasets=(record["dataset"],), load=load, find=lambda: own_file(path), source=path,
+        licence="the user's own", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
+        accuracy_source="the record.json beside it",
+    )  # fmt: skip
 
 
 def _robustbench(name: str) -> ClassifierInfo:
@@ -184,7 +219,13 @@ def _folder_of(file: str) -> Path:
 
 
 for _name in ("digits_cnn", "digits_cnn_at"):
-    register_classifier(_digits(_name))
+    register_classifier(_shipped(_name, f"digits/{_name}.safetensors", "digits", _small_cnn, "digits", "500"))
+register_classifier(
+    _shipped(
+        "cifar10_small_at", "cifar10/classifier/cifar10_at_linf.safetensors", "cifar10", _block_resnet,
+        "classifier --dataset cifar10 --adversarial Linf:6/255", "10,000",
+    )
+)  # fmt: skip
 _TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
 for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
     register_classifier(_public(f"cifar_resnet{_depth}", ("cifar10",), "BSD-2-Clause", _accuracy, _TABLE))

@@ -38,6 +38,19 @@ def load_ddpmpp(state: State, expected: Layout | None = None) -> EpsilonUNet:
     return _filled(lambda: ddpmpp_unet(layout), _ddpmpp_entries(state, layout))
 
 
+def ddpmpp_state(network: EpsilonUNet, layout: Layout) -> dict[str, Tensor]:
+    """score_sde's state dict (`all_modules.<i>...`, float32, on the CPU) of a DDPM++ network: undoes `load_ddpmpp`."""
+    places = {place: f"all_modules.{i}" for i, place in enumerate(_ddpmpp_places(layout))}
+    parts, state = {new: old for old, new in (_DDPMPP_BLOCK | _DDPMPP_ATTENTION).items()}, {}
+    for name, tensor in network.unet.state_dict().items():
+        place, part, leaf = _split(name, places)
+        part = parts.get(part, part)
+        if part.startswith("NIN"):
+            tensor, leaf = (tensor.T, "W") if leaf == "weight" else (tensor, "b")
+        state[_joined(place, part, leaf)] = tensor.float().cpu().contiguous()
+    return state
+
+
 def load_guided(state: State, expected: Layout | None = None, head: int = HEAD) -> EpsilonUNet:
     """The network of a guided-diffusion state dict (`input_blocks.<n>...`), float32, in eval mode.
 

@@ -156,6 +156,23 @@ def _digits_energy() -> ScoreInfo:
     return digits_energy()
 
 
+def _cifar10_small() -> ScoreInfo:
+    """The score network that `bench train score --dataset cifar10` made on two CPU cores."""
+
+    def find() -> Path:
+        return asset_path("cifar10/score/cifar10_score.safetensors")
+
+    def load() -> ScoreModel:
+        from defenses.models.score_zoo import blocks_score
+
+        return blocks_score(find(), 32)
+
+    return ScoreInfo(
+        load=load, find=find, datasets=("cifar10",), source="bench train score --dataset cifar10 (this package)",
+        licence="Apache-2.0",
+    )  # fmt: skip
+
+
 def _public(name: str) -> ScoreInfo:
     from defenses.models.score_zoo import public_score
 
@@ -163,11 +180,15 @@ def _public(name: str) -> ScoreInfo:
 
 
 PUBLIC = ("ddpmpp_cifar10", "ddpmpp_cifar100", "ddpmpp_gtsrb", "guided256", "ddpm_cifar10_32")
-PATTERNS = ("diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>")
+PATTERNS = (
+    "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
+    "file:blocks<size>:<path>",
+)  # fmt: skip
 score_models: dict[str, Callable[[], ScoreInfo]] = {
     "digits_score": _digits,
     "digits_conditional": _digits_conditional,
     "digits_energy": _digits_energy,
+    "cifar10_small": _cifar10_small,
     **{name: partial(_public, name) for name in PUBLIC},
 }
 

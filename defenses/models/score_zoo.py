@@ -1,4 +1,4 @@
-"""The public score networks: score_sde's DDPM++, guided-diffusion's, and any unconditional diffusers pipeline."""
+"""Score networks from files: score_sde's DDPM++, guided-diffusion's, diffusers pipelines, those of `bench train`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from defenses.models.checkpoints import bare_state, read
 from defenses.models.score_models import PATTERNS, NetworkScore, ScoreInfo
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
-from defenses.models.weights import MissingWeights, load_checkpoint, own_file
+from defenses.models.weights import MissingWeights, load_checkpoint, own_file, training_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,16 +69,39 @@ def _guided(state: dict[str, Tensor]) -> NetworkScore:
 
 
 def _file(name: str) -> ScoreInfo:
-    """file:ddpmpp32:<path> or file:guided256:<path>: a state dict of the user's in one of the two layouts."""
-    match = re.fullmatch(r"file:(ddpmpp|guided)(\d+):(.+)", name)
+    """file:ddpmpp32:<path>, file:guided256:<path>, file:blocks32:<path>: a state dict of the user's in that layout."""
+    match = re.fullmatch(r"file:(ddpmpp|guided|blocks)(\d+):(.+)", name)
     if match is None:
         raise LookupError(f"Expected one of {', '.join(PATTERNS)}, got {name!r}, e.g. file:ddpmpp32:mine.pt.")
-    path, size = match[3], int(match[2])
-    make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[match[1]]
+    layout, size, path = match[1], int(match[2]), match[3]
+
+    def load() -> NetworkScore:
+        if layout == "blocks":
+            return blocks_score(own_file(path), size)
+        make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[layout]
+        return make(bare_state(load_checkpoint(own_file(path))), size)
+
     return ScoreInfo(
-        load=lambda: make(bare_state(load_checkpoint(own_file(path))), size), find=lambda: own_file(path),
-        datasets=(), source=path, licence="the user's own",
+        load=load, find=lambda: own_file(path), datasets=(), source=path, licence="the user's own"
     )  # fmt: skip
+
+
+def blocks_score(path: Path, size: int) -> NetworkScore:
+    """A network of `bench train score` (scale small) for 3 x size x size images, bf16 in the file, float32 in memory.
+
+    The record beside the file says how large it is. Raises MissingWeights without one, ValueError for another size or
+    an altered file.
+    """
+    import torch
+
+    from defenses.models.networks.block_unet import BlockUNet
+
+    record = training_record(path, "score")
+    if record["network"]["image_shape"][1:] != [size, size]:
+        raise ValueError(f"Expected a network for {size} x {size} pictures, {path} is for {record['network']}.")
+    network = BlockUNet(**record["network"]).to(memory_format=torch.channels_last)
+    network.load_state_dict(load_checkpoint(path, record["sha256"]))
+    return NetworkScore(network.eval().requires_grad_(False), tuple(record["network"]["image_shape"]))
 
 
 def _pipeline(name: str, datasets: tuple[str, ...]) -> ScoreInfo:

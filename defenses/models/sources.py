@@ -131,7 +131,7 @@ def robustbench_source(name: str) -> Source:
 
 _IDELBAYEV = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 _TORCHVISION = "https://download.pytorch.org/models/"
-_UNPUBLISHED = "no public file; train one in score_sde's layout"
+_UNPUBLISHED = "no public file; `bench train score --dataset ... --scale full` makes one"
 
 SOURCES: dict[str, Source] = {
     "ddpmpp_cifar10": Source(

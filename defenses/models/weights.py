@@ -112,6 +112,23 @@ def _numpy_scalars() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype("float64"))]
 
 
+def training_record(path: Path, recipe: str) -> dict[str, Any]:
+    """What the record.json that `bench train <recipe>` wrote beside a weight file says of it, and `dataset`, a name.
+
+    Raises MissingWeights where there is none, ValueError where it does not describe the file.
+    """
+    file = path.with_name("record.json")
+    if not file.is_file():
+        raise MissingWeights(
+            f"Expected {file}, which `bench train {recipe}` writes beside {path.name}, found none. Copy both."
+        )
+    try:
+        record = json.loads(file.read_text())
+        return {**record["files"][path.name], "dataset": record["dataset"]["name"]}
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"Expected {file} to describe {path.name}, found no such entry. Copy both.") from error
+
+
 def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
     """A state dict without the prefix that DataParallel and Lightning put before each name."""
     return {key.removeprefix(prefix): value for key, value in state.items()}

@@ -1,0 +1,50 @@
+"""Pictures of the user's own, from a folder: no classes, any size, for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.datasets.image_set import ImageSet, MissingData
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
+HELD_OUT = 10
+
+
+def picture_folder(name: str, split: str, size: int = 32) -> ImageSet:
+    """imagefolder:<folder>: every picture in or below a folder, by name; one of ten is "test", the rest "train".
+
+    Colour pictures of `size` x `size`, the middle square resized (bilinear, antialiased); all have label 0. Raises
+    ValueError for a name without a folder and, when read, for a picture that cannot be; MissingData where there are
+    fewer than ten.
+    """
+    scheme, _, path = name.partition(":")
+    if scheme != "imagefolder" or not path:
+        raise ValueError(f"Expected imagefolder:<folder of pictures>, got {name!r}.")
+    root = Path(path).expanduser().resolve()
+    found = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if len(found) < HELD_OUT:
+        raise MissingData(
+            f"Expected a folder of at least {HELD_OUT} pictures ({', '.join(SUFFIXES)}) at {root}, found {len(found)} "
+            "in and below it. Put them there, or correct the name."
+        )
+    files = [file for k, file in enumerate(found) if (k % HELD_OUT == 0) == (split == "test")]
+    return ImageSet(
+        name=root.name, labels=torch.zeros(len(files), dtype=torch.int64), class_names=("picture",),
+        image_shape=(3, size, size), read=lambda rows: torch.stack([_picture(files[row], size) for row in rows]),
+        note=f"{split}: {'one' if split == 'test' else 'nine'} of ten pictures by name, {size}x{size}",
+    )  # fmt: skip
+
+
+def _picture(path: Path, size: int) -> Tensor:
+    """uint8 (3, size, size)."""
+    from PIL import Image, ImageOps
+    from torchvision.transforms.functional import pil_to_tensor
+
+    try:
+        with Image.open(path) as picture:
+            return pil_to_tensor(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
+    except OSError as error:
+        raise ValueError(f"Expected a picture in {path}, could not read it ({error}). Remove or replace it.") from error

@@ -1,0 +1,126 @@
+"""The recipe behind `bench train classifier`: plain or adversarial training on the pictures of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from bench.datasets import ImageSet
+from bench.training.classifier import PGD, accuracy, robust_accuracy
+from bench.training.long import Plan, fit_long, rows_of
+from bench.training.pictures import HANDED, bytes_of
+from bench.training.progress import Progress
+from defenses.models.networks.block_resnet import block_resnet
+from defenses.models.weights import sha256_of
+
+NETWORK: dict[str, Any] = {"widths": [64, 128, 256], "blocks": 2}
+PLAN = Plan(steps=2400, batch_size=128, weight_decay=0.05)
+DELAY = 0.25  # share of the steps before the attack begins: S. Gupta et al., "Improving the affordability of
+# robustness training for DNNs", CVPR Workshops 2020
+
+
+def parse_attack(text: str) -> PGD | None:
+    """What to train against: "none", or "Linf:8/255" and the like: two PGD steps of 1.25 epsilon from a random start.
+
+    Raises ValueError for anything else.
+    """
+    from bench.publish import parse_epsilon
+
+    norm, _, epsilon = text.partition(":")
+    if text == "none":
+        return None
+    if norm not in ("Linf", "L2") or not epsilon:
+        raise ValueError(f"Expected --adversarial none, Linf:<epsilon> or L2:<epsilon>, got {text!r}.")
+    try:
+        radius = parse_epsilon(epsilon)
+    except ValueError as error:
+        raise ValueError(f"Expected a number or a fraction as epsilon, got {epsilon!r}.") from error
+    return PGD(norm=norm, epsilon=radius, steps=2)  # type: ignore[arg-type]
+
+
+def cropped(images: Tensor, generator: torch.Generator, *, mirror: bool = True) -> Tensor:
+    """Pictures (batch, channels, height, width), half of them mirrored, moved by up to 2 pixels, black outside."""
+    count, _, height, width = images.shape
+    flip = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5) & mirror
+    padded = pad(torch.where(flip, images.flip(3), images), (2, 2, 2, 2))
+    top, left = torch.randint(0, 5, (2, count, 1), generator=generator)
+    rows, columns = top + torch.arange(height), left + torch.arange(width)
+    picked = padded.permute(0, 2, 3, 1)[torch.arange(count).view(-1, 1, 1), rows[:, :, None], columns[:, None]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def fit(
+    network: nn.Module, images: Tensor, labels: Tensor, attack: PGD | None, plan: Plan, *, seed: int, what: str,
+    checkpoint: Path | None, progress: Progress, mirror: bool = True,
+) -> tuple[nn.Module, float]:  # fmt: skip
+    """Train on uint8 pictures (N, 3, height, width) and labels (N,), each batch attacked by `attack` first."""
+
+    def loss(net: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        rows = rows_of(step, plan.batch_size, len(images), seed)
+        x, y = cropped(images[rows], generator, mirror=mirror).float() / 255, labels[rows]
+        if attack is not None and step >= DELAY * plan.steps:
+            x = attack(net, x, y, generator)
+        return cross_entropy(net(x).float(), y, label_smoothing=0.05)
+
+    return fit_long(
+        network, loss, plan=plan, seed=seed, what=what, plain=("network.input", "network.output"),
+        checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
+
+
+def train_classifier(
+    train: ImageSet, test: ImageSet, output: Path, *, adversarial: str, seed: int, effort: float, progress: Progress
+) -> dict[str, Any]:
+    """Train a classifier on the pictures of `train` into `output`; returns the record.
+
+    adversarial: see `parse_attack`. Raises ValueError for pictures that the network cannot take.
+    """
+    from safetensors.torch import save_file
+
+    channels, height, width = train.image_shape
+    if channels != 3 or height % 8 or width % 8:
+        raise ValueError(
+            f"Expected colour pictures with sides that 8 divides, got {channels} x {height} x {width} of {train.name}. "
+            "`bench train digits` makes the classifiers of the digits."
+        )
+    attack, plan = parse_attack(adversarial), replace(PLAN, steps=max(1, round(PLAN.steps * effort)))
+    arguments = {**NETWORK, "classes": train.classes}
+    torch.manual_seed(seed)
+    what = f"{train.name}_{'plain' if attack is None else f'at_{attack.norm}'.lower()}"
+    network, seconds = fit(
+        block_resnet(**arguments), bytes_of(train), train.labels, attack, plan, seed=seed, what=f"{what} {adversarial}",
+        checkpoint=output / "checkpoint.pt", progress=progress, mirror=train.name not in HANDED,
+    )  # fmt: skip
+    path = output / f"{what}.safetensors"
+    state = {name: v.bfloat16() if v.is_floating_point() else v for name, v in network.state_dict().items()}
+    save_file(state, path)
+    network.load_state_dict(state)
+    return {
+        "dataset": {"name": train.name, "train_images": len(train), "note": train.note},
+        "files": {
+            path.name: {
+                "sha256": sha256_of(path), "bytes": path.stat().st_size, "network": arguments,
+                "parameters": sum(p.numel() for p in network.parameters()), "steps": plan.steps,
+                "batch_size": plan.batch_size, "seconds": round(seconds, 1),
+                "trained_against": repr(attack) if attack else "nothing", **_accuracies(network, test, attack),
+            }
+        },
+    }  # fmt: skip
+
+
+def _accuracies(network: nn.Module, test: ImageSet, attack: PGD | None) -> dict[str, Any]:
+    """Percent of the test pictures: clean on all, and under PGD-20 on the first 1,000."""
+    parts = [range(k, min(k + 500, len(test))) for k in range(0, len(test), 500)]
+    right = sum(accuracy(network, test.images(part), test.labels[list(part)]) * len(part) for part in parts)
+    found: dict[str, Any] = {"clean_accuracy": round(100 * right / len(test), 2)}
+    if attack is not None:
+        first = list(range(min(1000, len(test))))
+        strong = replace(attack, steps=20)
+        robust = robust_accuracy(network, test.images(first), test.labels[first], strong)
+        found["pgd20_accuracy"] = round(100 * robust, 2)
+    return found

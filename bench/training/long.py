@@ -1,0 +1,172 @@
+"""The loop for trainings that take hours: bf16, Muon, a moving average, and a checkpoint to continue from.
+
+Every random draw depends on the seed and the step alone, so a run that was broken off and continued is the same run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.training.loop import Network, follow
+from bench.training.progress import Progress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and how fast. average: decay of the weights' moving average. learning_rate: of Muon, which moves the
+    matrices and convolutions (None: no Muon); other_rate: of AdamW, which moves the rest. Both rise over `warm_up`
+    steps and fall to zero in a straight line."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float | None = 2e-3
+    other_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    average: float = 0.995
+    warm_up: int = 50
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at `step` of 0..steps-1."""
+        return min(1.0, (step + 1) / self.warm_up) * (1 - step / self.steps)
+
+
+class Optimizer:
+    """Muon for the weights of two and more dimensions, AdamW for the rest and for the layers named in `plain`.
+
+    K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the library's takes matrices
+    alone, so convolutions are shown to it as (outputs, inputs x rows x columns).
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan, plain: tuple[str, ...]) -> None:
+        rate, named = plan.learning_rate, dict(network.named_parameters())
+        hidden = {
+            name: p for name, p in named.items() if rate is not None and p.ndim > 1 and not name.startswith(plain)
+        }
+        rest = [p for name, p in named.items() if name not in hidden]
+        self.plan, self.hidden = plan, list(hidden.values())
+        for p in self.hidden:
+            p.data = p.data.contiguous()
+        self.matrices = [nn.Parameter(p.data.flatten(1)) for p in self.hidden]  # the same memory
+        adamw = torch.optim.AdamW(rest, lr=plan.other_rate, weight_decay=plan.weight_decay)
+        self.parts: list[tuple[float, torch.optim.Optimizer]] = [(plan.other_rate, adamw)]
+        if rate is not None:
+            decay, adjust = plan.weight_decay, "match_rms_adamw"
+            muon = torch.optim.Muon(self.matrices, lr=rate, weight_decay=decay, adjust_lr_fn=adjust)
+            self.parts.insert(0, (rate, muon))
+
+    def step(self, step: int) -> None:
+        """Move the weights along their gradients, at the rates of `step`."""
+        share = self.plan.rate(step)
+        for rate, part in self.parts:
+            part.param_groups[0]["lr"] = rate * share
+        for matrix, p in zip(self.matrices, self.hidden, strict=True):
+            matrix.grad = p.grad.flatten(1) if p.grad is not None else None
+        for _, part in self.parts:
+            part.step()
+
+    def state(self) -> list[dict[str, Any]]:
+        """The state dicts of the parts, for a checkpoint."""
+        return [part.state_dict() for _, part in self.parts]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        """Take what `state` gave."""
+        for (_, part), saved in zip(self.parts, state, strict=True):
+            part.load_state_dict(saved)
+
+
+def rows_of(step: int, size: int, count: int, seed: int) -> Tensor:
+    """Which `size` of `count` images step 0, 1, ... sees: every epoch a fresh permutation, its ragged end dropped.
+
+    Raises ValueError where there is no whole batch.
+    """
+    if count < size:
+        raise ValueError(f"Expected at least {size} pictures to train on, a batch, got {count}.")
+    epoch, place = divmod(step, count // size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+    return order[place * size : (place + 1) * size]
+
+
+def fit_long(
+    network: Network,
+    loss: Callable[[nn.Module, int, torch.Generator], Tensor],
+    *,
+    plan: Plan,
+    seed: int,
+    what: str,
+    plain: tuple[str, ...] = (),
+    checkpoint: Path | None = None,
+    every: float = 300.0,
+    compiled: bool = False,
+    progress: Progress = silent,
+) -> tuple[Network, float]:
+    """Minimise `loss(network, step, generator)`; returns the averaged network (frozen) and the seconds spent.
+
+    Forward and backward run under bf16 autocast, the weights stay float32. plain: prefixes of the parameters that AdamW
+    moves. checkpoint: written every `every` seconds and continued from when it holds the same plan and seed; ValueError
+    when it holds another. compiled: torch.compile the network. Raises ValueError when the loss is no longer finite.
+    """
+    device = next(network.parameters()).device
+    optimizer, averaged = Optimizer(network, plan, plain), deepcopy(network)
+    start, spent = 0, 0.0
+    settings = {"plan": asdict(plan), "seed": seed, "what": what}
+    if checkpoint is not None and checkpoint.is_file():
+        start, spent = _load(checkpoint, settings, network, averaged, optimizer)
+    called: Any = torch.compile(network) if compiled else network
+    begun = saved = time.perf_counter()
+    for step in range(start, plan.steps):
+        generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+        torch.manual_seed(seed * 1_000_003 + step)  # of dropout, which takes no generator
+        network.train()
+        with torch.autocast(device.type, torch.bfloat16):
+            value = loss(called, step, generator)
+        if not torch.isfinite(value):
+            raise ValueError(f"Expected a finite loss, got {value.item()} at step {step} of {what}; lower the rates.")
+        network.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step(step)
+        follow(averaged, network, min(plan.average, (step + 1) / (step + 11)))
+        progress(what, step + 1, plan.steps, value.item())
+        now = time.perf_counter()
+        if checkpoint is not None and now - saved > every:
+            _save(checkpoint, settings, step + 1, spent + now - begun, network, averaged, optimizer)
+            saved = now
+    return averaged.eval().requires_grad_(False), spent + time.perf_counter() - begun
+
+
+def _save(
+    path: Path, settings: dict[str, Any], step: int, seconds: float, network: nn.Module, averaged: nn.Module,
+    optimizer: Optimizer,
+) -> None:  # fmt: skip
+    written = path.with_suffix(".part")
+    torch.save(
+        {
+            "settings": settings, "step": step, "seconds": seconds, "network": network.state_dict(),
+            "averaged": averaged.state_dict(), "optimizer": optimizer.state(),
+        },
+        written,
+    )  # fmt: skip
+    written.replace(path)
+
+
+def _load(
+    path: Path, settings: dict[str, Any], network: nn.Module, averaged: nn.Module, optimizer: Optimizer
+) -> tuple[int, float]:
+    held = torch.load(path, map_location="cpu", weights_only=True)
+    if held["settings"] != settings:
+        raise ValueError(
+            f"Expected {path} to be a checkpoint of {settings}, found one of {held['settings']}. Delete it, or choose "
+            "another output folder."
+        )
+    network.load_state_dict(held["network"])
+    averaged.load_state_dict(held["averaged"])
+    optimizer.load(held["optimizer"])
+    return held["step"], held["seconds"]

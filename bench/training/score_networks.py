@@ -1,0 +1,70 @@
+"""The networks that `bench train score` makes: untrained, and written to a file that a score name reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defenses.models.networks.block_unet import BlockUNet
+
+SILENT = ("conv2", "to_out.0", "unet.conv_out")  # of DDPM++: what ends a block, or the network
+
+
+def make_blocks(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:
+    """A `BlockUNet` scaled to the pictures x (n, channels, height, width) in [-1, 1]."""
+    network = BlockUNet(image_shape=image_shape, **arguments)
+    network.fit_scale(x)
+    return network
+
+
+def save_blocks(network: nn.Module, arguments: dict[str, Any], stem: Path) -> Path:
+    """Write bf16 safetensors, which `file:blocks<size>:<path>` reads; the network then holds what the file holds."""
+    from safetensors.torch import save_file
+
+    path = stem.with_name(f"{stem.name}.safetensors")
+    state = {name: value.bfloat16().cpu() for name, value in network.state_dict().items()}
+    save_file(state, path)
+    network.load_state_dict(state)
+    return path
+
+
+def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:
+    """DDPM++ of the `Layout` in `arguments`, with the first weights of its authors, in channels_last.
+
+    Raises ValueError for pictures that it cannot take.
+    """
+    from defenses.models.networks.unet import Layout, ddpmpp_unet
+
+    channels, height, width = image_shape
+    multiple = 2 ** (len(arguments["channels"]) - 1)
+    if channels != 3 or height % multiple or width % multiple:
+        raise ValueError(
+            f"Expected colour pictures with sides that {multiple} divides, for DDPM++, got {channels} x {height} x "
+            f"{width}. Use --scale small."
+        )
+    network = ddpmpp_unet(Layout(**arguments))
+    _first_weights(network)
+    return network.to(memory_format=torch.channels_last)
+
+
+def save_ddpmpp(network: nn.Module, arguments: dict[str, Any], stem: Path) -> Path:
+    """Write score_sde's state dict in float32, which `ddpmpp_<dataset>` and `file:ddpmpp<size>:<path>` read."""
+    from defenses.models.converters import ddpmpp_state
+    from defenses.models.networks.unet import Layout
+
+    path = stem.with_name(f"{stem.name}_sde.pt")
+    torch.save(ddpmpp_state(network, Layout(**arguments)), path)  # type: ignore[arg-type]
+    return path
+
+
+def _first_weights(network: nn.Module) -> None:
+    """Variance 1 / fan_avg and no bias (Glorot & Bengio, AISTATS 2010); what is added at the end of a block starts at
+    zero, queries, keys and values at a tenth of that variance (Song et al., ICLR 2021, authors' code)."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            share = 0.0 if name.endswith(SILENT) else 0.1 if name.endswith(("to_q", "to_k", "to_v")) else 1.0
+            nn.init.xavier_uniform_(layer.weight, gain=share**0.5)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

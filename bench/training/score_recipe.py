@@ -1,0 +1,153 @@
+"""The recipe behind `bench train score`: a noise-prediction network for pictures of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.datasets import ImageSet
+from bench.training.long import Plan, fit_long, rows_of
+from bench.training.pictures import HANDED, bytes_of, draw_purified, pixels_of
+from bench.training.progress import Progress
+from bench.training.score import diffuse, losses_by_time
+from bench.training.score_networks import make_blocks, make_ddpmpp, save_blocks, save_ddpmpp
+from defenses.models.weights import sha256_of
+from defenses.registry import unknown_name
+
+TIMES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A network and how it is trained.
+
+    network: arguments of `make(image_shape, network, pictures)`. save: (trained network, `network`, path without
+    suffix) -> the file written. focus: nineteen of twenty times are focus u^1.5, u uniform, the rest u; None: all are
+    uniform on (1e-5, 1].
+    """
+
+    network: dict[str, Any]
+    plan: Plan
+    focus: float | None
+    make: Callable[[tuple[int, int, int], dict[str, Any], Tensor], nn.Module]
+    save: Callable[[nn.Module, dict[str, Any], Path], Path]
+
+
+SMALL = Recipe(
+    network={"widths": [96, 192], "blocks": [2, 4, 2], "time_width": 256},
+    plan=Plan(steps=4000, batch_size=128),
+    focus=0.25,
+    make=make_blocks,
+    save=save_blocks,
+)
+# DDPM++ continuous, deep (Song et al., ICLR 2021, and the authors' settings): Adam, 2e-4 after 5,000 steps, batches of
+# 128, average 0.9999. They store a state every 50,000 of at most 950,000 steps: checkpoint_8 has seen 400,000. Their
+# rate stays; here it falls to zero.
+FULL = Recipe(
+    network={"channels": (128, 256, 256, 256), "blocks": 8, "attention": (False, True, False, False)},
+    plan=Plan(
+        steps=400_000, batch_size=128, learning_rate=None, other_rate=2e-4, weight_decay=0.0, average=0.9999,
+        warm_up=5000,
+    ),
+    focus=None,
+    make=make_ddpmpp,
+    save=save_ddpmpp,
+)  # fmt: skip
+SCALES = {"small": SMALL, "full": FULL}
+
+
+def fit_noise(
+    network: nn.Module, images: Tensor, recipe: Recipe, *, seed: int, what: str, checkpoint: Path | None,
+    progress: Progress, mirror: bool = True, compiled: bool = False,
+) -> tuple[nn.Module, float]:  # fmt: skip
+    """Train `network(x_t, label)` on uint8 pictures (N, ...) on its device by the squared error of the noise.
+
+    mirror: half of the pictures are.
+    """
+    plan = recipe.plan
+
+    def loss(net: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        x = pixels_of(images, rows_of(step, plan.batch_size, len(images), seed))
+        draw = torch.rand(3, len(x), device=x.device, generator=generator)
+        if mirror:
+            x = torch.where((draw[0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+        t = _times(draw[1], draw[2], recipe.focus)
+        noise = torch.randn(x.shape, device=x.device, generator=generator)
+        return (net(diffuse(x, t, noise), 999 * t).float() - noise).square().mean()
+
+    return fit_long(
+        network, loss, plan=plan, seed=seed, what=what, plain=("time", "input", "output"), checkpoint=checkpoint,
+        compiled=compiled, progress=progress,
+    )  # fmt: skip
+
+
+def _times(chosen: Tensor, u: Tensor, focus: float | None) -> Tensor:
+    if focus is None:
+        return 1 - (1 - 1e-5) * u
+    return torch.where(chosen < 0.95, focus * u**1.5, u)
+
+
+def train_score(
+    train: ImageSet, test: ImageSet, output: Path, *, seed: int, effort: float, progress: Progress,
+    scale: str = "small", device: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a network on the pictures of `train` into `output`; returns the record.
+
+    scale: of `SCALES`. device: default the CPU for "small", a GPU for "full". Raises LookupError for another scale,
+    ValueError for a device that is not there or pictures that the network cannot take.
+    """
+    recipe, place = _recipe(scale, effort), _device(scale, device)
+    images = bytes_of(train)
+    torch.manual_seed(seed)
+    network = recipe.make(
+        train.image_shape, recipe.network, pixels_of(images, torch.arange(min(len(images), 10_000)))
+    ).to(place)
+    what = f"{train.name}_score"
+    fitted, seconds = fit_noise(
+        network, images.to(place), recipe, seed=seed, what=what, checkpoint=output / "checkpoint.pt",
+        progress=progress, mirror=train.name not in HANDED, compiled=place.type == "cuda",
+    )  # fmt: skip
+    path = recipe.save(fitted, recipe.network, output / what)
+
+    def predict(x: Tensor, label: Tensor) -> Tensor:
+        return fitted(x.to(place), label.to(place)).cpu()
+
+    first = test.images(range(min(1000, len(test))))
+    draw_purified(predict, first[:8], output / "purified.png", times=(0.05, 0.1, 0.25))
+    seen = (pixels_of(images, torch.arange(min(1000, len(images)))) + 1) / 2
+    return {
+        "dataset": {"name": train.name, "train_images": len(train), "note": train.note},
+        "scale": scale, "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "files": {
+            path.name: {
+                "sha256": sha256_of(path), "bytes": path.stat().st_size,
+                "network": {"image_shape": list(train.image_shape), **recipe.network},
+                "parameters": sum(p.numel() for p in fitted.parameters()), "steps": recipe.plan.steps,
+                "batch_size": recipe.plan.batch_size, "seconds": round(seconds, 1),
+                "pictures_per_second": round(recipe.plan.steps * recipe.plan.batch_size / seconds, 1),
+                "loss_train": losses_by_time(predict, seen, TIMES), "loss_test": losses_by_time(predict, first, TIMES),
+            }
+        },
+    }  # fmt: skip
+
+
+def _recipe(scale: str, effort: float) -> Recipe:
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    recipe = SCALES[scale]
+    return replace(recipe, plan=replace(recipe.plan, steps=max(1, round(recipe.plan.steps * effort))))
+
+
+def _device(scale: str, name: str | None) -> torch.device:
+    found = torch.device(name or ("cuda" if scale == "full" else "cpu"))
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"Expected a CUDA GPU to train at scale {scale}, torch finds none here. Run it on a machine with one, use "
+            "--scale small, or insist with --device cpu."
+        )
+    return found
