@@ -142,8 +142,8 @@ def set_journal(path: Path, mode: str, *, busy_seconds: float) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON text with sorted keys: equal values are equal text. Numpy scalars count as numbers, NaN is refused."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, default=plain)
+    """JSON text with sorted keys, no spaces: equal values are equal text. Numpy scalars are numbers, NaN is refused."""
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=plain, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:

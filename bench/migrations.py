@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from bench.curves import packed
 from bench.schema import results_select
 
 Migration = Callable[[Connection], None]
@@ -129,8 +130,19 @@ def m001_initial(connection: Connection) -> None:
         *_columns(Text, "broken_by?"),
         *_columns(Boolean, "first_success? null_first_success?"),
         ForeignKeyConstraint(["run_id", "batch"], ["batches.run_id", "batches.number"]),
+        sqlite_with_rowid=False,  # storage alone, before the first release: older files are read and written alike
     )
     tables.create_all(connection)
+
+
+@migration
+def m002_curves_by_column(connection: Connection) -> None:
+    """Convergence curves become a quarter of their text."""
+    json = JSON().with_variant(JSONB(), "postgresql")
+    batches = Table("batches", MetaData(), *_columns(Integer, "run_id number"), Column("curve", json))
+    for run, place, curve in connection.execute(batches.select()).all():
+        row = batches.update().where(batches.c.run_id == run, batches.c.number == place)
+        connection.execute(row.values(curve=packed(curve)))
 
 
 def _columns(kind: Any, names: str) -> list[Column]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
 
+from bench.curves import packed, unpacked
 from bench.database import StoreError, plain, to_json
 from bench.records import BatchRecord, ImageRecord
 from bench.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
@@ -44,26 +44,21 @@ def image_record(row: Mapping[str, Any]) -> ImageRecord:
 
 
 def batch_row(batch: BatchRecord, run_id: int) -> Row:
-    """A row of `batches`; NaN and infinity in the curve become None, since JSON has no words for them."""
-    curve = [{name: _finite(value) for name, value in step.items()} for step in batch.curve]
+    """A row of `batches`, its curve packed."""
     evaluations = int(batch.network_evaluations)
     return {
         "run_id": run_id,
         "number": int(batch.number),
         "seconds": float(batch.seconds),
         "network_evaluations": evaluations,
-        "curve": curve,
+        "curve": packed([{name: plain(value) for name, value in step.items()} for step in batch.curve]),
     }
 
 
 def batch_record(row: Mapping[str, Any]) -> BatchRecord:
     """The inverse of `batch_row`."""
-    return BatchRecord(**{name: value for name, value in row.items() if name != "run_id"})
-
-
-def _finite(value: Any) -> Any:
-    value = plain(value)
-    return None if isinstance(value, float) and not isfinite(value) else value
+    values = {name: value for name, value in row.items() if name != "run_id"}
+    return BatchRecord(**{**values, "curve": unpacked(row["curve"])})
 
 
 def checked(values: Mapping[str, Any], table: type[Base], refused: Sequence[str] = ()) -> Row:

@@ -19,7 +19,7 @@ from bench.provenance import provenance
 from bench.records import BatchRecord, ImageRecord
 from bench.statistics import summarize
 from bench.store import Store, is_alive
-from bench.verdict import verdict
+from bench.verdict import verdict_columns
 from defenses.base import Defended
 
 SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
@@ -137,7 +137,9 @@ def _run_cell(
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
         checked = _gates(prepared, watcher) if gates else None
-        store.finish_run(run_id, **summary, gates=checked, **_verdict(cell, summary, store))
+        known = next((row for row in store.published() if row["key"] == cell.published), None)
+        beside = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
+        store.finish_run(run_id, **summary, gates=checked, **beside)
     except KeyboardInterrupt:
         if run_id is not None:
             store.pause_run(run_id)
@@ -196,16 +198,6 @@ def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
         prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes
     )
     return [gate.row() for gate in found]
-
-
-def _verdict(cell: Cell, summary: dict[str, Any], store: Store) -> dict[str, str]:
-    """Verdict and reason where the cell measures a published number again."""
-    known = next((row for row in store.published() if row["key"] == cell.published), None)
-    if known is None:
-        return {}
-    word, reason = verdict(cell.row() | summary, known)
-    caveat = cell.defense.published_caveat
-    return {"verdict": word, "verdict_reason": f"{reason}. {caveat}" if caveat else reason}
 
 
 def _line(summary: dict[str, Any]) -> str:

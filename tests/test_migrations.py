@@ -11,7 +11,7 @@ from store_data import CELL, DATABASES, finished, fresh_url
 
 from bench.database import connect, parse_url
 from bench.migrations import MIGRATIONS, migrate, version
-from bench.schema import Base
+from bench.schema import Base, BatchRow
 from bench.store import Store, StoreError
 
 
@@ -71,13 +71,15 @@ def test_old_database_is_migrated_and_keeps_its_results(url: str, request: pytes
         run = finished(store)
         before = (store.results(), store.images(run))
     request.getfixturevalue("newer_program")
-    with pytest.raises(StoreError, match="has schema number 1, this version needs 2"):
+    with pytest.raises(
+        StoreError, match=f"has schema number {len(MIGRATIONS) - 1}, this version needs {len(MIGRATIONS)}"
+    ):
         Store(url, readonly=True)
     with Store(url) as store:
         assert (store.results(), store.images(run)) == before
         assert store.query("SELECT energy FROM runs")[1] == [(None,)]
         assert store.query("SELECT COUNT(*) FROM results")[1] == [(1,)]
-        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(2,)]
+        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(len(MIGRATIONS),)]
 
 
 def test_failing_migration_leaves_nothing_behind(url: str) -> None:
@@ -89,7 +91,7 @@ def test_failing_migration_leaves_nothing_behind(url: str) -> None:
     with Store(url) as store:
         assert store.results() == before
         assert store.cell(CELL["key"])["attack"] == "pgd_eot"
-        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(1,)]
+        assert store.query("SELECT COUNT(*) FROM migrations")[1] == [(len(MIGRATIONS),)]
         with pytest.raises(StoreError, match="energy"):
             store.query("SELECT energy FROM runs")
 
@@ -104,5 +106,24 @@ def test_postgresql_too(tmp_path: Path) -> None:
 
 def test_older_program_refuses(url: str, request: pytest.FixtureRequest) -> None:
     migrate(writer(url), [*MIGRATIONS, m_next])
-    with pytest.raises(StoreError, match="newer version of this program: its schema is number 2, this version knows 1"):
+    known = len(MIGRATIONS)
+    message = f"newer version of this program: its schema is number {known + 1}, this version knows {known}"
+    with pytest.raises(StoreError, match=message):
         Store(url)
+
+
+def test_curves_of_an_older_database_are_packed(url: str) -> None:
+    """What m001 kept as one entry a step reads back the same."""
+    curve = [
+        *({"attack": "pgd", "step": i, "loss": i / 4, "accuracy": 0.5, "images": 2} for i in range(3)),
+        {"attack": "square", "step": 0, "loss": None, "accuracy": 0.0, "images": 1},
+    ]
+    with Store(url) as store:
+        run = finished(store)
+    with writer(url).begin() as connection:
+        connection.execute(text("DELETE FROM migrations WHERE number > 1"))
+        connection.execute(BatchRow.__table__.update().values(curve=curve))
+    with Store(url) as store:
+        assert [batch.curve for batch in store.batches(run)] == [curve, curve]
+        (kept,) = set(map(str, store.query("SELECT curve FROM batches")[1]))
+        assert kept.count("step") == 2  # one for each attack

@@ -1,0 +1,44 @@
+"""Convergence curves as the database keeps them: by column, since their text is most of what a run stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from math import isfinite
+from typing import Any
+
+SHARED = ("attack", "images")
+DIGITS = 6  # significant ones of a loss or an accuracy: a curve is looked at, never judged
+
+
+def packed(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each run of neighbours with the same attack and number of images; what differs becomes lists.
+
+    NaN and infinity become None, since JSON has no words for them. Migration m002 uses this: a change of the form is
+    another migration.
+    """
+    pieces = []
+    for _, points in groupby(curve, key=_piece):
+        steps = list(points)
+        lists = {name: [_short(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
+        pieces.append({name: steps[0][name] for name in SHARED if name in steps[0]} | lists)
+    return pieces
+
+
+def unpacked(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The inverse of `packed`, but for the digits that it dropped."""
+    return [
+        {name: value[i] if isinstance(value, list) else value for name, value in piece.items()}
+        for piece in pieces
+        for i in range(len(piece["step"]))
+    ]
+
+
+def _piece(step: dict[str, Any]) -> tuple[Any, ...]:
+    return (*(step.get(name) for name in SHARED), *step)  # the names as well: a piece has one set of columns
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
