@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -46,41 +46,38 @@ class _Group:
         return f"{self.cells[0].key[:6]}  {self.cells[0]}{runs}{finished}"
 
 
-def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> str:
+def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
     """A line for all cells that differ in seeds alone: network evaluations and time, or what is missing; and the sum.
 
-    Nothing is downloaded: files that are not here are listed once, below.
+    Each line comes once its defense is timed. Nothing is downloaded: files that are not here are listed once, below.
     """
     store = _open(db)
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}
-    lines, seconds, units = [], 0.0, 0.0
+    seconds = units = 0.0
     for group in _groups(cells, store):
         cell, left = group.cells[0], len(group.cells) - group.done
         if not left:
-            lines.append(f"{group.line}: done" if len(group.cells) == 1 else group.line)
+            yield f"{group.line}: done" if len(group.cells) == 1 else group.line
             continue
         missing = _missing(cell, loader)
         absent |= missing
         if missing:
             at_least = left * _forward_evaluations(cell)
-            lines.append(f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}")
+            yield f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}"
             continue
         try:
             name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
             rates[name] = rates.get(name) or _probe(loader.prepare(cell))
         except (LookupError, ValueError) as error:
-            lines.append(f"{group.line}: would fail: {error}")
+            yield f"{group.line}: would fail: {error}"
             continue
         cost, evaluations = (left * value for value in _cost(cell, rates[name]))
         seconds, units = seconds + cost, units + evaluations
-        lines.append(f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}")
-    lines += [f"Missing {name}: {message}" for name, message in absent.items()]
+        yield f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}"
+    yield from (f"Missing {name}: {message}" for name, message in absent.items())
     rest = ", without the cells whose files are missing" if absent else ""
-    lines.append(
-        f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly){rest}."
-    )
-    return "\n".join(lines)
+    yield f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly){rest}."
 
 
 def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:

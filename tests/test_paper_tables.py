@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from store_data import PROVENANCE, SUMMARY, batch, image
 
 from bench.cell import Cell
 from bench.cli import main
 from bench.grids import grid_cells, noise_level, paper_tables
 from bench.publish import read_published
-from bench.verdict import GRADIENTS, same_attack
+from bench.store import Store
+from bench.verdict import CLASSIFIERS, GRADIENTS, same_attack, verdict
 
 CELLS = grid_cells("paper_tables")
 PAPER = [cell for cell in CELLS if cell.tier == "paper"]
@@ -138,7 +140,10 @@ def test_published_numbers_are_those_of_the_same_experiment() -> None:
             assert known["dataset"] == words[cell.dataset] and known["norm"] == cell.threat.norm
             assert known["epsilon"] == pytest.approx(cell.threat.epsilon, rel=2e-3)
             assert same_attack(cell.attack.name, cell.attack.params(), known["attack"])
+            beside = {**cell.row(), "robust_accuracy": 50.0, "robust_low": 40.0, "robust_high": 60.0}
+            assert "classifier" not in verdict(beside, known)[1]
     assert all(cell.published is None for cell in GOLD)
+    assert {cell.classifier for cell in PAPER if cell.published} <= set(CLASSIFIERS)
 
 
 def test_a_leaderboard_number_stands_beside_its_own_model() -> None:
@@ -174,6 +179,20 @@ def test_the_tables_show_dashes_before_anything_ran(db: Path) -> None:
     assert [int(n) for n in re.findall(r"\*\*Table (\d+)\. ", text)] == list(range(1, 18))
     assert text.count("| – |") > 100 and "nan" not in text.lower() and "None" not in text
     assert "82.8" in text and "not quoted" in text and "inferred" in text and "unknown" in text
+
+
+def test_a_cell_that_another_grid_ran_is_judged_beside_the_paper(tmp_path: Path) -> None:
+    cell = next(c for c in grid_cells("paper_tables", "quick") if c.published == "bai2024contrastive-12")
+    with Store(tmp_path / "r.sqlite") as store:
+        store.add_cell({**cell.row(), "grid": "cifar10_small", "published_key": None})
+        run = store.start_run(cell.key, **PROVENANCE)
+        store.save_batch(run, batch(0), [image(index, 7) for index in range(cell.num_images)])
+        store.finish_run(run, **SUMMARY)
+    table = ("--grid", "paper_tables", "--protocol", "quick", "--table", "sampler")
+    text = bench("report", *table, "--db", tmp_path / "r.sqlite", "--format", "markdown").output
+    assert "82.8 n/c" in text and "classifier: measured ResNet-56, published WideResNet-28-10" in text
+    assert "69.8 n/c" not in text  # that one has not run
+    assert "Quick protocol: ours on small networks" in text
 
 
 @pytest.mark.parametrize("form", ["text", "html", "json"])

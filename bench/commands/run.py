@@ -85,4 +85,5 @@ def dry_run(cells: Sequence[Cell], db: str, loader: Loader) -> None:
     """Print which cells would run, what is missing, and what they would cost."""
     from bench.forecast import forecast
 
-    click.echo(forecast(cells, db, loader))
+    for line in forecast(cells, db, loader):
+        click.echo(line)

@@ -21,6 +21,7 @@ from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
 from bench.cell import Cell
 from bench.papers.experiment import Experiment, Row, Sample, cells_of, only
+from bench.papers.small import Small
 from bench.report import Table
 from defenses import Defense
 from defenses.adversarial_training import AdversarialTraining
@@ -46,6 +47,8 @@ RAND, STANDARD = AutoAttackRand(), AutoAttackStandard()
 BPDA = BPDAEOT(steps=50, step_size=2 / 255, eot=15, defense_replicates=150)
 PGD = EOTPGD10(steps=10, step_size=2 / 255, eot=20)
 STADV = StAdv(steps=100, bound=0.05, eot=20)
+
+SMALL = Small(classifier="cifar_resnet56", score="cifar10_small", trained="cifar10_small_at")
 
 CIFAR10: dict[str, Any] = {"dataset": "cifar10", "score": "ddpmpp_cifar10", "sample": CIFAR}
 CIFAR100: dict[str, Any] = {
@@ -108,7 +111,7 @@ def gdmp(t: float) -> Row:
 
 EXPERIMENTS = (
     Experiment(
-        table="autoattack-linf", **CIFAR10, classifier=WRN28, attack=RAND, norm="Linf", epsilon=LINF,
+        table="autoattack-linf", **CIFAR10, classifier=WRN28, small=SMALL, attack=RAND, norm="Linf", epsilon=LINF,
         rows=(
             *trained(
                 "cifar10:Linf", "Gowal2020Uncovering_28_10_extra-1", "Rebuffi2021Fixing_28_10_cutmix_ddpm-1",
@@ -128,7 +131,7 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
-        table="autoattack-l2", **CIFAR10, classifier=WRN28, attack=RAND, norm="L2", epsilon=0.5,
+        table="autoattack-l2", **CIFAR10, classifier=WRN28, small=SMALL, attack=RAND, norm="L2", epsilon=0.5,
         rows=(
             *trained("cifar10:L2", "Rebuffi2021Fixing_28_10_cutmix_ddpm-3", "Augustin2020Adversarial_34_10_extra-1"),
             gdmp(0.075), *diffpure(0.075, adjoint="nie2022diffpure-2"), released(guided_a(0.075), 4),
@@ -191,7 +194,7 @@ EXPERIMENTS = (
         rows=(released(DiffPureSDE(t=0.1)), released(guided_b(0.1), 11)),
     ),
     Experiment(
-        table="sampler", **CIFAR10, classifier=WRN28, attack=RAND, norm="Linf", epsilon=LINF,
+        table="sampler", **CIFAR10, classifier=WRN28, small=SMALL, attack=RAND, norm="Linf", epsilon=LINF,
         rows=(
             released(DiffPureSDE(t=0.1)), released(DiffPureODE(t=0.1)),
             released(guided_a(0.1), 12), released(guided_a(0.1, solver="ode"), 13),
@@ -202,7 +205,7 @@ EXPERIMENTS = (
         rows=(released(DiffPureSDE(t=0.1), 15), released(guided_c(0.1), 14)),
     ),
     Experiment(
-        table="gradient", **CIFAR10, classifier=WRN28, attack=PGD, norm="Linf", epsilon=LINF,
+        table="gradient", **CIFAR10, classifier=WRN28, small=SMALL, attack=PGD, norm="Linf", epsilon=LINF,
         rows=(
             released(DiffPureSDE(t=0.1), 18),
             Row(defense=DiffPureSDE(t=0.1), gradient="exact", published="bai2024contrastive-17"),
@@ -236,7 +239,7 @@ EXPERIMENTS = (
         )
     ),
     Experiment(
-        table="losses", **CIFAR10, classifier=WRN28, attack=RAND, norm="Linf", epsilon=LINF,
+        table="losses", **CIFAR10, classifier=WRN28, small=SMALL, attack=RAND, norm="Linf", epsilon=LINF,
         rows=(
             released(DiffPureSDE(t=0.1)),
             *(released(guided_a(0.1, loss=loss), 12 if loss == "released_hard" else None)
@@ -248,19 +251,23 @@ EXPERIMENTS = (
 
 
 def cells(protocol: str = "both") -> list[Cell]:
-    """Every cell of every table, each once. protocol: "paper", "gold" or "both"."""
+    """Every cell of every table, each once. protocol: "paper", "gold", "both", or "quick": CIFAR-10, small networks."""
     return cells_of(EXPERIMENTS, protocol)
 
 
+QUICK = (
+    "Quick protocol: ours on small networks, under PGD+EOT in ten steps of one draw whatever the table's attack; "
+    "nothing here is comparable with the paper."
+)
 UNKNOWN_NUMBER = "The number of this table in the paper is unknown."
 ATTACKS = {
     "autoattack_standard": "AA standard", "autoattack_rand": "AA rand", "eotpgd_10": "PGD+EOT", "bpda_eot": "BPDA+EOT",
     "stadv": "StAdv",
 }  # fmt: skip
 NAMES = {
-    WRN28: "WRN-28-10", WRN70: "WRN-70-16", RN50: "ResNet-50", "gtsrb_resnet18": "ResNet-18",
-    "cifar100_wrn28_10": "WRN-28-10", "imagenet_resnet50": "ResNet-50", "imagenet_wrn50_2": "WRN-50-2",
-    "imagenet_deit_s": "DeiT-S", "imagenet_xcit_s24": "XCiT-S24", RN18: "ResNet-18",
+    "cifar_resnet56": "ResNet-56", WRN28: "WRN-28-10", WRN70: "WRN-70-16", RN50: "ResNet-50",
+    "gtsrb_resnet18": "ResNet-18", "cifar100_wrn28_10": "WRN-28-10", "imagenet_resnet50": "ResNet-50",
+    "imagenet_wrn50_2": "WRN-50-2", "imagenet_deit_s": "DeiT-S", "imagenet_xcit_s24": "XCiT-S24", RN18: "ResNet-18",
     "adversarial_training (model=robustbench:cifar10:": "AT (",
     "adversarial_training (model=robustbench:imagenet:": "AT (",
     "diffpure_sde": "DiffPure SDE", "diffpure_ode": "DiffPure ODE", "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP",
@@ -274,9 +281,10 @@ ONE_THREAT = {**NAMES, "AT (Linf:": "AT (", "AT (L2:": "AT ("}  # where all mode
 def _table(
     name: str, title: str, caption: str, *, names: dict[str, str] = ONE_THREAT, classifier: str | None = None
 ) -> Table:
+    classifiers = (classifier, SMALL.classifier) if classifier == WRN28 else (classifier,)
     return Table(
         name=f"{name}-{NAMES[classifier]}".lower() if classifier else name,
-        where={"classifier": classifier} if classifier else {},
+        where={"classifier": classifiers} if classifier else {},
         title=title,
         caption=caption,
         rows=("defense",),

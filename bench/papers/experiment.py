@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args
 from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
 from bench.cell import Cell, Tier
+from bench.papers.small import Small
 from bench.threat import Norm, ThreatModel
 from defenses.base import Defense, Gradient, Purifier
 
-Protocol = Literal["paper", "gold", "both"]
+Protocol = Literal["paper", "gold", "both", "quick"]
 DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
 FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
 IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon")
@@ -47,8 +48,8 @@ class Row:
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One classifier under one attack. table: name of the table that shows it. epsilon: as the paper's scripts have
-    it; rows without a purifier and the gold tier take the fraction behind it. gold_sample: the gold tier's, where it is
-    not `sample`.
+    it; rows without a purifier and the other tiers take the fraction behind it. gold_sample: the gold tier's, where it
+    is not `sample`. small: what stands in for its networks in the quick tier, which it does not have without.
     """
 
     table: str
@@ -61,28 +62,32 @@ class Experiment:
     sample: Sample
     rows: tuple[Row, ...]
     gold_sample: Sample | None = None
+    small: Small | None = None
 
     def cells(self, tier: Tier) -> Iterator[Cell]:
-        """Row by row, with the settings of a tier, "paper" or "gold". A deterministic defense takes one seed only."""
+        """Row by row, with the settings of a tier. A deterministic defense takes one seed only."""
         for row in self.rows:
-            if tier == "gold":
+            if tier == "quick":
+                yield from [self.small.cell(row, self)] if self.small else []
+            elif tier == "gold":
                 yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
             else:
                 yield from self._seeded(row, self.sample, self._paper(row))
 
     def _paper(self, row: Row) -> dict[str, Any]:
-        epsilon = self.epsilon if isinstance(row.defense, Purifier) else self._fraction
+        epsilon = self.epsilon if isinstance(row.defense, Purifier) else self.fraction
         threat = ThreatModel(norm=self.norm, epsilon=epsilon, gradient=row.gradient)
         return {"tier": "paper", "attack": row.attack or self.attack, "threat": threat, "published": row.published}
 
     def _gold(self) -> dict[str, Any]:
         """Gold's members stay in a ball; an unrestricted attack is its own gold, with the exact gradient."""
         attack = Gold() if self.attack.restricted else self.attack
-        threat = ThreatModel(norm=self.norm, epsilon=self._fraction, gradient="exact")
+        threat = ThreatModel(norm=self.norm, epsilon=self.fraction, gradient="exact")
         return {"tier": "gold", "attack": attack, "threat": threat}
 
     @property
-    def _fraction(self) -> float:
+    def fraction(self) -> float:
+        """The radius that the paper states: the fraction behind the rounded number of its scripts."""
         return FRACTIONS.get(self.epsilon, self.epsilon)
 
     def _seeded(self, row: Row, sample: Sample, settings: dict[str, Any]) -> Iterator[Cell]:
@@ -109,8 +114,8 @@ def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
     if protocol not in get_args(Protocol):
         raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
     found: dict[str, Cell] = {}
-    tiers: tuple[Tier, ...] = ("paper", "gold")
-    for tier, experiment in product([tier for tier in tiers if protocol in (tier, "both")], experiments):
+    tiers: tuple[Tier, ...] = ("paper", "gold") if protocol == "both" else (protocol,)  # type: ignore[assignment]
+    for tier, experiment in product(tiers, experiments):
         for cell in experiment.cells(tier):
             if cell.key not in found or (cell.published and not found[cell.key].published):
                 found[cell.key] = cell
@@ -123,7 +128,8 @@ def only(experiments: Iterable[Experiment], table: str) -> Callable[[Mapping[str
     @cache
     def wanted() -> frozenset[str]:
         chosen = [experiment for experiment in experiments if experiment.table == table]
-        return frozenset(_identity(cell.row()) for cell in cells_of(chosen, "both"))
+        cells = (*cells_of(chosen, "both"), *cells_of(chosen, "quick"))
+        return frozenset(_identity(cell.row()) for cell in cells)
 
     return lambda row: _identity(row) in wanted()
 

@@ -216,7 +216,12 @@ def test_standard_is_the_library_on_digits() -> None:
 
 
 @pytest.mark.slow
-def test_standard_is_the_library_on_cifar10(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hours on one core."""
+@pytest.mark.parametrize(
+    ("classifier", "epsilon", "count"), [("cifar_resnet20", 1 / 255, 200), ("cifar10_small_at", 8 / 255, 32)]
+)
+def test_standard_is_the_library_on_cifar10(
+    classifier: str, epsilon: float, count: int, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour and a quarter of one on a core."""
     monkeypatch.setenv("BENCH_DATA_DIR", str(shared / "data"))  # pictures and weights
-    check_standard("cifar10", "cifar_resnet20", 1 / 255, 200)
+    check_standard("cifar10", classifier, epsilon, count)
