@@ -42,6 +42,7 @@ class ADP(Purifier):
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False  # of an instance: stop == "batch"
     needs_score: ClassVar[bool] = True
+    takes_data_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None
 
     runs: int = 10

@@ -43,8 +43,9 @@ class Defense(ABC):
     Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends on its
     batch-mates; `groups_draws` such a purifier tells the draws of its rows apart by itself; `gradients` the kinds of
     gradient an attacker can have beyond straight-through, transfer and none; `version` raised when a change of code
-    moves its numbers; `needs_score`, `needs_classifier` what `defend` must be given; `published_caveat` why the
-    source's own robustness may not be comparable with ours ("" where nothing is known against it).
+    moves its numbers; `needs_score`, `needs_classifier` what `defend` must be given; `takes_data_score` its score may
+    be a `DataScore`, that of the images alone; `published_caveat` why the source's own robustness may not be
+    comparable with ours ("" where nothing is known against it).
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Defense(ABC):
     version: ClassVar[int] = 1
     groups_draws: ClassVar[bool] = False
     needs_score: ClassVar[bool] = False
+    takes_data_score: ClassVar[bool] = False
     needs_classifier: ClassVar[bool] = False
     published_caveat: ClassVar[str] = ""
 
@@ -119,6 +121,11 @@ class Purifier(Defense):
         gradient: Gradient = "exact",
     ) -> Purify:
         """`build`, purifying at the size of the score network's images: others are resized there and back."""
+        if self.needs_score and not self.takes_data_score and isinstance(score, DataScore):
+            raise ValueError(
+                f"{type(self).__name__} needs a network that knows diffusion times, got {type(score).__name__}, the "
+                "score of the images alone. Give the cell another `score`; `bench list scores` names them."
+            )
         purify = self.build(classifier=classifier, score=score, gradient=gradient)
         shape = getattr(score, "image_shape", None) if self.needs_score else None
         return purify if shape is None else at_size(purify, tuple(shape[-2:]))

@@ -37,6 +37,7 @@ class Langevin(Purifier):
     source: ClassVar[str] = "Hill et al., ICLR 2021, arXiv:2005.13525; released code (METHODS_NEW.md 29)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
+    takes_data_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None
     published_caveat: ClassVar[str] = (
         "The published 54.90 is under BPDA, which passes 1500 Langevin steps by the identity, and of a trained energy."

@@ -13,7 +13,9 @@ from bench.datasets import ImageSet, load_dataset
 from bench.train import train
 from bench.training import digits_energy as recipe
 from bench.training.energy import fit_energy, matching_loss
+from defenses import defenses
 from defenses.langevin import Langevin
+from defenses.models.classifiers import load_classifier
 from defenses.models.energy import EnergyScore
 from defenses.models.networks.energy import EnergyMLP
 from defenses.models.score_models import DataScore, load_score, score_info
@@ -114,3 +116,17 @@ def test_langevin_has_an_exact_gradient(every: int | None, monkeypatch: pytest.M
 def test_a_noise_level_must_be_positive() -> None:
     with pytest.raises(ValueError, match="sigma > 0"):
         EnergyMLP(sigma=0.0)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in defenses.items() if cls.needs_score])
+def test_who_cannot_use_the_score_of_the_images_alone_says_so(name: str) -> None:
+    try:
+        defense = defenses.make(name, {})
+    except TypeError:
+        pytest.skip(f"{name} has no default settings")
+    classifier, score = load_classifier("digits_cnn"), load_score("digits_energy")
+    if defense.takes_data_score:
+        assert defense.defend(classifier, score, gradient="none") is not None
+    else:
+        with pytest.raises(ValueError, match=r"diffusion times, got EnergyScore.*bench list scores|on 10 classes"):
+            defense.defend(classifier, score, gradient="none")
