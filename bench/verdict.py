@@ -46,13 +46,30 @@ ATTACKS = {
 """Our attack -> how the published column `attack` begins, in small letters."""
 
 
+CLASSIFIERS = {
+    **{f"cifar_resnet{depth}": f"ResNet-{depth}" for depth in (20, 32, 44, 56)},
+    "robustbench:cifar10:Linf:Standard": "WideResNet-28-10",
+    "diffpure_wrn70_16_dropout": "WideResNet-70-16",
+    "diffpure_resnet50": "ResNet-50",
+    "cifar100_wrn28_10": "WideResNet-28-10",
+    "gtsrb_resnet18": "ResNet-18",
+    "imagenet_resnet50": "ResNet-50",
+    "imagenet_wrn50_2": "WideResNet-50-2",
+    "imagenet_deit_s": "DeiT-S",
+    "imagenet_xcit_s24": "XCiT-S24/16-224",
+}
+"""Our classifier -> its published name, before any brackets. A classifier that is missing is not compared."""
+MODELS = ("adversarial_training", "diffusion_classifier")  # defenses that are classifiers themselves
+
+
 def verdict(measured: Row, published: Row) -> Verdict:
     """("agrees" | "disagrees" | "not comparable", the reason in words).
 
     measured: robust_accuracy, robust_low, robust_high (percent), num_images, norm, epsilon, gradient, attack,
-    attack_params, tier, as in the view `results`. published: robust_acc, n_images, norm, epsilon (a number, None where
-    not stated), gradient_access, attack, as in the table `published`. They agree when the measured interval meets
-    the published one: binomial (Wilson) where the number of images is known, else the value alone.
+    attack_params, tier, classifier, defense, as in the view `results`. published: robust_acc, n_images, norm, epsilon
+    (a number, None where not stated), gradient_access, attack, classifier, as in the table `published`. They agree when
+    the measured interval meets the published one: binomial (Wilson) where the number of images is known, else the value
+    alone.
     """
     value: Any = published.get("robust_acc")
     if _absent(value):
@@ -61,6 +78,15 @@ def verdict(measured: Row, published: Row) -> Verdict:
     if differences:
         return "not comparable", "; ".join(differences)
     return overlap(measured, float(value), published.get("n_images"))
+
+
+def verdict_columns(measured: Row, published: Row | None, caveat: str = "") -> dict[str, str]:
+    """Columns `verdict` and `verdict_reason`; none where the literature has no number. caveat: what else is known
+    against that number (`Defense.published_caveat`)."""
+    if not published:
+        return {}
+    word, reason = verdict(measured, published)
+    return {"verdict": word, "verdict_reason": f"{reason}. {caveat}" if caveat else reason}
 
 
 def overlap(measured: Row, value: float, images: Any) -> Verdict:
@@ -83,6 +109,11 @@ def overlap(measured: Row, value: float, images: Any) -> Verdict:
 def _differences(measured: Row, published: Row) -> Iterator[str]:
     if measured.get("tier") == "quick":
         yield "quick tier, not a robustness claim"
+    ours = CLASSIFIERS.get(str(measured.get("classifier")))
+    theirs = str(published.get("classifier") or "").partition(" (")[0]
+    named = theirs[:1].isupper()  # else "not_stated", "as in source"
+    if named and ours not in (None, theirs) and measured.get("defense") not in MODELS:
+        yield f"classifier: measured {ours}, published {theirs}"
     kind, access = measured["gradient"], published.get("gradient_access")
     if GRADIENTS.get(str(access)) != kind:
         yield f"gradient: measured {kind}, published {access or 'not stated'}"

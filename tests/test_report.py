@@ -69,7 +69,7 @@ def test_markdown_exactly() -> None:
         "| gdmp | exact | 97.0 | **40.0** [35.0, 45.0] | 96.5 | 44.5 agrees |\n"
         "| gdmp | straight_through | 97.0 | 61.0 [56.0, 66.0] | 96.5 |  |\n\n"
         "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with epsilon 0. "
-        "✓ every validity gate passed, ! one failed. "
+        "✓ every validity gate passed, ! one failed, or another gradient finds more. "
         "Best robust accuracy under the same threat, gradient and tier stands out.\n"
     )
 
@@ -83,7 +83,8 @@ def test_text_exactly() -> None:
         "undefended  pgd_eot  exact      97.0          4.0 [-1.0, 9.0]  96.5\n"
         "gdmp        pgd_eot  exact      97.0  40.0 [35.0, 45.0] ! (a)  96.5\n\n"
         "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with\n"
-        "epsilon 0. ✓ every validity gate passed, ! one failed. quick tier: not a robustness claim.\n"
+        "epsilon 0. ✓ every validity gate passed, ! one failed, or another gradient finds more. quick tier:\n"
+        "not a robustness claim.\n"
         "(a) gradient audit: zero on 31 of 32 images\n"
     )
 
@@ -349,3 +350,32 @@ def test_comparison_in_words() -> None:
     )
     same = compare_text(a, a, {**comparison, "low": -2.0})
     assert "No difference is established." in same and "Careful" not in same
+
+
+def test_an_exact_gradient_that_another_kind_beats_is_marked_and_never_best() -> None:
+    from bench.report.frames import mark_outdone
+
+    same = {"defense": "guided", "defense_params": {}, "attack": "pgd_eot", "tier": "quick", "status": "done"}
+    exact = {**same, "gradient": "exact", "robust_accuracy": 59.4, "robust_low": 48.4}
+    weak = {**same, "gradient": "straight_through", "robust_accuracy": 62.5, "robust_low": 52.0}
+    held = {**same, "gradient": "guidance_detached", "robust_accuracy": 43.8, "robust_low": 32.8}
+    mark_outdone([exact, weak])
+    assert "outdone" not in exact
+    mark_outdone([exact, weak, held, {**held, "defense": "another", "robust_accuracy": 1.0}])
+    assert "guidance_detached gradient leaves 43.8 %" in exact["outdone"]
+    assert "outdone" not in weak and "outdone" not in held  # everyone knows that these are weaker
+
+
+def test_the_mark_outlives_filtering_and_pooling() -> None:
+    from bench.report import with_outdone
+    from bench.report.frames import pooled
+
+    full = with_outdone(
+        frame(row("guided", 60.0, gradient="exact"), row("guided", 40.0, gradient="guidance_detached"), row("a", 50.0))
+    )
+    text = render(full[full["gradient"] == "exact"], format="markdown")
+    assert "leaves 40.0 %" in text and "60.0 [55.0, 65.0] !" in text and "**60.0**" not in text
+    cells = [
+        dict(c, data_seed=k) for k, c in enumerate(full[full["defense"] == "guided"].head(1).to_dict("records") * 2)
+    ]
+    assert "leaves 40.0 %" in pooled(cells)[0]["outdone"]

@@ -51,6 +51,18 @@ def test_a_disagreement_says_on_which_side(value: float, side: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("diffpure_wrn70_16_dropout", "WideResNet-70-16 (stated for all tests)"),
+        ("cifar_resnet56", "not_stated"),
+        ("file:blocks:mine.safetensors", "WideResNet-28-10"),
+    ],
+)
+def test_the_same_or_an_unknown_classifier_is_no_difference(ours: str, theirs: str) -> None:
+    assert verdict(MEASURED | {"classifier": ours}, PUBLISHED | {"classifier": theirs})[0] == "agrees"
+
+
+@pytest.mark.parametrize(
     ("measured", "published", "reason"),
     [
         ({"tier": "quick"}, {}, "quick tier, not a robustness claim"),
@@ -60,6 +72,11 @@ def test_a_disagreement_says_on_which_side(value: float, side: str) -> None:
         ({}, {"epsilon": None}, "threat: measured Linf 0.0314, published Linf of unknown size"),
         ({"attack": "pgd_eot"}, {}, "attack: measured pgd_eot, published AutoAttack"),
         ({}, {"attack": "AutoAttack; Wor.Rob over 10 evaluations"}, "metric: measured on single draws, published Wor"),
+        (
+            {"classifier": "cifar_resnet56"},
+            {"classifier": "WideResNet-28-10"},
+            "classifier: measured ResNet-56, published WideResNet-28-10",
+        ),
         ({}, {"robust_acc": float("nan")}, "the source states no robust accuracy"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 import pandas as pd
@@ -11,8 +12,9 @@ from bench.cell import Cell
 from bench.commands.choose import chosen
 from bench.grids import load_grid
 from bench.marks import check_database
-from bench.report import Table, render
+from bench.report import Table, render, with_outdone
 from bench.store import Store
+from bench.verdict import verdict_columns
 from defenses.registry import unknown_name
 
 TITLE = "Robust accuracy"
@@ -62,13 +64,14 @@ def tables(
     table: str | None = None,
 ) -> str:
     """Tables of the given cells (None: of every cell measured); what has not run yet is a dash."""
-    frame = store.frame()
+    frame = with_outdone(store.frame())
     expected = None
     if cells is not None:
         expected = _expected(store, cells)
         known = expected.set_index("cell_key")[list(LITERATURE)]
         frame = frame[frame["cell_key"].isin(known.index)]
         frame = frame.drop(columns=[name for name in LITERATURE if name in frame]).join(known, on="cell_key")
+        frame = _judged(frame, cells, store)
     module = load_grid(grid) if grid else None
     return render(
         frame,
@@ -76,14 +79,29 @@ def tables(
         title=getattr(module, "TITLE", TITLE),
         caption=getattr(module, "CAPTION", None),
         expected=expected,
-        tables=_layouts(module, table),
+        tables=_layouts(module, table, quick=bool(cells) and all(cell.tier == "quick" for cell in cells or ())),
         curve=getattr(module, "CURVE", None),
         standalone=not fragment,
     )
 
 
-def _layouts(module: ModuleType | None, table: str | None) -> Sequence[Table]:
+def _judged(frame: pd.DataFrame, cells: Sequence[Cell], store: Store) -> pd.DataFrame:
+    """With the verdict beside this grid's published number: another grid, which named none, may have run the cell."""
+    published, by_key = {row["key"]: row for row in store.published()}, {cell.key: cell for cell in cells}
+    columns = []
+    for row in frame.to_dict("records"):
+        cell = by_key[row["cell_key"]]
+        columns.append(verdict_columns(row, published.get(cell.published or ""), cell.defense.published_caveat))
+    found = pd.DataFrame(columns, index=frame.index, columns=["verdict", "verdict_reason"])
+    return frame.assign(**{name: found[name].astype(object) for name in found})
+
+
+def _layouts(module: ModuleType | None, table: str | None, quick: bool) -> Sequence[Table]:
+    """The tables of a grid, or one; where only quick cells are shown, the captions say what its `QUICK` says."""
     layouts: Sequence[Table] = getattr(module, "TABLES", ())
+    note = getattr(module, "QUICK", None)
+    if quick and note:
+        layouts = [replace(layout, caption=f"{layout.caption} {note}") for layout in layouts]
     if table is None:
         return layouts
     named = {layout.name: layout for layout in layouts}

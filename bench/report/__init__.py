@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from bench.report.compare import compare_text
 from bench.report.curve import Curve, svg
+from bench.report.frames import with_outdone
 from bench.report.layout import Entry, Sheet, Table
 from bench.report.numbers import epsilon_text
 from bench.report.render import FORMATS, render
 
-__all__ = ["FORMATS", "Curve", "Entry", "Sheet", "Table", "compare_text", "epsilon_text", "render", "svg"]
+__all__ = [
+    "FORMATS",
+    "Curve",
+    "Entry",
+    "Sheet",
+    "Table",
+    "compare_text",
+    "epsilon_text",
+    "render",
+    "svg",
+    "with_outdone",
+]

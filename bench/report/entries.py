@@ -54,7 +54,7 @@ def robust(cell: Cell, notes: Notes) -> Entry:
     if not ran(cell):
         error = cell.get("error")
         return Entry("failed", marks=notes.mark(str(error))) if not absent(error) else Entry(DASH)
-    failed = gates_failed(cell)
+    failed = gates_failed(cell) + ([cell["outdone"]] if cell.get("outdone") else [])
     passed = any(gate.get("passed") for gate in cell.get("gates") or ())
     badge = FAILED if failed else PASSED if passed else ""
     interval = interval_text(cell.get("robust_low"), cell.get("robust_high"))

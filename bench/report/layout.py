@@ -231,7 +231,7 @@ def _best(cells: Sequence[Cell], columns: Sequence[str]) -> set[int]:
     """
     rivals: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        if ran(cell) and not gates_failed(cell):
+        if ran(cell) and not gates_failed(cell) and not cell.get("outdone"):
             same = (
                 "dataset",
                 "classifier",
@@ -260,7 +260,7 @@ def _legend(cells: Sequence[Cell], header: Sequence[tuple[str, str]], rows: Sequ
     if "±" in beside:
         lines.append("±: standard deviation between the pooled runs.")
     if beside & {PASSED, FAILED}:
-        lines.append(f"{PASSED} every validity gate passed, {FAILED} one failed.")
+        lines.append(f"{PASSED} every validity gate passed, {FAILED} one failed, or another gradient finds more.")
     if "n/c" in beside:
         lines.append("n/c: not comparable.")
     if any(entry.bold for row in rows for entry in row):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.report import latex, markup
 from bench.report.curve import Curve, svg
-from bench.report.frames import as_planned, cells_of, with_expected
+from bench.report.frames import as_planned, cells_of, with_expected, with_outdone
 from bench.report.layout import Sheet, Table, sheets
 from bench.report.plain import plain
 
@@ -44,7 +44,7 @@ def render(
         from defenses.registry import unknown_name
 
         raise unknown_name("format", format, FORMATS)
-    complete = with_expected(frame, expected)
+    complete = with_expected(with_outdone(frame), expected)
     if format in DATA:
         return _csv(complete) if format == "csv" else _json(complete)
     layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
