@@ -31,7 +31,7 @@ def catalog() -> dict[str, list[Entry]]:
         stored = json.loads(FILE.read_text())
     except (OSError, ValueError):
         stored = {}
-    return stored["kinds"] if stored.get("sources") == _hash() else build()
+    return stored["kinds"] if stored.get("sources") == sources_hash() else build()
 
 
 def build() -> dict[str, list[Entry]]:
@@ -95,7 +95,8 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().split("\n")[0]
 
 
-def _hash() -> str:
+def sources_hash() -> str:
+    """Of every file that the catalogue is made from."""
     digest = hashlib.sha256()
     for pattern in (*SOURCES, *MORE):
         for path in sorted(ROOT.glob(pattern)):
@@ -105,7 +106,7 @@ def _hash() -> str:
 
 def refresh() -> None:
     """Write the catalogue's file again."""
-    FILE.write_text(json.dumps({"sources": _hash(), "kinds": build()}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"sources": sources_hash(), "kinds": build()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

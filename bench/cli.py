@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
-PROTOCOLS = click.Choice(("paper", "gold", "both"))
+PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
 
 
 class _UserError(click.ClickException):
@@ -65,7 +65,7 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
-@click.option("--protocol", type=PROTOCOLS, help="Settings of the paper, of our gold tier, or both.")
+@click.option("--protocol", type=PROTOCOLS, help="The paper's settings, our gold tier, both, or quick: small networks.")
 @click.option("--smoke", is_flag=True, help="Only try the code paths, on random toy networks, into smoke.sqlite.")
 def run(
     grid: str,
@@ -233,18 +233,28 @@ def audit(
 
 @main.command()
 @click.argument("name")
+@click.option("--dataset", default=None, help="For `score` and `classifier`; `score` takes imagefolder:<folder> too.")
+@click.option("--scale", default=None, metavar="small|full", help="Of `score`: for a CPU (default), or the paper's.")
+@click.option("--device", default=None, metavar="DEVICE", help="Of `score`. Default: cpu if small, cuda if full.")
+@click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
+@click.option("--adversarial", default=None, metavar="NORM:EPSILON", help="What `classifier` is trained against.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the weights.")
 @click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Of every random draw.")
 @click.option("--effort", default=1.0, show_default=True, help="Scales the number of steps.")
-def train(name: str, output: Path | None, seed: int, effort: float) -> None:
-    """Train the small networks behind a data set, with a record of how.
+def train(
+    name: str, dataset: str | None, output: Path | None, seed: int, effort: float, **options: str | bool | None
+) -> None:
+    """Train networks, with a record of how. What was broken off goes on from its checkpoint.
 
     \b
     bench train digits --output weights/digits
+    bench train score --dataset cifar10
+    bench train score --dataset cifar100 --scale full --download
+    bench train classifier --dataset cifar10 --adversarial Linf:8/255
     """
     from bench.commands.train import train as verb
 
-    verb(name, output or Path("weights") / name, seed, effort)
+    verb(name, output, dataset, seed, effort, {key: value for key, value in options.items() if value})
 
 
 @main.command()

@@ -8,14 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.catalog import build
+from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_cells
+from bench.grids.cifar10_small import LEVELS, NAMES, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
 from bench.report import render
+from bench.statistics import compare
 from bench.store import Store
+from bench.threat import Norm
+from defenses import Defense, Gradient
+from defenses.models.weights import asset_record
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -37,20 +44,171 @@ def defenses() -> str:
     return "\n".join(lines)
 
 
-def grid(name: str) -> Callable[[], str]:
-    """The tables of a grid, from the committed database."""
+def grid(name: str, table: str | None = None, protocol: str | None = None) -> Callable[[], str]:
+    """The tables of a grid, or one of them, from the committed database. Of the grids of CIFAR-10 an hour of a CPU runs
+    a part; cells that have not run are counted below their tables, not shown."""
 
     def block() -> str:
         with Store(ROOT / "results.sqlite", readonly=True) as store:
-            return tables(store, name, grid_cells(name), "markdown")
+            if name.startswith("cifar10"):
+                cells = grid_cells(name)
+                ran = [cell for cell in cells if _latest(store, cell) is not None]
+                try:
+                    text = tables(store, name, ran or cells, "markdown", table=table)
+                except ValueError:  # nothing of this table has run: dashes
+                    text = tables(store, name, cells, "markdown", table=table)
+                return f"{text.strip()}\n\n{len(ran)} of the {len(cells)} cells of the grid `{name}` have run."
+            return tables(store, name, grid_cells(name, protocol), "markdown", table=table)
 
     return block
 
 
+def pair(question: str, a: Cell, b: Cell) -> str:
+    """A line of `comparisons`: the paired test of two cells; nothing where one has not run."""
+    with Store(ROOT / "results.sqlite", readonly=True) as store:
+        runs = [_latest(store, cell) for cell in (a, b)]
+        images = [store.images(run["id"]) for run in runs if run is not None]
+    names = [f"{NAMES.get(cell.defense.name, cell.defense.name)}{_note(cell)}, {_gradient(cell)}" for cell in (a, b)]
+    head = f"| {question} | {a.threat.norm} | {names[0]} | {names[1]} |"
+    if len(images) < 2:
+        return ""
+    c = compare(*images)
+    difference = f"{c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}]"
+    return f"{head} {c['a_accuracy']:.1f} | {c['b_accuracy']:.1f} | {difference} | {c['p_value']:.2g} |"
+
+
+def _latest(store: Store, cell: Cell) -> dict[str, Any] | None:
+    try:
+        return store.latest_done(store.cell(cell.key)["key"])
+    except LookupError:
+        return None
+
+
+def _note(cell: Cell) -> str:
+    return " per image" if getattr(cell.defense, "per_image", False) else ""
+
+
+def _gradient(cell: Cell) -> str:
+    return "`gold`" if cell.attack.name == "gold" else cell.threat.gradient
+
+
+def comparisons() -> str:
+    """The paired tests of docs/findings.md."""
+    lines = [
+        "| Question | Norm | A | B | A | B | A - B, 95 % | McNemar p |",
+        "| :-- | :-- | :-- | :-- | --: | --: | --: | --: |",
+    ]
+    for norm in ("Linf", "L2"):
+        plain, guided = (make(LEVELS[norm]) for make in (diffpure, contrastive))
+        lines += [
+            pair("Does guidance help? Straight-through gradient", *_two(norm, guided, plain, "straight_through")),
+            pair("Does guidance help? Exact gradient", *_two(norm, guided, plain, "exact")),
+            pair(
+                "Does guidance help? The stronger gradient of each",
+                cell(guided, "guidance_detached", norm),
+                cell(plain, "exact", norm),
+            ),
+            pair(
+                "DiffPure: what the gradient is worth",
+                cell(plain, "straight_through", norm),
+                cell(plain, "exact", norm),
+            ),
+            pair("DiffPure: straight-through beyond transfer", *_kinds(norm, plain, "transfer", "straight_through")),
+            pair(
+                "Guidance: what the gradient is worth", *_kinds(norm, guided, "straight_through", "guidance_detached")
+            ),
+            pair("Guidance: exact or held constant", *_kinds(norm, guided, "exact", "guidance_detached")),
+        ]
+    plain_st, plain_exact, guided_st, guided_constant, guided_exact, _ = sde_rows("Linf")
+    lines += [
+        pair("Does guidance help? SDE, straight-through", guided_st, plain_st),
+        pair("Does guidance help? SDE, exact", guided_exact, plain_exact),
+        pair("Does guidance help? SDE, guidance held constant", guided_constant, plain_exact),
+        pair("Guidance on the SDE: exact or held constant", guided_exact, guided_constant),
+        pair("DiffPure SDE: what the gradient is worth", plain_st, plain_exact),
+    ]
+    plain, guided, short = *(cell.defense for cell in gold_rows()), next(gold_rows()).attack
+    return "\n".join(
+        line
+        for line in [
+            *lines,
+            pair("Batch coupling, straight-through", *_two("Linf", guided, PER_IMAGE, "straight_through")),
+            pair("Batch coupling, guidance held constant", *_two("Linf", guided, PER_IMAGE, "guidance_detached")),
+            pair("Batch coupling, exact", *_two("Linf", guided, PER_IMAGE, "exact")),
+            pair("DiffPure: short of `gold`", cell(plain, "exact"), cell(plain, "exact", attack=short)),
+            pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),
+            pair("Does guidance help? `gold`", *(cell(d, "exact", attack=short) for d in (guided, plain))),
+        ]
+        if line
+    )
+
+
+def _two(norm: Norm, a: Defense, b: Defense, gradient: Gradient) -> tuple[Cell, Cell]:
+    return cell(a, gradient, norm), cell(b, gradient, norm)
+
+
+def _kinds(norm: Norm, defense: Defense, a: Gradient, b: Gradient) -> tuple[Cell, Cell]:
+    return cell(defense, a, norm), cell(defense, b, norm)
+
+
+def networks() -> str:
+    """What bench/assets/cifar10 holds, from the training records."""
+    lines = [
+        "| file | parameters | bytes | pictures seen | seconds | pictures / s | clean | PGD-20 |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for kind in ("score", "classifier"):
+        record = asset_record(f"cifar10/{kind}")
+        for name, file in record["files"].items():
+            seen = file["steps"] * file["batch_size"]
+            rate = seen / file["seconds"]
+            accuracy = [f"{file[key]:.1f}" if key in file else "" for key in ("clean_accuracy", "pgd20_accuracy")]
+            lines.append(
+                f"| `{name}` | {file['parameters']:,} | {file['bytes']:,} | {seen:,} | {file['seconds']:,.0f} | "
+                f"{rate:.0f} | {' | '.join(accuracy)} |"
+            )
+    return "\n".join(lines)
+
+
+def losses() -> str:
+    """Squared error of the predicted noise at each time, from the training record."""
+    (record,) = asset_record("cifar10/score")["files"].values()
+    times = list(record["loss_test"])
+    lines = [f"| t | {' | '.join(times)} |", f"|---|{'--:|' * len(times)}"]
+    for split in ("train", "test"):
+        values = " | ".join(f"{record['loss_' + split][t]:.4f}" for t in times)
+        lines.append(f"| {split} | {values} |")
+    return "\n".join(lines)
+
+
+def curve(name: str) -> Callable[[], str]:
+    """The curve of a grid as an SVG, from the committed database."""
+
+    def picture() -> str:
+        with Store(ROOT / "results.sqlite", readonly=True) as store:
+            return tables(store, name, grid_cells(name), "svg")
+
+    return picture
+
+
+PICTURES: dict[Path, Callable[[], str]] = {DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level")}
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"quickstart": quickstart, "defenses": defenses},
+    ROOT / "README.md": {
+        "quickstart": quickstart,
+        "cifar10_small": grid("cifar10_small", "main"),
+        "defenses": defenses,
+    },
+    DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
     DOCS / "defenses.md": {"digits_defenses": grid("digits_defenses")},
+    DOCS / "findings.md": {
+        "main": grid("cifar10_small", "main"),
+        "comparisons": comparisons,
+        "gold": grid("cifar10_small", "gold"),
+        "clean": grid("cifar10_small", "clean"),
+        "sweep": grid("cifar10_noise_level"),
+        "paper": grid("paper_tables", "sampler", protocol="quick"),
+    },
 }
 
 
@@ -69,3 +227,5 @@ def refreshed(path: Path) -> str:
 if __name__ == "__main__":
     for document in BLOCKS:
         document.write_text(refreshed(document))
+    for path, picture in PICTURES.items():
+        path.write_text(picture())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bench.catalog import FILE, build, catalog
+from bench.catalog import FILE, build, catalog, sources_hash
 from bench.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -31,11 +32,15 @@ def test_generated_blocks_are_up_to_date(path: Path) -> None:
     assert path.read_text() == REFRESH.refreshed(path), f"{path.name} is stale: run `python docs/refresh.py`"
 
 
-def test_the_catalogue_is_up_to_date() -> None:
-    assert catalog() == build()
-    import json
+@pytest.mark.parametrize("path", list(REFRESH.PICTURES), ids=lambda path: path.name)
+def test_generated_pictures_are_up_to_date(path: Path) -> None:
+    assert path.read_text() == REFRESH.PICTURES[path](), f"{path.name} is stale: run `python docs/refresh.py`"
 
-    assert json.loads(FILE.read_text())["kinds"] == build(), "run `python -m bench.catalog`"
+
+def test_the_catalogue_is_up_to_date() -> None:
+    stored = json.loads(FILE.read_text())
+    assert stored == {"sources": sources_hash(), "kinds": build()}, "run `python -m bench.catalog`"
+    assert catalog() == stored["kinds"]
 
 
 def test_every_verb_is_in_the_readme_and_has_help() -> None:
