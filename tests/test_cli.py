@@ -72,6 +72,9 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
     path = tmp_path / "none.sqlite"
     result = bench("run", "--grid", grid, "--db", path, "--dry-run", "--num-images", 4)
     assert result.exit_code == 0 and "network evaluations" in result.output and not path.exists()
+    key = result.output.split()[0]  # its first letters are enough to choose a cell
+    again = bench("run", "--grid", grid, "--db", path, "--dry-run", "--num-images", 4, "--filter", f"key={key}")
+    assert again.exit_code == 0 and again.output.startswith(key)
 
 
 @pytest.mark.parametrize(

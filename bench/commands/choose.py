@@ -44,7 +44,9 @@ def _passes(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
     for column, values in wanted.items():
         if column not in row:
             raise unknown_name("column", column, row)
-        if not any(_equal(row[column], value) for value in values):
+        # `--dry-run` and `bench show` print a key's first letters
+        equal = str.startswith if column == "key" else _equal
+        if not any(equal(row[column], value) for value in values):
             return False
     return True
 
