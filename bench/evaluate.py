@@ -6,7 +6,7 @@ from collections import Counter
 
 from torch import Tensor
 
-from bench.attacks.base import Attack, Oracle, Trace
+from bench.attacks.base import UNSEEN, Attack, Oracle, Trace
 from bench.records import ImageRecord
 from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
@@ -43,7 +43,7 @@ def evaluate(
         judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=ROWS)
         return judge.evaluate(shown, 0).predictions
 
-    if model.gradient in ("transfer", "surrogate"):  # the attack looked at something else than the defense
+    if model.gradient in UNSEEN:
         trace.looks.clear()
         trace.survived.clear()
     clean, robust = answers(images, "clean"), answers(adversarial, "robust")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.attacks.base import Oracle
+from bench.attacks.base import UNSEEN, Oracle
 from bench.cell import Cell
 from bench.datasets import load_dataset
 from bench.meter import Meter
@@ -119,13 +119,20 @@ def _open(db: str) -> Store | None:
 
 def _forward_evaluations(cell: Cell) -> int:
     """Forward passes of the score network, without what gradients add; of the classifier where there is no purifier."""
-    answers = sum(cell.attack.queries()) + 3 * cell.judging_draws
+    answers = sum(cell.attack.queries()) + _judged(cell)
     return cell.num_images * answers * max(1, cell.defense.network_evaluations)
+
+
+def _judged(cell: Cell) -> int:
+    """Answers that the judge asks for each image, at most: see `bench.evaluate`."""
+    if not cell.defense.stochastic:
+        return 2
+    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
 
 
 def _cost(cell: Cell, rate: Rate) -> tuple[float, float]:
     plain, differentiated = cell.attack.queries()
-    judged = 3 * cell.judging_draws
+    judged = _judged(cell)
     return tuple(  # type: ignore[return-value]
         cell.num_images * ((plain + judged) * rates[0] + differentiated * rates[1])
         for rates in (rate.seconds, rate.units)

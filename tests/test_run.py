@@ -10,12 +10,14 @@ import torch
 
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
+from bench.forecast import forecast
 from bench.prepare import Loader
 from bench.records import ImageRecord
 from bench.run import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
+from defenses.base import Gradient
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.undefended import Undefended
@@ -151,3 +153,14 @@ def test_a_defense_with_a_network_of_its_own_is_counted(tmp_path: Path) -> None:
         run = store.latest_done(robust.key)
     # 12 images: 3 steps x 2 draws, forward and backward; clean, robust (null and looks are those of clean)
     assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 2)
+
+
+@pytest.mark.parametrize("gradient", ["transfer", "straight_through", "exact"])
+def test_a_run_costs_what_the_forecast_says(tmp_path: Path, gradient: Gradient) -> None:
+    attack = PGDEOT(steps=3, step_size=0.05, eot=2, select="last")
+    wanted = cell(attack=attack, threat=dataclasses.replace(THREAT, gradient=gradient))
+    measure(tmp_path / "r.sqlite", wanted)
+    with Store(tmp_path / "r.sqlite") as store:
+        spent = store.latest_done(wanted.key)["network_evaluations"]
+    *_, total = forecast([wanted], str(tmp_path / "none.sqlite"), LOADER)
+    assert f"{spent:.3g} network evaluations" in total

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bench.attacks._library import QUERIES, Variant, check_variant, run_library
+from bench.attacks._library import LOOKS, QUERIES, Variant, check_variant, run_library
 from bench.attacks.base import Attack, Trace, register
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -32,6 +32,10 @@ class AutoAttack(Attack):
     def queries(self) -> tuple[int, int]:
         """See `Attack.queries`."""
         return QUERIES[self.variant]
+
+    def looks(self) -> int:
+        """See `Attack.looks`."""
+        return LOOKS[self.variant]
 
     def perturb(
         self,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bench.attacks._library import QUERIES, run_library
+from bench.attacks._library import LOOKS, QUERIES, run_library
 from bench.attacks.base import Attack, Trace, register
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -28,6 +28,10 @@ class AutoAttackRand(Attack):
     def queries(self) -> tuple[int, int]:
         """See `Attack.queries`."""
         return QUERIES["rand"]
+
+    def looks(self) -> int:
+        """See `Attack.looks`."""
+        return LOOKS["rand"]
 
     def perturb(
         self,

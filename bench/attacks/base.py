@@ -13,11 +13,13 @@ from torch import Tensor
 
 from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
-from defenses.base import Defended
+from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
 from defenses.registry import Registry
 
 attacks: Registry[Attack] = Registry("attack", "bench.attacks")
+UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
+"""Kinds of gradient under which an attack looks at something else than the defense."""
 
 
 def register(cls: type[Attack]) -> type[Attack]:
@@ -50,6 +52,10 @@ class Attack(ABC):
         fields = self.params()
         asked = fields.get("steps", 0) * fields.get("eot", 1) * fields.get("restarts", 1)
         return (asked, 0) if self.gradient_free else (0, asked)
+
+    def looks(self) -> int:
+        """Looks at each image (see `Trace`), at most: the judge asks a stochastic defense as often on the clean one."""
+        return sum(self.queries()) // self.params().get("eot", 1)
 
     def representative(self, threat: ThreatModel) -> Attack:
         """The attack that validity gates vary: this one, or its strongest part where the whole is dear."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Answer, Attack, Oracle, Trace, attacks, check_positive, register
+from bench.attacks.base import UNSEEN, Answer, Attack, Oracle, Trace, attacks, check_positive, register
 from bench.threat import ThreatModel
 from defenses.base import GRADIENTS, Defended, Gradient
 
@@ -89,6 +89,11 @@ class Cascade(Attack):
         checks = self.check_draws * (1 + len(asked))
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
+    def looks(self) -> int:
+        """Those of the members that look at the defense itself."""
+        kinds = [kind for _, _, kind in self.members]
+        return sum(a.looks() for a, kind in zip(self.made(), kinds, strict=True) if kind not in UNSEEN)
+
     def perturb(
         self,
         model: Defended,
@@ -111,7 +116,7 @@ class Cascade(Attack):
                 rows = torch.arange(len(images), device=images.device)
             view = model if kind is None else model.with_gradient(kind)
             given = threat if kind is None else replace(threat, gradient=kind)
-            with _part(trace, label, looks=view.gradient not in ("transfer", "surrogate")) as own:
+            with _part(trace, label, looks=view.gradient not in UNSEEN) as own:
                 found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own)
             found = found.detach()
             worst.offer(label, threat.project(found, images[rows]) if attack.restricted else found, rows)

@@ -72,6 +72,10 @@ class Gold(Attack):
         """(answers without a gradient, answers with one) for an image that nothing settles."""
         return self.cascade(REFERENCE_EPSILON).queries()
 
+    def looks(self) -> int:
+        """See `Cascade.looks`."""
+        return self.cascade(REFERENCE_EPSILON).looks()
+
     def perturb(
         self,
         model: Defended,

@@ -130,6 +130,7 @@ def test_stays_in_ball_and_box_and_leaves_its_input_alone(name: str, norm: str) 
     assert torch.equal(bench.images, before) and torch.equal(torch.get_rng_state(), generator)
     looked = set(bench.ids.tolist()) if bench.seeds else set()
     assert set(trace.looks) == set(trace.survived) <= looked and bool(trace.looks) == bool(looked)
+    assert max(trace.looks.values(), default=0) <= make(name).looks()
     assert name == "clean" or not torch.equal(adversarial, bench.images)
 
 
