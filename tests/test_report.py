@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from bench.records import ImageRecord
 from bench.report import FORMATS, Table, compare_text, epsilon_text, render
 
 PASS = [{"gate": "inside the ball", "passed": True, "reason": "largest distance 0.1", "value": 0.1}]
@@ -364,6 +365,23 @@ def test_an_exact_gradient_that_another_kind_beats_is_marked_and_never_best() ->
     mark_outdone([exact, weak, held, {**held, "defense": "another", "robust_accuracy": 1.0}])
     assert "guidance_detached gradient leaves 43.8 %" in exact["outdone"]
     assert "outdone" not in weak and "outdone" not in held  # everyone knows that these are weaker
+
+
+@pytest.mark.parametrize(("lost", "marked"), [(12, True), (0, False)])
+def test_with_the_images_at_hand_the_paired_test_decides(lost: int, marked: bool) -> None:
+    """Both intervals hold both numbers, but on the same 64 images one attack breaks twelve more, or as many others."""
+    from bench.report.frames import mark_outdone
+
+    def images(run: int) -> list[ImageRecord]:
+        right = range(32 - lost) if run == 2 else range(32)
+        votes = {"label": 1, "clean_votes": {1: 1}, "null_votes": {1: 1}, "distance": 0.0}
+        return [ImageRecord(index=i, robust_votes={int(i in right): 1}, **votes) for i in range(64)]
+
+    same = {"defense": "guided", "defense_params": {}, "attack": "pgd_eot", "robust_low": 0.0}
+    exact = {**same, "gradient": "exact", "robust_accuracy": 50.0, "run_id": 1}
+    held = {**same, "gradient": "guidance_detached", "robust_accuracy": 50.0 - lost / 0.64 - 0.1, "run_id": 2}
+    mark_outdone([exact, held], images)
+    assert ("outdone" in exact) is marked
 
 
 def test_the_mark_outlives_filtering_and_pooling() -> None:

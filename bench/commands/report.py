@@ -64,7 +64,7 @@ def tables(
     table: str | None = None,
 ) -> str:
     """Tables of the given cells (None: of every cell measured); what has not run yet is a dash."""
-    frame = with_outdone(store.frame())
+    frame = with_outdone(store.frame(), store.images)
     expected = None
     if cells is not None:
         expected = _expected(store, cells)

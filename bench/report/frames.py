@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.records import ImageRecord
 from bench.report.numbers import absent, params_text
-from bench.statistics import pool
+from bench.statistics import compare, pool
 from bench.verdict import overlap
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Cell = dict[str, Any]
+ImagesOf = Callable[[int], Sequence[ImageRecord]]  # run_id -> what its images said
 
 NEEDED = ("dataset", "classifier", "defense", "attack", "norm", "epsilon", "gradient", "num_images", "cell_key")
 TWINS = ("draws", "batch_size", "balanced")
@@ -82,29 +84,38 @@ SAME_BUT_GRADIENT = (
 )  # fmt: skip
 
 
-def with_outdone(frame: pd.DataFrame) -> pd.DataFrame:
+def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.DataFrame:
     """`frame` with a column `outdone`, see `mark_outdone`; best of all results, before any is filtered away."""
     if "outdone" in frame.columns:
         return frame
     cells = cells_of(frame)
-    mark_outdone(cells)
+    mark_outdone(cells, images)
     reasons = [cell.get("outdone") for cell in cells]
     return frame.assign(outdone=reasons) if any(reasons) else frame
 
 
-def mark_outdone(cells: Sequence[Cell]) -> None:
-    """Give `outdone`, a reason, to each cell with the exact gradient that the same attack with another kind beats: it
-    leaves less than the cell's interval holds. Such a number is no estimate of robustness."""
+def mark_outdone(cells: Sequence[Cell], images: ImagesOf | None = None) -> None:
+    """Give `outdone`, a reason, to each cell with the exact gradient that the same attack with another kind beats.
+
+    It leaves less in the paired comparison (see `compare`) of the images of the two runs, which images(run_id) hands
+    over; without `images`, less than the cell's interval holds. Such a number is no estimate of robustness.
+    """
     done = [cell for cell in cells if ran(cell)]
     for group in _groups(done, lambda cell: str([cell.get(name) for name in SAME_BUT_GRADIENT])):
         best = min(group, key=lambda cell: cell["robust_accuracy"])
         for cell in group:
-            low = cell.get("robust_low")
-            if cell.get("gradient") == "exact" and not absent(low) and best["robust_accuracy"] < low:
+            if cell.get("gradient") == "exact" and cell is not best and _beats(best, cell, images):
                 cell["outdone"] = (
                     f"The same attack with the {best['gradient']} gradient leaves {best['robust_accuracy']:.1f} %: the "
                     "exact gradient misleads here."
                 )
+
+
+def _beats(best: Cell, cell: Cell, images: ImagesOf | None) -> bool:
+    if images is not None:
+        return compare(images(int(cell["run_id"])), images(int(best["run_id"])))["low"] > 0
+    low = cell.get("robust_low")
+    return not absent(low) and best["robust_accuracy"] < low
 
 
 def pooled(cells: Sequence[Cell]) -> list[Cell]:
