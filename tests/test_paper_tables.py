@@ -227,8 +227,8 @@ def test_dry_run_lists_cells_and_what_is_missing(tmp_path: Path, monkeypatch: py
     lines = result.output.splitlines()
     guided = next(line for line in lines if "imagenet_xcit_s24 contrastive" in line)
     assert ", 64 runs: at least" in guided and "missing imagenet, imagenet_xcit_s24, imagenet_resnet18" in guided
-    # 64 runs of 16 images: (10 steps x 20 draws + 3 x 10 judging draws) x 100 network calls
-    assert f"at least {64 * 16 * 230 * 100:.3g}" in guided
+    # 64 runs of 16 images: (10 steps x 20 draws + 3 x 10 judging draws + 10 clean looks) x 100 network calls
+    assert f"at least {64 * 16 * 240 * 100:.3g}" in guided
     assert sum(line.startswith("Missing guided256: ") for line in lines) == 1
     assert not (tmp_path / "r.sqlite").exists()
 
