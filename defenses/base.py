@@ -121,7 +121,8 @@ class Purifier(Defense):
         gradient: Gradient = "exact",
     ) -> Purify:
         """`build`, purifying at the size of the score network's images: others are resized there and back."""
-        if self.needs_score and not self.takes_data_score and isinstance(score, DataScore):
+        timeless = isinstance(score, DataScore) and not hasattr(score, "epsilon")
+        if self.needs_score and not self.takes_data_score and timeless:
             raise ValueError(
                 f"{type(self).__name__} needs a network that knows diffusion times, got {type(score).__name__}, the "
                 "score of the images alone. Give the cell another `score`; `bench list scores` names them."
