@@ -84,6 +84,7 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
         (["run", "--filter", "defence=jpeg"], "Did you mean 'defense'?"),
         (["run", "--filter", "defense"], "--filter COLUMN=VALUE"),
         (["run", "--filter", "defense=nothing"], "No cell of quickstart passes"),
+        (["run", "--filter", "key="], "No cell of quickstart passes"),
         (["run", "--device", "abacus"], "Expected a device"),
         (["list", "defenses", "contrastiv"], "Did you mean 'contrastive'?"),
         (["list", "attacks", "pgd_eto"], "Did you mean 'pgd_eot'?"),

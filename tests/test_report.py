@@ -382,6 +382,9 @@ def test_with_the_images_at_hand_the_paired_test_decides(lost: int, marked: bool
     held = {**same, "gradient": "guidance_detached", "robust_accuracy": 50.0 - lost / 0.64 - 0.1, "run_id": 2}
     mark_outdone([exact, held], images)
     assert ("outdone" in exact) is marked
+    others = {**same, "gradient": "exact", "robust_accuracy": 50.0, "run_id": 1, "balanced": True}
+    mark_outdone([others, held], images)
+    assert "outdone" not in others  # balanced: other images
 
 
 def test_the_mark_outlives_filtering_and_pooling() -> None:

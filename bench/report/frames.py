@@ -80,7 +80,7 @@ def gates_failed(cell: Mapping[str, Any]) -> list[str]:
 
 SAME_BUT_GRADIENT = (
     "dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon", "tier",
-    "num_images", "data_seed", "seed",
+    "num_images", "data_seed", "balanced", "seed",
 )  # fmt: skip
 
 

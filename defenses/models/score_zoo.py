@@ -98,7 +98,10 @@ def blocks_score(path: Path, size: int) -> NetworkScore:
 
     record = training_record(path, "score")
     if record["network"]["image_shape"][1:] != [size, size]:
-        raise ValueError(f"Expected a network for {size} x {size} pictures, {path} is for {record['network']}.")
+        own = record["network"]["image_shape"][1]
+        raise ValueError(
+            f"Expected a network for {size} x {size} pictures, {path} is for {own} x {own}. Name it file:blocks{own}:..."
+        )
     network = BlockUNet(**record["network"]).to(memory_format=torch.channels_last)
     network.load_state_dict(load_checkpoint(path, record["sha256"]))
     return NetworkScore(network.eval().requires_grad_(False), tuple(record["network"]["image_shape"]))
