@@ -100,7 +100,7 @@ def blocks_score(path: Path, size: int) -> NetworkScore:
     if record["network"]["image_shape"][1:] != [size, size]:
         own = record["network"]["image_shape"][1]
         raise ValueError(
-            f"Expected a network for {size} x {size} pictures, {path} is for {own} x {own}. Name it file:blocks{own}:..."
+            f"Expected a network for {size} x {size} pictures, {path} is for {own} x {own}. Use file:blocks{own}:..."
         )
     network = BlockUNet(**record["network"]).to(memory_format=torch.channels_last)
     network.load_state_dict(load_checkpoint(path, record["sha256"]))
