@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.cell import Cell
 from bench.datasets import ImageSet, dataset_info, load_dataset, subset
 from defenses.base import Defended, Gradient
-from defenses.models.classifiers import classifier_info, load_classifier
+from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
 from defenses.models.score_models import DataScore, ScoreModel, load_score, score_info
 
 
@@ -65,6 +65,8 @@ class Loader:
             raise ValueError(
                 f"Expected num_images <= {len(data)}, the test images of {cell.dataset}, got {cell.num_images}."
             )
+        for name in names_of(cell)[0]:
+            check_dataset(name, cell.dataset)
         classifier = self._once("classifier", cell.classifier)
         score = self._once("score", cell.score) if cell.score else None
         return Prepared(

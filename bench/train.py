@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def train(
     options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
     "full") and device of "score"; download, for both: let torchvision fetch a missing data set. The same seed gives the
     same files on the same machine with the same packages and number of threads. Raises LookupError for an unknown name,
-    ValueError for an effort that is not positive, or an option that the recipe does not have.
+    ValueError for an effort that is not positive, an option that the recipe does not have, or a folder that holds
+    another network's record.
     """
     if name not in (*RECIPES, *FOR_DATASET):
         raise unknown_name("training recipe", name, [*RECIPES, *FOR_DATASET])
@@ -97,8 +99,8 @@ def train(
         raise ValueError(f"Expected --dataset for {' and '.join(FOR_DATASET)} and for them alone, got {dataset}.")
     if strange := set(options) - set(OPTIONS.get(name, ())):
         raise ValueError(f"Expected options of {name} among {OPTIONS.get(name, ())}, got {', '.join(strange)}.")
-    if not effort > 0:
-        raise ValueError(f"Expected effort > 0, got {effort}.")
+    if not 0 < effort < inf:
+        raise ValueError(f"Expected a finite effort > 0, got {effort}.")
     import torch
 
     output.mkdir(parents=True, exist_ok=True)
@@ -117,4 +119,5 @@ def train(
         **record,
     }
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    (output / "checkpoint.pt").unlink(missing_ok=True)
     return record

@@ -104,7 +104,9 @@ def test_a_classifier_refuses_pictures_that_it_cannot_take(tmp_path: Path) -> No
         train("classifier", dataset="digits", output=tmp_path)
 
 
-@pytest.mark.parametrize("text", ["Linf", "L1:0.5", "Linf:a lot", ""])
+@pytest.mark.parametrize(
+    "text", ["Linf", "L1:0.5", "Linf:a lot", "", "Linf:8", "Linf:0", "L2:-1", "L2:1/0", "Linf:not_stated"]
+)
 def test_a_wrong_threat_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Expected"):
         parse_attack(text)

@@ -138,6 +138,18 @@ def test_new_weights_are_a_reason_to_run_again(tmp_path: Path, monkeypatch: pyte
     assert measure(path, cell()).outcomes[0][0] == "done"
 
 
+@pytest.mark.parametrize("field", ["classifier", "guide"])
+def test_a_classifier_of_other_pictures_is_refused(field: str) -> None:
+    """Before its weights are looked for: an answer among other classes is no answer."""
+    guided = (
+        cell(defense=Contrastive(guide="gtsrb_resnet18")) if field == "guide" else cell(classifier="gtsrb_resnet18")
+    )
+    with pytest.raises(
+        ValueError, match="Expected a classifier of digits, got 'gtsrb_resnet18', .* For digits: digits_"
+    ):
+        LOADER.prepare(guided)
+
+
 def test_seeds_change_the_draws(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     other = dataclasses.replace(cell(), seed=1)

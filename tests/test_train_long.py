@@ -27,6 +27,7 @@ from bench.training.score import losses_by_time
 from bench.training.score_networks import make_ddpmpp
 from bench.training.score_recipe import FULL, SMALL, Recipe, fit_noise
 from defenses.diffusion.schedule import VPSchedule
+from defenses.models.classifiers import classifier_info
 from defenses.models.converters import ddpmpp_state, load_ddpmpp
 from defenses.models.networks.block_unet import BlockUNet
 from defenses.models.networks.unet import DDPMPP_DEEP, EpsilonUNet, Layout, ddpmpp_unet
@@ -116,7 +117,46 @@ def test_a_checkpoint_of_another_plan_is_refused_and_left_alone(tmp_path: Path, 
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"(?s)Expected .*'steps': 9.*found one of .*'steps': 6.*Delete it"):
         fitted(path, replace(TINY, plan=replace(TINY.plan, steps=9)))
+    with pytest.raises(ValueError, match=r"(?s)Expected .* to be a checkpoint of .*Delete it"):
+        fitted(path, images=digits(200))
     assert path.read_bytes() == before
+    for damage in (b"", before[: len(before) // 2]):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"c.pt to be a checkpoint of .*, could not read it. Delete it"):
+            fitted(path)
+
+
+def test_a_folder_holds_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose checkpoint goes when it is done; a record is never written over by that of another."""
+    monkeypatch.setitem(score_recipe.SCALES, "small", replace(TINY, plan=replace(TINY.plan, steps=1)))
+    monkeypatch.setattr(score_recipe, "TIMES", (0.1,))
+    for _ in range(2):
+        train("score", dataset="digits", output=tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"digits_score.safetensors", "purified.png", "record.json"}
+    monkeypatch.setitem(score_recipe.SCALES, "small", replace(TINY, file="_other.safetensors"))
+    with pytest.raises(ValueError, match=r"digits_other.safetensors alone, found digits_score.safetensors in .*Choose"):
+        train("score", dataset="digits", output=tmp_path)
+    with pytest.raises(ValueError, match="Expected what `bench train classifier` made at scale small in .*says otherw"):
+        classifier_info(f"file:blocks:{tmp_path / 'digits_score.safetensors'}")
+
+
+def test_a_tenth_of_a_scaled_plan_rises_at_most() -> None:
+    assert FULL.plan.scaled(1) == FULL.plan and SMALL.plan.scaled(1) == SMALL.plan
+    short = FULL.plan.scaled(0.01)
+    assert (short.steps, short.warm_up) == (4000, 400)
+    assert SMALL.plan.scaled(1e-9).steps == SMALL.plan.scaled(1e-9).warm_up == 1
+
+
+def test_ctrl_c_says_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.train.train", stop)
+    command = ["train", "score", "--dataset", "digits", "--output", str(tmp_path)]
+    for words in ("starts again", "goes on from"):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 130 and f"Stopped. The same command {words}" in result.output
+        (tmp_path / "checkpoint.pt").touch()
 
 
 def test_the_loss_falls_on_real_pictures() -> None:
@@ -277,7 +317,22 @@ def test_what_is_wrong_with_a_folder_is_said(photographs: Path) -> None:
         picture_folder(f"imagefolder:{photographs / 'cats'}", "train")
     (photographs / "00.png").write_bytes(b"<html>")
     with pytest.raises(ValueError, match="Expected a picture in .*00.png, could not read it"):
-        picture_folder(f"imagefolder:{photographs}", "test").images([0])
+        picture_folder(f"imagefolder:{photographs}", "test").images(range(3))
+
+
+def test_pictures_that_pillow_would_spoil(photographs: Path) -> None:
+    """16 bits a channel are refused; a picture taken with the camera on its side is turned."""
+    name, side = f"imagefolder:{photographs}", photographs / "00.png"
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[:16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    Image.fromarray(pixels).save(side, exif=exif)
+    seen = picture_folder(name, "test").images(range(3))
+    assert any(torch.equal(x[:, :, 16:], torch.ones(3, 32, 16)) and not x[:, :, :16].any() for x in seen)
+    Image.fromarray(np.zeros((32, 32), dtype=np.uint16)).save(side)
+    with pytest.raises(ValueError, match="Expected 8 bits a channel in .*00.png, found mode I;16"):
+        picture_folder(name, "test").images(range(3))
 
 
 def test_full_writes_what_the_ddpmpp_names_load(
@@ -299,7 +354,7 @@ def test_full_writes_what_the_ddpmpp_names_load(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_full_asks_for_a_gpu(photographs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="CUDA GPU to train at scale full.*--device cpu"):
+    with pytest.raises(ValueError, match="the GPU cuda to train at scale full.*--device cpu"):
         train("score", dataset=f"imagefolder:{photographs}", output=tmp_path / "out", scale="full")
 
 
@@ -356,6 +411,8 @@ def test_a_log_file_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("score",), "Expected --dataset for score"), (("digits", "--scale", "full"), "Expected options of digits"),
+     (("score", "--dataset", "digits", "--device", "gpu"), "Expected --device cpu, cuda"),
+     (("digits", "--effort", "inf"), "Expected a finite effort > 0"),
      (("score", "--dataset", "digits", "--scale", "huge"), "scale 'huge'")],
 )  # fmt: skip
 def test_the_command_line_answers_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -23,8 +23,15 @@ def train(
     from bench.train import train as make
 
     output = output or _folder(name, dataset, options)
-    with _bars() if Console().is_terminal else _lines() as tell:
-        make(name, output=output, dataset=dataset, seed=seed, effort=effort, progress=tell, **options)
+    try:
+        with _bars() if Console().is_terminal else _lines() as tell:
+            make(name, output=output, dataset=dataset, seed=seed, effort=effort, progress=tell, **options)
+    except KeyboardInterrupt:
+        kept = output / "checkpoint.pt"
+        click.echo(
+            f"Stopped. The same command {f'goes on from {kept}' if kept.is_file() else 'starts again'}.", err=True
+        )
+        raise SystemExit(130) from None
     click.echo(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} to {output}.")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import torch
 from torch import Tensor
@@ -16,7 +18,8 @@ HELD_OUT = 10
 def picture_folder(name: str, split: str, size: int = 32) -> ImageSet:
     """imagefolder:<folder>: every picture in or below a folder, by name; one of ten is "test", the rest "train".
 
-    Colour pictures of `size` x `size`, the middle square resized (bilinear, antialiased); all have label 0. Raises
+    Colour pictures of `size` x `size`, the middle square resized (bilinear, antialiased), in a random order that is
+    always the same; all have label 0. Raises
     ValueError for a name without a folder and, when read, for a picture that cannot be; MissingData where there are
     fewer than ten.
     """
@@ -31,9 +34,15 @@ def picture_folder(name: str, split: str, size: int = 32) -> ImageSet:
             "in and below it. Put them there, or correct the name."
         )
     files = [file for k, file in enumerate(found) if (k % HELD_OUT == 0) == (split == "test")]
+    Random(0).shuffle(files)  # so that the first of them are of every folder
+
+    def read(rows: list[int]) -> Tensor:
+        with ThreadPoolExecutor() as pool:
+            return torch.stack(list(pool.map(lambda row: _picture(files[row], size), rows)))
+
     return ImageSet(
         name=root.name, labels=torch.zeros(len(files), dtype=torch.int64), class_names=("picture",),
-        image_shape=(3, size, size), read=lambda rows: torch.stack([_picture(files[row], size) for row in rows]),
+        image_shape=(3, size, size), read=read,
         note=f"{split}: {'one' if split == 'test' else 'nine'} of ten pictures by name, {size}x{size}",
     )  # fmt: skip
 
@@ -45,6 +54,10 @@ def _picture(path: Path, size: int) -> Tensor:
 
     try:
         with Image.open(path) as picture:
-            return pil_to_tensor(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
-    except OSError as error:
+            if picture.mode.startswith(("I", "F")):  # Pillow would clip them to 0..255
+                raise ValueError(f"Expected 8 bits a channel in {path}, found mode {picture.mode}. Convert it.")
+            picture.draft("RGB", (2 * size, 2 * size))  # a JPEG need not be decoded at full size
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            return pil_to_tensor(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"Expected a picture in {path}, could not read it ({error}). Remove or replace it.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from bench.datasets import ImageSet
 from bench.training.classifier import PGD, accuracy, robust_accuracy
-from bench.training.long import Plan, fit_long, rows_of
+from bench.training.long import Plan, claim, digest, fit_long, rows_of
 from bench.training.pictures import HANDED, bytes_of
 from bench.training.progress import Progress
 from defenses.models.networks.block_resnet import block_resnet
@@ -37,9 +38,11 @@ def parse_attack(text: str) -> PGD | None:
     if norm not in ("Linf", "L2") or not epsilon:
         raise ValueError(f"Expected --adversarial none, Linf:<epsilon> or L2:<epsilon>, got {text!r}.")
     try:
-        radius = parse_epsilon(epsilon)
-    except ValueError as error:
+        radius = parse_epsilon(epsilon) or 0.0
+    except (ValueError, ZeroDivisionError) as error:
         raise ValueError(f"Expected a number or a fraction as epsilon, got {epsilon!r}.") from error
+    if not 0 < radius < (1 if norm == "Linf" else inf):
+        raise ValueError(f"Expected an epsilon that moves pictures in [0, 1], such as Linf:8/255, got {text!r}.")
     return PGD(norm=norm, epsilon=radius, steps=2)  # type: ignore[arg-type]
 
 
@@ -68,8 +71,8 @@ def fit(
         return cross_entropy(net(x).float(), y, label_smoothing=0.05)
 
     return fit_long(
-        network, loss, plan=plan, seed=seed, what=what, plain=("network.input", "network.output"),
-        checkpoint=checkpoint, progress=progress,
+        network, loss, plan=plan, seed=seed, what=what, pictures=digest(images, labels),
+        plain=("network.input", "network.output"), checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
 
 
@@ -88,15 +91,15 @@ def train_classifier(
             f"Expected colour pictures with sides that 8 divides, got {channels} x {height} x {width} of {train.name}. "
             "`bench train digits` makes the classifiers of the digits."
         )
-    attack, plan = parse_attack(adversarial), replace(PLAN, steps=max(1, round(PLAN.steps * effort)))
+    attack, plan = parse_attack(adversarial), PLAN.scaled(effort)
     arguments = {**NETWORK, "classes": train.classes}
     torch.manual_seed(seed)
     what = f"{train.name}_{'plain' if attack is None else f'at_{attack.norm}'.lower()}"
+    path = output / f"{what}.safetensors"
     network, seconds = fit(
         block_resnet(**arguments), bytes_of(train), train.labels, attack, plan, seed=seed, what=f"{what} {adversarial}",
-        checkpoint=output / "checkpoint.pt", progress=progress, mirror=train.name not in HANDED,
+        checkpoint=claim(output, path.name), progress=progress, mirror=train.name not in HANDED,
     )  # fmt: skip
-    path = output / f"{what}.safetensors"
     state = {name: v.bfloat16() if v.is_floating_point() else v for name, v in network.state_dict().items()}
     save_file(state, path)
     network.load_state_dict(state)

@@ -5,10 +5,13 @@ Every random draw depends on the seed and the step alone, so a run that was brok
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from bench.training.loop import Network, follow
 from bench.training.progress import Progress, silent
+from defenses.models.weights import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,11 @@ class Plan:
     def rate(self, step: int) -> float:
         """Share of the learning rate at `step` of 0..steps-1."""
         return min(1.0, (step + 1) / self.warm_up) * (1 - step / self.steps)
+
+    def scaled(self, effort: float) -> Plan:
+        """The plan with `effort` times the steps, of which the rise takes a tenth at most."""
+        steps = max(1, round(self.steps * effort))
+        return replace(self, steps=steps, warm_up=min(self.warm_up, max(1, steps // 10)))
 
 
 class Optimizer:
@@ -90,8 +99,35 @@ def rows_of(step: int, size: int, count: int, seed: int) -> Tensor:
     if count < size:
         raise ValueError(f"Expected at least {size} pictures to train on, a batch, got {count}.")
     epoch, place = divmod(step, count // size)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
-    return order[place * size : (place + 1) * size]
+    return _order(count, seed * 100_003 + epoch)[place * size : (place + 1) * size]
+
+
+@lru_cache(maxsize=1)
+def _order(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def claim(output: Path, file: str) -> Path:
+    """Where the checkpoint of a training into `output` goes. file: the name of what it will write.
+
+    Raises ValueError where the record there is that of another network, which would lose it.
+    """
+    record = output / "record.json"
+    held = json.loads(record.read_text()).get("files", {}) if record.is_file() else {file: {}}
+    if file not in held:
+        raise ValueError(
+            f"Expected a folder for {file} alone, found {', '.join(held) or 'a record of something else'} in {output}. "
+            "Choose another output folder."
+        )
+    return output / "checkpoint.pt"
+
+
+def digest(*tensors: Tensor) -> str:
+    """Hex sha256 of what is trained on."""
+    found = sha256()
+    for tensor in tensors:
+        found.update(tensor.cpu().contiguous().numpy())  # type: ignore[arg-type]
+    return found.hexdigest()
 
 
 def fit_long(
@@ -101,6 +137,7 @@ def fit_long(
     plan: Plan,
     seed: int,
     what: str,
+    pictures: str,
     plain: tuple[str, ...] = (),
     checkpoint: Path | None = None,
     every: float = 300.0,
@@ -109,14 +146,15 @@ def fit_long(
 ) -> tuple[Network, float]:
     """Minimise `loss(network, step, generator)`; returns the averaged network (frozen) and the seconds spent.
 
-    Forward and backward run under bf16 autocast, the weights stay float32. plain: prefixes of the parameters that AdamW
-    moves. checkpoint: written every `every` seconds and continued from when it holds the same plan and seed; ValueError
-    when it holds another. compiled: torch.compile the network. Raises ValueError when the loss is no longer finite.
+    Forward and backward run under bf16 autocast, the weights stay float32. pictures: `digest` of what is trained on.
+    plain: prefixes of the parameters that AdamW moves. checkpoint: written every `every` seconds and continued from
+    when it is of the same plan, seed and pictures; ValueError when it is not. compiled: torch.compile the network.
+    Raises ValueError when the loss is no longer finite.
     """
     device = next(network.parameters()).device
     optimizer, averaged = Optimizer(network, plan, plain), deepcopy(network)
     start, spent = 0, 0.0
-    settings = {"plan": asdict(plan), "seed": seed, "what": what}
+    settings = {"plan": asdict(plan), "seed": seed, "what": what, "pictures": pictures}
     if checkpoint is not None and checkpoint.is_file():
         start, spent = _load(checkpoint, settings, network, averaged, optimizer)
     called: Any = torch.compile(network) if compiled else network
@@ -160,11 +198,14 @@ def _save(
 def _load(
     path: Path, settings: dict[str, Any], network: nn.Module, averaged: nn.Module, optimizer: Optimizer
 ) -> tuple[int, float]:
-    held = torch.load(path, map_location="cpu", weights_only=True)
-    if held["settings"] != settings:
+    remedy = "Delete it, or choose another output folder."
+    try:
+        held = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be a checkpoint of {settings}, could not read it. {remedy}") from error
+    if held.get("settings") != settings:
         raise ValueError(
-            f"Expected {path} to be a checkpoint of {settings}, found one of {held['settings']}. Delete it, or choose "
-            "another output folder."
+            f"Expected {path} to be a checkpoint of {settings}, found one of {held.get('settings')}. {remedy}"
         )
     network.load_state_dict(held["network"])
     averaged.load_state_dict(held["averaged"])

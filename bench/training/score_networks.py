@@ -20,15 +20,13 @@ def make_blocks(image_shape: tuple[int, int, int], arguments: dict[str, Any], x:
     return network
 
 
-def save_blocks(network: nn.Module, arguments: dict[str, Any], stem: Path) -> Path:
+def save_blocks(network: nn.Module, arguments: dict[str, Any], path: Path) -> None:
     """Write bf16 safetensors, which `file:blocks<size>:<path>` reads; the network then holds what the file holds."""
     from safetensors.torch import save_file
 
-    path = stem.with_name(f"{stem.name}.safetensors")
     state = {name: value.bfloat16().cpu() for name, value in network.state_dict().items()}
     save_file(state, path)
     network.load_state_dict(state)
-    return path
 
 
 def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:
@@ -50,14 +48,12 @@ def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x:
     return network.to(memory_format=torch.channels_last)
 
 
-def save_ddpmpp(network: nn.Module, arguments: dict[str, Any], stem: Path) -> Path:
+def save_ddpmpp(network: nn.Module, arguments: dict[str, Any], path: Path) -> None:
     """Write score_sde's state dict in float32, which `ddpmpp_<dataset>` and `file:ddpmpp<size>:<path>` read."""
     from defenses.models.converters import ddpmpp_state
     from defenses.models.networks.unet import Layout
 
-    path = stem.with_name(f"{stem.name}_sde.pt")
     torch.save(ddpmpp_state(network, Layout(**arguments)), path)  # type: ignore[arg-type]
-    return path
 
 
 def _first_weights(network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.datasets import ImageSet
-from bench.training.long import Plan, fit_long, rows_of
+from bench.training.long import Plan, claim, digest, fit_long, rows_of
 from bench.training.pictures import HANDED, bytes_of, draw_purified, pixels_of
 from bench.training.progress import Progress
 from bench.training.score import diffuse, losses_by_time
@@ -26,16 +27,17 @@ TIMES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.5)
 class Recipe:
     """A network and how it is trained.
 
-    network: arguments of `make(image_shape, network, pictures)`. save: (trained network, `network`, path without
-    suffix) -> the file written. focus: nineteen of twenty times are focus u^1.5, u uniform, the rest u; None: all are
-    uniform on (1e-5, 1].
+    network: arguments of `make(image_shape, network, pictures)`. save: (trained network, `network`, path) writes the
+    file, whose name ends in `file`. focus: nineteen of twenty times are focus u^1.5, u uniform, the rest u; None: all
+    are uniform on (1e-5, 1].
     """
 
     network: dict[str, Any]
     plan: Plan
     focus: float | None
     make: Callable[[tuple[int, int, int], dict[str, Any], Tensor], nn.Module]
-    save: Callable[[nn.Module, dict[str, Any], Path], Path]
+    save: Callable[[nn.Module, dict[str, Any], Path], None]
+    file: str
 
 
 SMALL = Recipe(
@@ -44,6 +46,7 @@ SMALL = Recipe(
     focus=0.25,
     make=make_blocks,
     save=save_blocks,
+    file="_score.safetensors",
 )
 # DDPM++ continuous, deep (Song et al., ICLR 2021, and the authors' settings): Adam, 2e-4 after 5,000 steps, batches of
 # 128, average 0.9999. They store a state every 50,000 of at most 950,000 steps: checkpoint_8 has seen 400,000. Their
@@ -57,6 +60,7 @@ FULL = Recipe(
     focus=None,
     make=make_ddpmpp,
     save=save_ddpmpp,
+    file="_score_sde.pt",
 )  # fmt: skip
 SCALES = {"small": SMALL, "full": FULL}
 
@@ -81,8 +85,8 @@ def fit_noise(
         return (net(diffuse(x, t, noise), 999 * t).float() - noise).square().mean()
 
     return fit_long(
-        network, loss, plan=plan, seed=seed, what=what, plain=("time", "input", "output"), checkpoint=checkpoint,
-        compiled=compiled, progress=progress,
+        network, loss, plan=plan, seed=seed, what=what, pictures=digest(images), plain=("time", "input", "output"),
+        checkpoint=checkpoint, compiled=compiled, progress=progress,
     )  # fmt: skip
 
 
@@ -102,17 +106,18 @@ def train_score(
     ValueError for a device that is not there or pictures that the network cannot take.
     """
     recipe, place = _recipe(scale, effort), _device(scale, device)
+    path = output / f"{train.name}{recipe.file}"
+    checkpoint = claim(output, path.name)
     images = bytes_of(train)
     torch.manual_seed(seed)
     network = recipe.make(
         train.image_shape, recipe.network, pixels_of(images, torch.arange(min(len(images), 10_000)))
     ).to(place)
-    what = f"{train.name}_score"
     fitted, seconds = fit_noise(
-        network, images.to(place), recipe, seed=seed, what=what, checkpoint=output / "checkpoint.pt",
+        network, images.to(place), recipe, seed=seed, what=f"{train.name}_score", checkpoint=checkpoint,
         progress=progress, mirror=train.name not in HANDED, compiled=place.type == "cuda",
     )  # fmt: skip
-    path = recipe.save(fitted, recipe.network, output / what)
+    recipe.save(fitted, recipe.network, path)
 
     def predict(x: Tensor, label: Tensor) -> Tensor:
         return fitted(x.to(place), label.to(place)).cpu()
@@ -140,14 +145,17 @@ def _recipe(scale: str, effort: float) -> Recipe:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     recipe = SCALES[scale]
-    return replace(recipe, plan=replace(recipe.plan, steps=max(1, round(recipe.plan.steps * effort))))
+    return replace(recipe, plan=recipe.plan.scaled(effort))
 
 
 def _device(scale: str, name: str | None) -> torch.device:
-    found = torch.device(name or ("cuda" if scale == "full" else "cpu"))
-    if found.type == "cuda" and not torch.cuda.is_available():
+    chosen = name or ("cuda" if scale == "full" else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
+        raise ValueError(f"Expected --device cpu, cuda or cuda:<number>, got {chosen!r}.")
+    found = torch.device(chosen)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"Expected a CUDA GPU to train at scale {scale}, torch finds none here. Run it on a machine with one, use "
-            "--scale small, or insist with --device cpu."
+            f"Expected the GPU {chosen} to train at scale {scale}, torch finds {torch.cuda.device_count()} here. Run "
+            "it on a machine with one, insist with --device cpu, or leave --device and --scale out: small needs none."
         )
     return found

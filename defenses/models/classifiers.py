@@ -53,6 +53,7 @@ class ClassifierInfo:
         return sha256_of(self.find())
 
 
+_IMAGENET = ("imagenet", "imagenet_sample")
 PATTERNS = ("robustbench:<dataset>:<threat>:<model>", "file:<architecture>:<path>")
 CLASSIFIERS: dict[str, ClassifierInfo] = {}
 
@@ -82,14 +83,20 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
     dataset: where given, refuse (ValueError) a classifier of another data set. Raises LookupError for an unknown name,
     MissingWeights for a file that is not here, ValueError for an altered one.
     """
+    if dataset is not None:
+        check_dataset(name, dataset)
+    return classifier_info(name).load().eval().requires_grad_(False)
+
+
+def check_dataset(name: str, dataset: str) -> None:
+    """Raises ValueError where the classifier `name` does not answer with the classes of `dataset`."""
     info = classifier_info(name)
-    if dataset is not None and dataset not in info.datasets:
+    if dataset not in info.datasets:
         fitting = [other.name for other in CLASSIFIERS.values() if dataset in other.datasets]
         raise ValueError(
             f"Expected a classifier of {dataset}, got {name!r}, which answers for {', '.join(info.datasets)}. "
             f"For {dataset}: {', '.join(fitting) or 'none here; try robustbench:<dataset>:<threat>:<model>'}."
         )
-    return info.load().eval().requires_grad_(False)
 
 
 def _shipped(
@@ -207,7 +214,8 @@ def _robustbench(name: str) -> ClassifierInfo:
         return network
 
     return ClassifierInfo(
-        name=name, datasets=(dataset,), load=load, find=find, source="https://github.com/RobustBench/robustbench",
+        name=name, datasets=_IMAGENET if dataset == "imagenet" else (dataset,), load=load, find=find,
+        source="https://github.com/RobustBench/robustbench",
         licence="as the model's entry in RobustBench says",
     )  # fmt: skip
 
@@ -234,7 +242,7 @@ register_classifier(_public("diffpure_resnet50", ("cifar10",), _DIFFPURE))
 register_classifier(_public("diffpure_wrn70_16_dropout", ("cifar10",), _DIFFPURE))
 register_classifier(_public("gtsrb_resnet18", ("gtsrb",), "none stated"))
 register_classifier(_public("cifar100_wrn28_10", ("cifar100",), "none stated"))
-_IMAGENET, _V1 = ("imagenet", "imagenet_sample"), "torchvision's record of IMAGENET1K_V1, ImageNet validation"
+_V1 = "torchvision's record of IMAGENET1K_V1, ImageNet validation"
 register_classifier(_public("imagenet_resnet18", _IMAGENET, "BSD-3-Clause (torchvision)", 69.758, _V1))
 register_classifier(_public("imagenet_resnet50", _IMAGENET, "BSD-3-Clause (torchvision)", 76.13, _V1))
 register_classifier(_public("imagenet_wrn50_2", _IMAGENET, "BSD-3-Clause (torchvision)", 78.468, _V1))

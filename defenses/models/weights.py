@@ -124,9 +124,12 @@ def training_record(path: Path, recipe: str) -> dict[str, Any]:
         )
     try:
         record = json.loads(file.read_text())
-        return {**record["files"][path.name], "dataset": record["dataset"]["name"]}
+        found, made = {**record["files"][path.name], "dataset": record["dataset"]["name"]}, record.get("recipe")
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"Expected {file} to describe {path.name}, found no such entry. Copy both.") from error
+    if made not in (recipe, None) or record.get("scale", "small") != "small":
+        raise ValueError(f"Expected what `bench train {recipe}` made at scale small in {path}, {file} says otherwise.")
+    return found
 
 
 def strip_prefix(state: Mapping[str, Any], prefix: str = "module.") -> dict[str, Any]:
