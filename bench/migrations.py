@@ -145,6 +145,19 @@ def m002_curves_by_column(connection: Connection) -> None:
         connection.execute(row.values(curve=packed(curve)))
 
 
+@migration
+def m003_first_success_counts_the_last_image(connection: Connection) -> None:
+    """First-success robustness also asks whether the image that the attack hands over is answered rightly."""
+    for look, correct in (("first_success", "robust_correct"), ("null_first_success", "null_correct")):
+        share = f"100.0 * AVG(CASE WHEN {look} THEN 1.0 * {correct} / draws ELSE 0.0 END)"
+        connection.execute(
+            text(
+                f"UPDATE runs SET {look}_accuracy = (SELECT {share} FROM images WHERE images.run_id = runs.id) "
+                f"WHERE {look}_accuracy IS NOT NULL"
+            )
+        )
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

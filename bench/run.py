@@ -15,7 +15,7 @@ from bench.evaluate import evaluate
 from bench.gates import SUBSET, run_gates
 from bench.meter import Meter
 from bench.prepare import Loader, Prepared, weights_of
-from bench.provenance import provenance
+from bench.provenance import own_code, provenance
 from bench.records import BatchRecord, ImageRecord
 from bench.statistics import summarize
 from bench.store import Store, is_alive
@@ -132,6 +132,7 @@ def _run_cell(
     try:
         prepared = loader.prepare(cell)
         made_by |= {"weights": prepared.weights, "licences": prepared.licences}
+        made_by["packages"] |= {"pictures": prepared.data.fingerprint()} | own_code(cell.defense, cell.attack)
         found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
@@ -164,7 +165,7 @@ def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int
             trace = _WatchedTrace(watcher.step)
             records, seconds, units = _measure(prepared, model, rows, trace)
             batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
-            store.save_batch(run_id, batch, records)
+            store.save_batch(run_id, batch, records, trace.notes)
         watcher.images(rows.stop, total)
 
 

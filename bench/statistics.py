@@ -119,7 +119,8 @@ def summarize(
 
     Keys: {clean,robust,null}_{accuracy,low,high} (Wilson where the defense is deterministic, two-level bootstrap
     where it is stochastic), vote_accuracy and worst_accuracy at k (at the stored draws where these are fewer),
-    first_success_accuracy and null_first_success_accuracy. None where some image's outcome is unknown.
+    first_success_accuracy and null_first_success_accuracy: the attacker submits what he looked at on his way, and then
+    the image that he hands over, on a judging draw. None where some image's outcome is unknown.
     """
     if not records:
         raise ValueError("Expected at least one image, got none.")
@@ -129,8 +130,10 @@ def summarize(
     return summary | {
         "vote_accuracy": _percent([_at_most(k, r, vote=True) for r in records]),
         "worst_accuracy": _percent([_at_most(k, r, vote=False) for r in records]),
-        "first_success_accuracy": _percent([r.first_success for r in records]),
-        "null_first_success_accuracy": _percent([r.null_first_success for r in records]),
+        "first_success_accuracy": _percent([_and_last(r.first_success, r.robust_correct, r.draws) for r in records]),
+        "null_first_success_accuracy": _percent(
+            [_and_last(r.null_first_success, r.null_correct, r.draws) for r in records]
+        ),
     }
 
 
@@ -158,6 +161,11 @@ def _at_most(k: int, record: ImageRecord, *, vote: bool) -> float | None:
     if vote:
         return vote_at_k(votes, record.label, min(k, draws))
     return worst_of_k(votes.get(record.label, 0), draws, min(k, draws))
+
+
+def _and_last(looks: bool | None, correct: int, draws: int) -> float | None:
+    """Probability that the looks were right and one judging draw more is."""
+    return None if looks is None else looks * correct / draws
 
 
 def _percent(outcomes: Sequence[float | bool | None]) -> float | None:

@@ -177,16 +177,24 @@ class Store:
         """Leave a run unfinished, for any process on any host to resume."""
         self._change(run_id, {"host": None, "pid": None})
 
-    def save_batch(self, run_id: int, batch: BatchRecord, images: Sequence[ImageRecord]) -> None:
-        """Store a finished batch and its images in one transaction; StoreError if any of it is stored already."""
+    def save_batch(
+        self, run_id: int, batch: BatchRecord, images: Sequence[ImageRecord], notes: Sequence[str] = ()
+    ) -> None:
+        """Store a finished batch and its images in one transaction; StoreError if any of it is stored already.
+
+        notes: sentences for the run's `notes`, each of which it keeps once.
+        """
         numbered = enumerate(images)
         rows = [image_row(image, run_id=run_id, batch=batch.number, position=place) for place, image in numbered]
         with self._writing() as connection:
-            running(connection, run_id)
+            run = running(connection, run_id)
             check_new(connection, run_id, batch.number, [row["image_index"] for row in rows])
             connection.execute(insert(BatchRow).values(**batch_row(batch, run_id)))
             if rows:
                 connection.execute(insert(ImageRow), rows)
+            if notes:
+                kept = list(dict.fromkeys([*(run["notes"] or []), *notes]))
+                connection.execute(update(RunRow).where(RunRow.id == run_id).values(notes=kept))
 
     def finish_run(self, run_id: int, **summary: Any) -> None:
         """Mark a run as done, with its accuracies, gates and verdict (columns of `runs`).

@@ -147,11 +147,15 @@ def same_attack(name: str, params: Any, published: str) -> bool:
     stated = re.search(r"\b(standard|rand)\b", text) if family == "autoattack" else None
     if stated and stated[1] != (version or fields.get("variant", stated[1])):
         return False
-    numbers = {"steps": r"(\d+) (?:steps|it)\b", "eot": r"eot (\d+)"}
-    return all(
-        found is None or fields.get(field, int(found[1])) == int(found[1])
-        for field, found in ((field, re.search(pattern, text)) for field, pattern in numbers.items())
-    )
+    if re.search(r", *\w*(pgd|bpda|autoattack|square)|, one\b.*\bstep\b", text):
+        return False  # several attacks in one number, or another approximation of the gradient
+    numbers = {"steps": r"(\d+) (?:steps|it)\b|\bpgd-(\d+)", "eot": r"eot (\d+)"}
+    for field, pattern in numbers.items():
+        if found := re.search(pattern, text):
+            number = int(next(filter(None, found.groups())))
+            if fields.get(field, number) != number:
+                return False
+    return True
 
 
 def _absent(value: Any) -> bool:

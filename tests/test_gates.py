@@ -157,6 +157,17 @@ def test_too_few_steps_and_draws_show() -> None:
     assert found["more_steps"].passed is False and found["more_eot"].passed
 
 
+def test_a_gate_that_breaks_has_failed() -> None:
+    """An exact gradient that is NaN says nothing for the straight-through number; a missing kind is another thing."""
+
+    def broken(x: Tensor, noise: Noise) -> Tensor:
+        return x + 0 * (x - x).sqrt()  # the derivative of the root at 0, times 0
+
+    found = gates(broken, threat=ThreatModel(epsilon=0.03, gradient="straight_through"))
+    assert found["beats_exact"].passed is False and "NaN" in found["beats_exact"].reason
+    assert found["beats_surrogate"].passed is None
+
+
 def test_signal_to_noise_falls_with_the_draws() -> None:
     """With CE the gradient of a noisy linear classifier changes from draw to draw."""
     values = [eot_signal(subject(gaussian, PGDEOT(steps=1, eot=eot))).value for eot in (1, 4, 64)]

@@ -12,6 +12,7 @@ from store_data import CELL, DATABASES, finished, fresh_url
 from bench.database import connect, parse_url
 from bench.migrations import MIGRATIONS, migrate, version
 from bench.schema import Base, BatchRow
+from bench.statistics import summarize
 from bench.store import Store, StoreError
 
 
@@ -110,6 +111,24 @@ def test_older_program_refuses(url: str, request: pytest.FixtureRequest) -> None
     message = f"newer version of this program: its schema is number {known + 1}, this version knows {known}"
     with pytest.raises(StoreError, match=message):
         Store(url)
+
+
+def test_first_success_of_an_older_database_counts_the_last_image(url: str) -> None:
+    with Store(url) as store:
+        run = finished(store)
+        expected = summarize(store.images(run), stochastic=True)
+    with writer(url).begin() as connection:
+        connection.execute(text("DELETE FROM migrations WHERE number > 2"))
+        connection.execute(text("UPDATE runs SET first_success_accuracy = 99, null_first_success_accuracy = 100"))
+    with Store(url) as store:
+        (row,) = store.results()
+        assert row["null_first_success_accuracy"] == pytest.approx(expected["null_first_success_accuracy"])
+        assert row["first_success_accuracy"] == expected["first_success_accuracy"] == 0
+    with writer(url).begin() as connection:
+        connection.execute(text("DELETE FROM migrations WHERE number > 2"))
+        connection.execute(text("UPDATE runs SET first_success_accuracy = NULL"))
+    with Store(url) as store:  # what was never known stays unknown
+        assert store.results()[0]["first_success_accuracy"] is None
 
 
 def test_curves_of_an_older_database_are_packed(url: str) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -356,7 +357,7 @@ def test_comparison_in_words() -> None:
 def test_an_exact_gradient_that_another_kind_beats_is_marked_and_never_best() -> None:
     from bench.report.frames import mark_outdone
 
-    same = {"defense": "guided", "defense_params": {}, "attack": "pgd_eot", "tier": "quick", "status": "done"}
+    same = {"defense": "guided", "defense_params": {}, "attack": "pgd_eot", "tier": "quick", "num_images": 64}
     exact = {**same, "gradient": "exact", "robust_accuracy": 59.4, "robust_low": 48.4}
     weak = {**same, "gradient": "straight_through", "robust_accuracy": 62.5, "robust_low": 52.0}
     held = {**same, "gradient": "guidance_detached", "robust_accuracy": 43.8, "robust_low": 32.8}
@@ -385,6 +386,43 @@ def test_with_the_images_at_hand_the_paired_test_decides(lost: int, marked: bool
     others = {**same, "gradient": "exact", "robust_accuracy": 50.0, "run_id": 1, "balanced": True}
     mark_outdone([others, held], images)
     assert "outdone" not in others  # balanced: other images
+
+
+def test_the_mark_tests_all_seeds_together() -> None:
+    """Three of 64 images prove nothing, three of each of eight samples do; what one sample shows others may deny."""
+    from bench.report.frames import mark_outdone
+
+    def marks(lost: Sequence[int]) -> set[bool]:
+        def images(run: int) -> list[ImageRecord]:
+            sample, held = divmod(run, 2)
+            votes = {"label": 1, "clean_votes": {1: 1}, "null_votes": {1: 1}, "distance": 0.0}
+            right = 32 - held * lost[sample]
+            return [ImageRecord(index=100 * sample + i, robust_votes={int(i < right): 1}, **votes) for i in range(64)]
+
+        same = {"defense": "guided", "attack": "pgd_eot", "robust_accuracy": 50.0}
+        cells = [
+            {**same, "gradient": kind, "data_seed": k, "run_id": 2 * k + held}
+            for k in range(len(lost))
+            for held, kind in enumerate(("exact", "guidance_detached"))
+        ]
+        mark_outdone(cells, images)
+        return {"outdone" in cell for cell in cells if cell["gradient"] == "exact"}
+
+    assert marks([3]) == {False} and marks([3] * 8) == {True}
+    assert marks([12]) == {True} and marks([12, -12, -12]) == {False}
+
+
+def test_the_librarys_warnings_stand_beside_the_number() -> None:
+    warned = row("a", 40.0, notes=["AutoAttack: it seems to be randomized", "resumed after OSError: disk"])
+    text = render(frame(warned), format="markdown")
+    assert "!<sup>a</sup>" in text and "<sup>a</sup> AutoAttack: it seems to be randomized" in text
+    assert "disk" not in text
+
+
+def test_the_number_of_images_is_of_those_that_ran() -> None:
+    ran = row("gdmp", 40.0, seed=0, data_seed=0)
+    planned = [ran, row("gdmp", None, seed=0, data_seed=1)]
+    assert "100 images" in render(frame(ran), format="markdown", expected=frame(*planned))
 
 
 def test_the_mark_outlives_filtering_and_pooling() -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import runpy
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench.attacks.base import Trace
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
+from bench.evaluate import evaluate
 from bench.forecast import forecast
-from bench.prepare import Loader
+from bench.prepare import Loader, names_of
+from bench.provenance import own_code
 from bench.records import ImageRecord
 from bench.run import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Gradient
+from defenses.chain import Chain
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.undefended import Undefended
@@ -136,6 +144,54 @@ def test_new_weights_are_a_reason_to_run_again(tmp_path: Path, monkeypatch: pyte
     measure(path, cell())
     monkeypatch.setattr("bench.run.weights_of", lambda cell: {"digits_cnn": "0" * 64})
     assert measure(path, cell()).outcomes[0][0] == "done"
+
+
+def test_a_run_goes_on_with_the_same_pictures_and_the_same_code_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one number would be of two data sets, or of two defenses."""
+    path, statuses = tmp_path / "r.sqlite", []
+    for changed in ("nothing", "pictures", "code"):
+        with pytest.raises(KeyboardInterrupt):
+            measure(path, cell(), watcher=Silent(stop_at=1))
+        if changed == "pictures":
+            monkeypatch.setattr("bench.datasets.ImageSet.fingerprint", lambda self: "other")
+        elif changed == "code":
+            monkeypatch.setattr("bench.run.own_code", lambda *things: {"mine.py": "123"})
+        measure(path, cell(), force=False)
+        with Store(path) as store:
+            statuses.append([run["status"] for run in store.runs_of(cell().key)])
+        path.unlink()
+    assert statuses == [["done"], ["done", "running"], ["done", "running"]]
+
+
+def test_ones_own_code_is_part_of_the_provenance(tmp_path: Path) -> None:
+    file = tmp_path / "my_defense.py"
+    file.write_text("class Mine:\n    pass\n")
+    namespace = runpy.run_path(str(file), run_name="my_defense")
+    module = types.ModuleType("my_defense")
+    module.__file__, namespace["Mine"].__module__ = str(file), "my_defense"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "my_defense", module)
+        found = own_code(namespace["Mine"](), Undefended())
+    assert found == {"my_defense.py": hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
+
+
+def test_notes_of_an_attack_are_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noting(*arguments: object, trace: Trace, **options: object) -> list[ImageRecord]:
+        trace.notes += ["AutoAttack: beware"]
+        return evaluate(*arguments, trace=trace, **options)
+
+    monkeypatch.setattr("bench.run.evaluate", noting)
+    measure(tmp_path / "r.sqlite", cell())
+    with Store(tmp_path / "r.sqlite") as store:
+        assert store.results()[0]["notes"] == ["AutoAttack: beware"]  # of three batches
+
+
+def test_networks_inside_a_chain_are_behind_the_cell() -> None:
+    guided = Contrastive(guide="digits_cnn_at")
+    for defense in (guided, Chain(members=(("contrastive", guided.params()), ("median_blur", {})))):
+        assert names_of(cell(defense=defense)) == (["digits_cnn", "digits_cnn_at"], ["digits_score"])
 
 
 @pytest.mark.parametrize("field", ["classifier", "guide"])

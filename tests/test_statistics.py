@@ -124,7 +124,7 @@ def test_summarize_a_deterministic_defense() -> None:
 def test_summarize_a_stochastic_defense() -> None:
     records = [
         record(0, {0: 10}, first_success=True, null_first_success=True),
-        record(1, {0: 6, 1: 4}, first_success=False, null_first_success=True),
+        record(1, {0: 6, 1: 4}, first_success=True, null_first_success=True),
         record(2, {0: 2, 1: 8}, first_success=False, null_first_success=False),
     ]
     summary = statistics.summarize(records, stochastic=True, k=10)
@@ -133,7 +133,7 @@ def test_summarize_a_stochastic_defense() -> None:
     assert (summary["robust_low"], summary["robust_high"]) == (100 * low, 100 * high)
     assert summary["vote_accuracy"] == pytest.approx(200 / 3)
     assert summary["worst_accuracy"] == pytest.approx(100 / 3)
-    assert summary["first_success_accuracy"] == pytest.approx(100 / 3)
+    assert summary["first_success_accuracy"] == pytest.approx(160 / 3)  # the last image counts too
     assert summary["null_first_success_accuracy"] == pytest.approx(200 / 3)
     at_two = statistics.summarize(records, stochastic=True, k=2)
     assert at_two["worst_accuracy"] == pytest.approx(100 * (1 + 15 / 45 + 1 / 45) / 3)

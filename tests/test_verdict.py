@@ -102,6 +102,10 @@ def test_different_attackers_are_not_compared(measured: dict, published: dict, r
         ("transfer", {}, "AutoAttack on classifier only", True),
         ("autoattack", {}, "AutoAttack on classifier only", False),
         ("my_attack", {}, "AutoAttack", False),
+        ("pgd_eot", {"steps": 10, "eot": 1}, "PGD-100", False),
+        ("pgd_eot", {"steps": 100, "eot": 1}, "PGD-100", True),
+        ("pgd_eot", {"steps": 10}, "PGD, BPDA+EOT", False),
+        ("eotpgd_10", {"steps": 10}, "PGD+EOT, one denoising step as approximation", False),
     ],
 )
 def test_attacks_match_by_family_and_stated_settings(name: str, params: dict, published: str, same: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.base import Trace
+from bench.attacks.base import NoSuchAttack, Trace
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
@@ -56,7 +56,7 @@ class Queries(nn.Module):
                 "the AutoAttack library. Run pgd_eot to see which image it is; check the weights and the precision."
             )
         if torch.is_grad_enabled() and x.requires_grad and not logits.requires_grad:
-            raise ValueError(
+            raise NoSuchAttack(
                 f"The defense gives no gradient under gradient={self.model.gradient!r}. "
                 "Use square_eot or transfer, or another gradient kind."
             )
@@ -76,7 +76,8 @@ def run_library(
     """What `AutoAttack(..., seed=seed, version=variant).run_standard_evaluation` returns for this batch.
 
     The library seeds torch's generator with `seed` before each of its attacks; the generator is put back afterwards.
-    trace: receives the library's warnings, and its own verdict on each image as looks.
+    trace: receives the library's warnings, one of ours where it attacks fewer images at a time than are judged although
+    the defense answers for batches, and its own verdict on each image as looks.
     """
     from defenses.compat import import_autoattack
 
@@ -91,6 +92,11 @@ def run_library(
         )
         attack.verbose = False
         adversarial, predicted = attack.run_standard_evaluation(images, labels, batch_size=len(images))
+    if model.batch_coupled:
+        warnings.append(
+            "it attacks the images that are still right in batches of their own, and this defense answers for a batch "
+            "as a whole; what it finds may be too weak."
+        )
     if trace is not None:
         trace.notes += [f"AutoAttack: {text}" for text in warnings if f"AutoAttack: {text}" not in trace.notes]
         looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack

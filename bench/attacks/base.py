@@ -22,6 +22,10 @@ UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
 """Kinds of gradient under which an attack looks at something else than the defense."""
 
 
+class NoSuchAttack(ValueError):
+    """An attack that has no such kind of gradient, or a defense that gives none of it."""
+
+
 def register(cls: type[Attack]) -> type[Attack]:
     """Class decorator: put an attack into the registry under the stem of its file."""
     return attacks.register(cls)
@@ -224,7 +228,7 @@ class Oracle:
 
     def _differentiate(self, loss: Tensor, x: Tensor, image_ids: Tensor) -> Tensor:
         if not loss.requires_grad:
-            raise ValueError(
+            raise NoSuchAttack(
                 f"The defense gives no gradient under gradient={self.model.gradient!r}. "
                 "Use square_eot or transfer, or another gradient kind."
             )

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, Trace, check_positive, choose, register
+from bench.attacks.base import Attack, NoSuchAttack, Trace, check_positive, choose, register
 from bench.attacks.losses import cross_entropy
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended
@@ -55,9 +55,9 @@ class BPDAEOT(Attack):
         *,
         trace: Trace | None = None,
     ) -> Tensor:
-        """Adversarial images; see `Attack.perturb`. Raises ValueError for any gradient but straight_through."""
+        """Adversarial images; see `Attack.perturb`. Raises NoSuchAttack for any gradient but straight_through."""
         if not threat.gradient == model.gradient == "straight_through":
-            raise ValueError(
+            raise NoSuchAttack(
                 f"bpda_eot takes the gradient at the purified image, but the threat model says {threat.gradient!r} and "
                 f"the defense {model.gradient!r}. Set gradient='straight_through', or use pgd_eot."
             )

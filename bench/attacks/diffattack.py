@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, Trace, check_positive, register
+from bench.attacks.base import Attack, NoSuchAttack, Trace, check_positive, register
 from bench.attacks.cascade import Relabelled
 from bench.attacks.losses import Loss
 from bench.attacks.pgd_eot import PGDEOT
@@ -86,7 +86,7 @@ def deviating(model: Defended, scale: float, weighting: Weighting = "uniform") -
     """The same defense, whose gradients gain that of scale * sum_t w_t |x'_t - x_t|^2 / D for every row."""
     with_score = model.with_score
     if with_score is None or model.gradient != "exact":
-        raise ValueError(
+        raise NoSuchAttack(
             "DiffAttack needs a defense with a score network and gradient='exact', got "
             f"{'no score network' if with_score is None else f'gradient={model.gradient!r}'}. Use pgd_eot or apgd_eot."
         )

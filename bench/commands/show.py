@@ -104,5 +104,12 @@ def compare(db: str, a: str, b: str) -> str:
         for cell, run in zip(cells, runs, strict=True):
             if run is None:
                 raise LookupError(f"Cell {cell['key']} has no successful run yet. Run it with `bench run`.")
-        images = [store.images(run["id"]) for run in runs if run is not None]
+        done = [run for run in runs if run is not None]
+        pictures = {(run["packages"] or {}).get("pictures") for run in done} - {None}
+        if len(pictures) > 1:
+            raise ValueError(
+                f"Expected runs on the same pictures, {a} and {b} ran on two copies of {cells[0]['dataset']} that "
+                "differ in order, part or resizing (`pictures` in their packages). Run one again where the other ran."
+            )
+        images = [store.images(run["id"]) for run in done]
     return compare_text(cells[0], cells[1], paired(*images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,8 +20,7 @@ class ImageSet:
     """Labelled pictures of one size.
 
     labels: (N,) int64. image_shape: (channels, height, width). read: indices -> (n, channels, height, width), float
-    in [0, 1] or uint8. note: what a reader of the numbers must know (split, part of the official set), stored with
-    each run.
+    in [0, 1] or uint8. note: what a reader of the numbers must know (split, part of the official set).
     """
 
     name: str
@@ -37,6 +37,13 @@ class ImageSet:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits of labels, first picture and note: another order, part or resizing has others."""
+        digest = hashlib.sha256(self.note.encode())
+        for tensor in (self.labels, self.images([0])):
+            digest.update(tensor.contiguous().numpy())  # type: ignore[arg-type]
+        return digest.hexdigest()[:12]
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The pictures at `indices`, float32 (n, channels, height, width) in [0, 1]; only these are decoded.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, attacks
+from bench.attacks.base import Attack, NoSuchAttack, attacks
 from bench.gates.base import Gate, Subject, scaled, share
 from bench.statistics import paired_difference, wilson
 from defenses.base import Gradient
@@ -100,8 +100,11 @@ def _other_gradient(name: str, subject: Subject, kind: Gradient) -> Gate:
         return Gate(name, None, None, f"The attack asks for no gradient, or for {kind} already.")
     try:
         model = subject.build(kind)
-        x = subject.attacked(subject.attack, model=model, threat=replace(subject.threat, gradient=kind))
     except ValueError as error:
+        return Gate(name, None, None, f"There is no such attack: {error}")
+    try:
+        x = subject.attacked(subject.attack, model=model, threat=replace(subject.threat, gradient=kind))
+    except NoSuchAttack as error:
         return Gate(name, None, None, f"There is no such attack: {error}")
     return _compared(name, subject, x, f"the same attack with the {kind} gradient")
 

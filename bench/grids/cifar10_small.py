@@ -149,7 +149,9 @@ NAMES = {
     "per_image=False, ": "", "per_image=True": "per image", ", steps=5)": ")", ", steps=20)": ")",
     "solver=ode": "ODE", "solver=sde": "SDE", " (per_image=False)": "", "loss=": "",
     "diffpure_sde": "DiffPure SDE", "diffpure_ode": "DiffPure ODE", "contrastive": "contrastive guidance",
-    "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP", "adversarial_training": "adversarial training",
+    "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP", "adversarial_training": "adversarial training", "ddpm": "DDPM",
+    "gradual_noise": "gradual noise", "adp": "ADP", "jpeg": "JPEG", "randomized_smoothing": "randomized smoothing",
+    "hard_negatives": "hard negatives", "infonce": "InfoNCE", "ntxent": "NT-Xent", "released_soft": "released soft",
 }  # fmt: skip
 CAPTION = (
     "PGD takes ten steps of one draw: less than the quick tier's usual 20 of four. A longer attack would leave less."

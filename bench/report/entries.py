@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report.frames import gates_failed, ran
+from bench.report.frames import gates_failed, ran, warnings_of
 from bench.report.numbers import DASH, TITLES, absent, interval_text, name_text, percent_text
 
 Cell = Mapping[str, Any]
@@ -54,7 +54,7 @@ def robust(cell: Cell, notes: Notes) -> Entry:
     if not ran(cell):
         error = cell.get("error")
         return Entry("failed", marks=notes.mark(str(error))) if not absent(error) else Entry(DASH)
-    failed = gates_failed(cell) + ([cell["outdone"]] if cell.get("outdone") else [])
+    failed = gates_failed(cell) + warnings_of(cell) + ([cell["outdone"]] if cell.get("outdone") else [])
     passed = any(gate.get("passed") for gate in cell.get("gates") or ())
     badge = FAILED if failed else PASSED if passed else ""
     interval = interval_text(cell.get("robust_low"), cell.get("robust_high"))

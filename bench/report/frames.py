@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.records import ImageRecord
 from bench.report.numbers import absent, params_text
+from bench.rows import VOTES
 from bench.statistics import compare, pool
 from bench.verdict import overlap
 
@@ -22,7 +25,7 @@ TWINS = ("draws", "batch_size", "balanced")
 IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
     f"{column}_{part}" for column in ("defense", "attack") for part in ("params", "version")
 )
-JSON_COLUMNS = ("defense_params", "attack_params", "gates")
+JSON_COLUMNS = ("defense_params", "attack_params", "gates", "notes")
 COMPARED = {"agrees", "disagrees"}  # verdicts of runs that may be compared with the literature: so may their pool
 MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy")
 
@@ -73,14 +76,19 @@ def ran(cell: Mapping[str, Any]) -> bool:
     return cell.get("robust_accuracy") is not None
 
 
+def warnings_of(cell: Mapping[str, Any]) -> list[str]:
+    """What the AutoAttack library warned of, as it would have on a terminal."""
+    return [note for note in cell.get("notes") or () if note.startswith("AutoAttack: ")]
+
+
 def gates_failed(cell: Mapping[str, Any]) -> list[str]:
     """Every gate that failed, as "gate: reason"."""
     return [f"{gate['gate']}: {gate.get('reason')}" for gate in cell.get("gates") or () if gate.get("passed") is False]
 
 
 SAME_BUT_GRADIENT = (
-    "dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon", "tier",
-    "num_images", "data_seed", "balanced", "seed",
+    "dataset", "classifier", "score", "defense", "defense_params", "defense_version", "attack", "attack_params",
+    "attack_version", "norm", "epsilon", "tier", "num_images", "balanced",
 )  # fmt: skip
 
 
@@ -97,25 +105,49 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
 def mark_outdone(cells: Sequence[Cell], images: ImagesOf | None = None) -> None:
     """Give `outdone`, a reason, to each cell with the exact gradient that the same attack with another kind beats.
 
-    It leaves less in the paired comparison (see `compare`) of the images of the two runs, which images(run_id) hands
-    over; without `images`, less than the cell's interval holds. Such a number is no estimate of robustness.
+    It leaves less in the paired comparison (see `compare`) of the images of all seeds that ran with both kinds, which
+    images(run_id) hands over; without `images`, less than the interval of these cells holds. Such a number is no
+    estimate of robustness.
     """
     done = [cell for cell in cells if ran(cell)]
     for group in _groups(done, lambda cell: str([cell.get(name) for name in SAME_BUT_GRADIENT])):
-        best = min(group, key=lambda cell: cell["robust_accuracy"])
-        for cell in group:
-            if cell.get("gradient") == "exact" and cell is not best and _beats(best, cell, images):
-                cell["outdone"] = (
-                    f"The same attack with the {best['gradient']} gradient leaves {best['robust_accuracy']:.1f} %: the "
-                    "exact gradient misleads here."
-                )
+        kinds = {kind[0].get("gradient"): kind for kind in _groups(group, lambda cell: cell.get("gradient"))}
+        exact = kinds.pop("exact", [])
+        left = {name: left for name, kind in kinds.items() if (left := _less(kind, exact, images)) is not None}
+        for cell in exact if left else ():
+            name = min(left, key=left.__getitem__)
+            cell["outdone"] = (
+                f"The same attack with the {name} gradient leaves {left[name]:.1f} %: the exact gradient misleads here."
+            )
 
 
-def _beats(best: Cell, cell: Cell, images: ImagesOf | None) -> bool:
+def _less(other: Sequence[Cell], exact: Sequence[Cell], images: ImagesOf | None) -> float | None:
+    """What `other` leaves on the seeds of both, in percent; None where that is not clearly less than `exact` leaves."""
+    seeds = [{(cell.get("data_seed"), cell.get("seed")) for cell in side} for side in (other, exact)]
+    common = seeds[0] & seeds[1]
+    if not common:
+        return None
+    here, there = (
+        [cell for cell in side if (cell.get("data_seed"), cell.get("seed")) in common] for side in (other, exact)
+    )
     if images is not None:
-        return compare(images(int(cell["run_id"])), images(int(best["run_id"])))["low"] > 0
-    low = cell.get("robust_low")
-    return not absent(low) and best["robust_accuracy"] < low
+        found = compare(_joint(there, images), _joint(here, images))
+        return found["b_accuracy"] if found["low"] > 0 else None
+    mean, low = pool(here)["mean"], _pooled_measure(there, "robust")["robust_low"]
+    return None if mean is None or absent(low) or mean >= low else mean
+
+
+def _joint(cells: Sequence[Cell], images: ImagesOf) -> list[ImageRecord]:
+    """The images of several runs, each once, with the votes of all."""
+    found: dict[int, list[ImageRecord]] = {}
+    for cell in cells:
+        for record in images(int(cell["run_id"])):
+            found.setdefault(record.index, []).append(record)
+    joint = []
+    for same in found.values():
+        votes: dict[str, Any] = {name: sum((Counter(getattr(r, name)) for r in same), Counter()) for name in VOTES}
+        joint.append(replace(same[0], **votes))
+    return joint
 
 
 def pooled(cells: Sequence[Cell]) -> list[Cell]:
@@ -126,7 +158,7 @@ def pooled(cells: Sequence[Cell]) -> list[Cell]:
 
 def _pooled(group: Sequence[Cell]) -> Cell:
     done = [cell for cell in group if ran(cell)]
-    sizes = {cell.get("data_seed"): cell["num_images"] for cell in group}
+    sizes = {cell.get("data_seed"): cell["num_images"] for cell in done or group}
     joint = {**(done or group)[0], "num_images": sum(sizes.values()), "planned": len(group), "runs": len(done)}
     if not done:
         return joint
@@ -144,7 +176,8 @@ def _pooled(group: Sequence[Cell]) -> Cell:
     elif len(done) > 1:
         joint["verdict_reason"] = f"all {len(done)} pooled runs, the first: {done[0].get('verdict_reason')}"
     outdone = next((cell["outdone"] for cell in done if cell.get("outdone")), None)
-    return joint | {"gates": [gate for cell in done for gate in cell.get("gates") or ()], "outdone": outdone}
+    joined = {name: [item for cell in done for item in cell.get(name) or ()] for name in ("gates", "notes")}
+    return joint | joined | {"outdone": outdone}
 
 
 def _pooled_measure(done: Sequence[Cell], kind: str) -> Cell:

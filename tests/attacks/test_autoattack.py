@@ -80,6 +80,14 @@ def test_rand_is_the_library() -> None:
     assert 0 < (ours != images).flatten(1).any(1).sum() < 6 and next(calls) == sum(QUERIES["rand"])
 
 
+def test_a_defense_that_answers_for_a_batch_is_warned_of() -> None:
+    """The library attacks what is left in batches of its own."""
+    classifier, images, labels, ids = problem(4)
+    model, trace = Defended(lambda x, noise: x, classifier, batch_coupled=True), Trace()
+    attacks.make("autoattack_rand").perturb(model, images, labels, ids, ThreatModel(epsilon=0.01), 3, trace=trace)
+    assert any("answers for a batch as a whole" in note for note in trace.notes)
+
+
 def test_standard_is_the_library_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """All four attacks run, FAB and Square shortened here: outside the radius they all fail, and only there."""
     library = import_autoattack().AutoAttack
