@@ -64,7 +64,7 @@ def build() -> dict[str, list[Entry]]:
             {"name": name, "datasets": ", ".join(info.datasets), "licence": info.licence, "source": info.source}
             for name, info in ((name, score_info(name)) for name in score_models)
         ],
-        "grids": [{"name": name, "about": _first_line(load_grid(name).__doc__)} for name in grid_names()],
+        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).__doc__)} for name in grid_names()],
     }
 
 
@@ -89,6 +89,10 @@ def _cost(cls: Any) -> int | None:
 
 def _attack(cls: Any) -> Entry:
     return {"name": cls.name, "restricted": cls.restricted, "gradient-free": cls.gradient_free, "source": cls.source}
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())
 
 
 def _first_line(text: str | None) -> str:

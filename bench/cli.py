@@ -23,9 +23,9 @@ class _Sentences(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyError:
+        except (KeyError, BrokenPipeError):
             raise
-        except (ValueError, LookupError) as error:
+        except (ValueError, LookupError, OSError) as error:
             if os.environ.get("BENCH_DEBUG"):
                 raise
             raise _UserError(str(error)) from error
@@ -56,7 +56,12 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 @_db
 @click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell instead of the grid's.")
-@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="Images a cell instead of the grid's.")
+@click.option(
+    "--num-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images a cell (a seed and data seed) instead of the grid's.",
+)
 @click.option(
     "--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="Only cells with this value; repeatable."
 )
@@ -91,6 +96,8 @@ def run(
     from bench.commands import run as verb
     from bench.commands.choose import chosen
 
+    if smoke and dry_run:
+        raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     if smoke:
         source = click.get_current_context().get_parameter_source("db")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import urllib.error
 import urllib.request
@@ -11,7 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from defenses.models.sources import Source, pipeline_file
-from defenses.models.weights import MissingWeights, cache_folder
+from defenses.models.weights import MissingWeights, cache_folder, quota, web_page
 
 Tell = Callable[[int, int | None], None]  # bytes here, bytes in all (None while unknown)
 CHUNK = 1 << 20
@@ -26,9 +25,12 @@ def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
     be had; ValueError where it is not what it must be.
     """
     try:
-        return source.find()
+        path = source.find()
     except MissingWeights:
         pass
+    else:
+        source.check(path)
+        return path
     path = cache_folder() / "weights" / source.file
     path.parent.mkdir(parents=True, exist_ok=True)
     scheme, _, rest = source.at.partition(":")
@@ -43,7 +45,9 @@ def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
         _through(source, lambda: TRANSPORTS[scheme](rest, part))
     else:
         raise _by_hand(source, "there is no public origin")
-    refuse_page(source, part)
+    if (page := web_page(part)) is not None:
+        part.unlink()
+        raise _by_hand(source, f"the server answered with {page} instead of the file")
     try:
         source.check(part)
     except ValueError:
@@ -55,30 +59,6 @@ def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
 def _by_hand(source: Source, why: str) -> MissingWeights:
     place = cache_folder() / "weights" / source.file
     return MissingWeights(f"Could not fetch {source.file}: {why}. By hand: put it at {place}; origin: {source.where}.")
-
-
-def refuse_page(source: Source, part: Path) -> None:
-    """Raise MissingWeights, and delete `part`, where it holds a web page instead of weights."""
-    with part.open("rb") as file:
-        begin = file.read(1 << 16)
-    if not begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return
-    part.unlink()
-    text = begin.decode("utf-8", "replace")
-    match = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    title = f" titled {' '.join(match[1].split())!r}" if match else ""
-    why = f"the server answered with a web page{title} instead of the file"
-    raise _by_hand(source, f"{why}{_quota(text)}")
-
-
-def _quota(text: str) -> str:
-    """What to do about Google Drive's daily limit, where `text` speaks of it."""
-    if re.search(r"quota|too many users", text, re.IGNORECASE) is None:
-        return ""
-    return (
-        " (Google Drive's download quota of this file is used up: try again tomorrow, or open the address while signed "
-        "in, make a copy of the file in your own Drive and download that)"
-    )
 
 
 def _http(source: Source, part: Path, tell: Tell) -> None:
@@ -162,4 +142,4 @@ def _through(source: Source, transport: Callable[[], None]) -> None:
         transport()
     except Exception as error:  # the libraries' own classes
         text = " ".join(str(error).split())[:300]
-        raise _by_hand(source, f"{type(error).__name__}: {text}{_quota(text)}") from error
+        raise _by_hand(source, f"{type(error).__name__}: {text}{quota(text)}") from error

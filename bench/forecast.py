@@ -12,9 +12,12 @@ import torch
 
 from bench.attacks.base import UNSEEN, Oracle
 from bench.cell import Cell
+from bench.database import parse_url, sqlite_path
 from bench.datasets import load_dataset
 from bench.meter import Meter
 from bench.prepare import Loader, Prepared, names_of
+from bench.report.frames import name_variants
+from bench.report.numbers import epsilon_text
 from bench.run import is_done
 from bench.store import Store, StoreError
 from defenses.models.classifiers import classifier_info
@@ -37,13 +40,14 @@ class _Group:
 
     cells: list[Cell]
     done: int = 0
+    label: str = ""
 
     @property
     def line(self) -> str:
         """The group in words, before what is to be said of it."""
         runs = f", {len(self.cells)} runs" if len(self.cells) > 1 else ""
         finished = f", {self.done} done" if self.done else ""
-        return f"{self.cells[0].key[:6]}  {self.cells[0]}{runs}{finished}"
+        return f"{self.cells[0].key[:6]}  {self.label}{runs}{finished}"
 
 
 def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
@@ -54,8 +58,9 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
     store = _open(db)
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}
-    seconds = units = 0.0
-    for group in _groups(cells, store):
+    seconds = units = unknown = 0.0
+    groups = _groups(cells, store)
+    for group in groups:
         cell, left = group.cells[0], len(group.cells) - group.done
         if not left:
             yield f"{group.line}: done" if len(group.cells) == 1 else group.line
@@ -64,20 +69,25 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
         absent |= missing
         if missing:
             at_least = left * _forward_evaluations(cell)
+            unknown += at_least
             yield f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}"
             continue
         try:
             name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
             rates[name] = rates.get(name) or _probe(loader.prepare(cell))
-        except (LookupError, ValueError) as error:
+        except Exception as error:  # as in a run, where a cell that fails is a row
             yield f"{group.line}: would fail: {error}"
             continue
         cost, evaluations = (left * value for value in _cost(cell, rates[name]))
         seconds, units = seconds + cost, units + evaluations
         yield f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}"
     yield from (f"Missing {name}: {message}" for name, message in absent.items())
-    rest = ", without the cells whose files are missing" if absent else ""
-    yield f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly){rest}."
+    yield f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly)."
+    if absent:
+        yield (
+            f"At least {unknown:.3g} network evaluations more for the cells whose files are missing. `bench fetch` "
+            "gets what has a public origin."
+        )
 
 
 def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
@@ -86,6 +96,12 @@ def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
         group = found.setdefault(replace(cell, seed=0, data_seed=0).key, _Group([]))
         group.cells.append(cell)
         group.done += store is not None and is_done(store, cell)
+    rows = [group.cells[0].row() for group in found.values()]
+    for column in ("defense", "attack"):
+        name_variants(rows, column)
+    for group, row in zip(found.values(), rows, strict=True):
+        threat = f"{row['norm']} {epsilon_text(row['epsilon'])} {row['gradient']}"
+        group.label = f"{row['dataset']} {row['classifier']} {row['defense_label']} {row['attack_label']} ({threat})"
     return list(found.values())
 
 
@@ -113,8 +129,11 @@ def _find(info: Callable[[str], Any], name: str) -> None:
 def _open(db: str) -> Store | None:
     try:
         return Store(db, readonly=True)
-    except StoreError:  # none yet: nothing is done
-        return None
+    except StoreError:
+        path = sqlite_path(parse_url(db))
+        if path is not None and not path.exists():  # nothing is done
+            return None
+        raise
 
 
 def _forward_evaluations(cell: Cell) -> int:

@@ -21,9 +21,25 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
 RENAMED = {"table": "source_table"}  # `table` is a word of SQL
 
 
+LITERATURE = {
+    "published_clean": "standard_acc",
+    "published_robust": "robust_acc",
+    "published_source": "source_key",
+    "published_table": "source_table",
+    "published_gradient": "gradient_access",
+    "published_images": "n_images",
+    "published_confidence": "confidence",
+    "published_notes": "notes",
+}
+"""Column of a report's frame -> column of the table `published`."""
+
+
 def parse_epsilon(text: str) -> float | None:
     """The number behind "8/255" or "0.5", None where the source does not state one."""
-    return None if text == "not_stated" else float(Fraction(text))
+    try:
+        return None if text == "not_stated" else float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"Expected a number or a fraction such as 8/255, got {text!r}.") from error
 
 
 def read_published(path: Path = CSV) -> list[dict[str, Any]]:

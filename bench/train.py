@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from math import inf
@@ -104,10 +105,15 @@ def train(
     import torch
 
     output.mkdir(parents=True, exist_ok=True)
-    if dataset is None:
-        record = RECIPES[name](output, seed, effort, progress)
-    else:
-        record = FOR_DATASET[name](dataset, output, seed, effort, progress, **options)
+    try:
+        if dataset is None:
+            record = RECIPES[name](output, seed, effort, progress)
+        else:
+            record = FOR_DATASET[name](dataset, output, seed, effort, progress, **options)
+    except BaseException:
+        with suppress(OSError):  # a folder in which nothing was written goes
+            output.rmdir()
+        raise
     packages = {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")}
     record = {
         "recipe": name,

@@ -150,6 +150,20 @@ def test_robustbench_without_file_or_network(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
     with pytest.raises(MissingWeights, match=r"Wong2020Fast at .*Wong2020Fast\.pt.*Google Drive id"):
         load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
+    file, page = tmp_path / "weights/robustbench/cifar10/Linf/Wong2020Fast.pt", "<html><title>Quota exceeded</title>"
+
+    def quota(gdrive_id: str, path: Path) -> None:
+        Path(path).write_text(page)
+
+    monkeypatch.setattr(robustbench.utils, "download_gdrive_new", quota)
+    with pytest.raises(
+        MissingWeights, match=r"sent a web page titled 'Quota exceeded' \(Google Drive's download quota"
+    ):
+        load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
+    assert not file.exists()
+    file.write_text(page)  # as a browser saves it
+    with pytest.raises(ValueError, match="found a web page titled 'Quota exceeded'"):
+        load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
 
 
 def test_listing_names_does_not_import_torch(pytestconfig: pytest.Config) -> None:

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import main
+from bench.commands.choose import chosen
+from bench.store import make_database
 from defenses import defenses
 
 GRID = Path(__file__).parents[1] / "docs" / "adding-a-defense.md"
@@ -85,7 +87,11 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
         (["run", "--filter", "defense"], "--filter COLUMN=VALUE"),
         (["run", "--filter", "defense=nothing"], "No cell of quickstart passes"),
         (["run", "--filter", "key="], "No cell of quickstart passes"),
+        (["run", "--filter", "epsilon=1/0"], "Expected a number or a fraction such as 8/255, got '1/0'"),
+        (["run", "--smoke", "--dry-run"], "Leave one of them out"),
+        (["run", "--grid", "noise_level", "--protocol", "quick"], "has no cells in protocol quick"),
         (["run", "--device", "abacus"], "Expected a device"),
+        (["report", "--format", "csv", "--output", "/nowhere/to/be/found/a.csv"], "/nowhere/to/be/found/a.csv"),
         (["list", "defenses", "contrastiv"], "Did you mean 'contrastive'?"),
         (["list", "attacks", "pgd_eto"], "Did you mean 'pgd_eot'?"),
         (["audit", "contrastive", "--set", "t=2"], "t in (0, 1]"),
@@ -93,6 +99,8 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
     ],
 )
 def test_mistakes_are_answered_with_a_remedy(arguments: list[str], message: str, tmp_path: Path) -> None:
+    if arguments[0] == "report":
+        make_database(tmp_path / "r.sqlite")
     db = [] if arguments[0] in ("list", "audit") else ["--db", str(tmp_path / "r.sqlite")]
     result = bench(*arguments, *db)
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
@@ -101,8 +109,29 @@ def test_mistakes_are_answered_with_a_remedy(arguments: list[str], message: str,
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.sqlite"
     path.write_text("my notes")
-    result = bench("report", "--db", path)
-    assert result.exit_code == 2 and path.read_text() == "my notes"
+    for command in (["report"], ["run"], ["run", "--dry-run"]):
+        result = bench(*command, "--db", path)
+        assert result.exit_code == 2 and path.read_text() == "my notes"
+
+
+def test_a_smoke_run_leaves_results_as_they_are(db: Path) -> None:
+    before = db.read_bytes()
+    result = bench("run", "--smoke", "--limit", 1, "--db", db)
+    assert result.exit_code == 2 and "holds results" in result.output and db.read_bytes() == before
+
+
+def test_a_seed_given_to_a_grid_of_several_seeds_runs_once(tmp_path: Path) -> None:
+    grid = tmp_path / "two_seeds.py"
+    grid.write_text(
+        "from dataclasses import replace\nfrom bench.grids.quickstart import cells as all_cells\n\n"
+        "def cells():\n    for cell in list(all_cells())[4:6]:\n        yield from (cell, replace(cell, seed=9))\n"
+    )
+    assert len(chosen(str(grid))) == 4 and len(chosen(str(grid), seed=3)) == 2
+
+
+def test_a_fraction_chooses_what_scripts_have_rounded() -> None:
+    filters = ["epsilon=4/255", "tier=paper", "defense=contrastive"]
+    assert {cell.threat.epsilon for cell in chosen("paper_tables", filters=filters)} == {0.0157}
 
 
 def test_a_failing_cell_is_exit_code_one(grid: Path, tmp_path: Path) -> None:
@@ -116,6 +145,8 @@ def test_every_kind_is_listed() -> None:
         assert result.exit_code == 0 and len(result.output.splitlines()) > 1
     assert "Bai et al." in bench("list", "defenses").output
     assert "guidance_scale" in bench("list", "defenses", "contrastive").output
+    grid = bench("list", "grids", "paper_tables").output
+    assert "ICML 2024" in grid and "cells: 4136" in grid and "tables: autoattack-linf-wrn-28-10, " in grid
 
 
 def test_audit_of_an_exact_gradient() -> None:

@@ -77,6 +77,20 @@ def test_doctor_sees_an_altered_file(server: Server, weights: Path, monkeypatch:
     bench("fetch", "toy_net")
     (weights / "toy.pt").write_bytes(FILE[:-1])
     assert "- toy_net" in (output := bench("doctor", "toy_net").output) and "truncated or altered" in output
+    assert (again := bench("fetch", "toy_net")).exit_code == 1 and "to have sha256" in again.output
+
+
+def test_a_web_page_that_lies_there_is_no_weight_file(
+    server: Server, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a browser saves it; it is the user's, and stays."""
+    offer(server, monkeypatch)
+    weights.mkdir(parents=True)
+    (weights / "toy.pt").write_text("<!DOCTYPE html><title>Google Drive - Quota exceeded</title>")
+    assert "1 missing" in (output := bench("doctor", "toy_net").output) and "a web page titled 'Google" in output
+    fetched = bench("fetch", "toy_net")
+    assert fetched.exit_code == 1 and "quota of this file is used up" in fetched.output
+    assert (weights / "toy.pt").is_file()
 
 
 def test_what_cannot_be_had_is_exit_code_one(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,23 @@ def test_published_numbers_are_those_of_the_same_experiment() -> None:
     assert {cell.classifier for cell in PAPER if cell.published} <= set(CLASSIFIERS)
 
 
+@pytest.mark.parametrize("protocol", ["both", "quick"])
+def test_a_table_shows_the_published_numbers_of_its_own_experiments(protocol: str) -> None:
+    """One small cell stands for rows of several tables, each with another number in the paper."""
+    from bench.papers.experiment import cells_of
+
+    shown = set()
+    for table in paper_tables.TABLES:
+        own = [e for e in paper_tables.EXPERIMENTS if table.name.startswith(e.table)]
+        allowed = {PUBLISHED[row.published]["robust_acc"] for e in own for row in e.rows if row.published} | {None}
+        for cell in cells_of(own, protocol)[::5]:
+            number = table.beside({**cell.row(), "robust_accuracy": None})["published_robust"]
+            assert number in allowed
+            shown.add((table.name, number))
+    if protocol == "quick":
+        assert ("gradient", 70.64) not in shown and ("sampler", 84.38) not in shown
+
+
 def test_a_leaderboard_number_stands_beside_its_own_model() -> None:
     for cell in PAPER:
         if cell.defense.name == "adversarial_training" and cell.published and cell.attack.name != "bpda_eot":
@@ -209,6 +226,23 @@ def test_a_wrong_table_or_protocol_is_answered_with_a_remedy(db: Path) -> None:
     assert result.exit_code == 2 and "one protocol only" in result.output
 
 
+def test_csv_holds_the_rows_of_one_table_and_every_column(db: Path) -> None:
+    """Before anything ran, too."""
+    import csv
+    import io
+
+    table = ("--grid", "paper_tables", "--table", "sampler", "--db", db, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(bench("report", *table).output)))
+    assert 0 < len(rows) < 500 and all("sampler" in row["tables"].split() for row in rows)
+    assert {"robust_accuracy", "clean_accuracy", "verdict", "published_robust"} <= rows[0].keys()
+
+
+def test_a_lone_model_keeps_its_name(db: Path) -> None:
+    table = ("--grid", "paper_tables", "--table", "autoattack-imagenet", "--db", db, "--format", "markdown")
+    text = bench("report", *table).output
+    assert "AT (Salman2020Do_50_2)" in text and "adversarial_training" not in text
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex not installed")
 def test_the_latex_of_all_tables_compiles(db: Path, tmp_path: Path) -> None:
     file = tmp_path / "tables.tex"
@@ -230,6 +264,9 @@ def test_dry_run_lists_cells_and_what_is_missing(tmp_path: Path, monkeypatch: py
     # 64 runs of 16 images: (10 steps x 20 draws + 3 x 10 judging draws + 10 clean looks) x 100 network calls
     assert f"at least {64 * 16 * 240 * 100:.3g}" in guided
     assert sum(line.startswith("Missing guided256: ") for line in lines) == 1
+    labels = [line.split("  ", 1)[1].partition(": ")[0] for line in lines if ": at least" in line]
+    assert len(labels) == len(set(labels)) > 50
+    assert lines[-1].startswith("At least ") and "`bench fetch`" in lines[-1]
     assert not (tmp_path / "r.sqlite").exists()
 
 

@@ -147,6 +147,12 @@ def test_a_tenth_of_a_scaled_plan_rises_at_most() -> None:
     assert SMALL.plan.scaled(1e-9).steps == SMALL.plan.scaled(1e-9).warm_up == 1
 
 
+def test_a_refused_training_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(LookupError):
+        train("score", dataset="cifar1", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_says_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

@@ -60,6 +60,17 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
         weights.load_checkpoint(tmp_path / "net.pt")
 
 
+def test_a_web_page_is_refused_and_nobody_is_told_to_run_it(tmp_path: Path) -> None:
+    for name, content in (
+        ("page.pt", b"\n<html><title>Sign in</title>"),
+        ("noise.pt", b"<svg>nothing that torch knows"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="a web page titled 'Sign in'|could not read it") as caught:
+            weights.load_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(caught.value)
+
+
 def test_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(weights.MissingWeights, match="found none"):
         weights.load_checkpoint(tmp_path / "absent.pt")

@@ -9,6 +9,7 @@ from typing import Any
 from bench.cell import Cell
 from bench.grids import grid_cells
 from bench.publish import parse_epsilon
+from bench.report.numbers import epsilon_text
 from defenses.registry import unknown_name
 
 
@@ -22,8 +23,10 @@ def chosen(
 ) -> list[Cell]:
     """The cells of a grid (see `grid_cells`) that pass the filters, with `changes` (seed, num_images) made."""
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    cells = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
-    cells = [cell for cell in cells if _passes(cell.row(), _parse(filters))]
+    changed = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
+    if not changed:
+        raise LookupError(f"The grid {grid} has no cells in protocol {protocol}. Choose another.")
+    cells = [cell for cell in {c.key: c for c in changed}.values() if _passes(cell.row(), _parse(filters))]
     if not cells:
         raise LookupError(f"No cell of {grid} passes {' '.join(filters)}. See them with `bench run --dry-run`.")
     return cells[:limit]
@@ -58,5 +61,6 @@ def _begins(key: str, text: str) -> bool:
 def _equal(stored: Any, text: str) -> bool:
     if isinstance(stored, float):
         number = parse_epsilon(text)
-        return number is not None and abs(stored - number) <= 1e-6 * max(1.0, abs(number))
+        close = number is not None and abs(stored - number) <= 1e-6 * max(1.0, abs(number))
+        return close or ("/" in text and epsilon_text(stored) == text)  # scripts round 4/255 to 0.0157
     return str(stored) == text

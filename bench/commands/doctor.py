@@ -12,7 +12,7 @@ from bench.commands.needs import needs
 from bench.datasets import data_folder, dataset_info, load_dataset
 from bench.provenance import packages
 from defenses.models.sources import Source
-from defenses.models.weights import MissingWeights, cache_folder, sha256_of, weight_folders
+from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
 
 GIB = 1 << 30
 
@@ -83,6 +83,8 @@ def _weights(name: str, source: Source) -> str:
     except MissingWeights:
         size = f"about {source.gigabytes:g} GB, " if source.gigabytes else ""
         return f"  - {name}: {size}{source.where}; to {cache_folder() / 'weights' / source.file}"
+    if (page := web_page(path)) is not None:
+        return f"  - {name}: {path} is {page}; delete it and fetch it again"
     digest = sha256_of(path)
     if not source.fits(digest):
         return f"  - {name}: {path} is truncated or altered (sha256 {digest}); delete it and fetch it again"

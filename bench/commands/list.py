@@ -35,7 +35,16 @@ def describe(kind: str, name: str) -> str:
         from defenses.registry import unknown_name
 
         raise unknown_name(kind.removesuffix("s"), name, entries)
-    return _fields(entries[name])
+    return _grid_text(name) if kind == "grids" else _fields(entries[name])
+
+
+def _grid_text(name: str) -> str:
+    from bench.grids import load_grid
+
+    module = load_grid(name)
+    tables = ", ".join(table.name for table in getattr(module, "TABLES", ()))
+    lines = [name, "", inspect.getdoc(module) or "", "", f"cells: {len(list(module.cells()))}"]
+    return "\n".join([*lines, *([f"tables: {tables}"] if tables else [])])
 
 
 def _registry(kind: str) -> Any:

@@ -12,23 +12,13 @@ from bench.cell import Cell
 from bench.commands.choose import chosen
 from bench.grids import load_grid
 from bench.marks import check_database
+from bench.publish import LITERATURE
 from bench.report import Table, render, with_outdone
 from bench.store import Store
 from bench.verdict import verdict_columns
 from defenses.registry import unknown_name
 
 TITLE = "Robust accuracy"
-LITERATURE = {
-    "published_clean": "standard_acc",
-    "published_robust": "robust_acc",
-    "published_source": "source_key",
-    "published_table": "source_table",
-    "published_gradient": "gradient_access",
-    "published_images": "n_images",
-    "published_confidence": "confidence",
-    "published_notes": "notes",
-}
-"""Column of a report's frame -> column of the table `published`."""
 
 
 def report(

@@ -11,6 +11,7 @@ import torch
 
 from bench.cell import Cell
 from bench.commands.report import tables
+from bench.database import parse_url, sqlite_path
 from bench.grids import grid_label, load_grid
 from bench.marks import check_database
 from bench.prepare import Loader
@@ -68,6 +69,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
     """Run the code paths of the cells on toy networks and print what came of it; see `bench.smoke`."""
     from bench.smoke import toy_cells, toy_world
 
+    _check(db)
     with Store(db) as store:
         check_database(store, smoke=True)
         with toy_world(cells), watcher() as shown:
@@ -79,6 +81,14 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
         spent = time.perf_counter() - begin
         click.echo(f"Smoke: {len(outcome.done)} done, {len(outcome.failed)} failed in {spent:.0f} s ({store.where}).")
     return outcome
+
+
+def _check(db: str) -> None:
+    """Refuse a database of results before anything is written to it."""
+    path = sqlite_path(parse_url(db))
+    if path is not None and path.exists() and path.stat().st_size:
+        with Store(db, readonly=True) as store:
+            check_database(store, smoke=True)
 
 
 def dry_run(cells: Sequence[Cell], db: str, loader: Loader) -> None:

@@ -20,7 +20,7 @@ from bench.attacks.bpda_eot import BPDAEOT
 from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
 from bench.cell import Cell
-from bench.papers.experiment import Experiment, Row, Sample, cells_of, only
+from bench.papers.experiment import Experiment, Members, Row, Sample, cells_of
 from bench.papers.small import Small
 from bench.report import Table
 from defenses import Defense
@@ -268,6 +268,7 @@ NAMES = {
     "cifar_resnet56": "ResNet-56", WRN28: "WRN-28-10", WRN70: "WRN-70-16", RN50: "ResNet-50",
     "gtsrb_resnet18": "ResNet-18", "cifar100_wrn28_10": "WRN-28-10", "imagenet_resnet50": "ResNet-50",
     "imagenet_wrn50_2": "WRN-50-2", "imagenet_deit_s": "DeiT-S", "imagenet_xcit_s24": "XCiT-S24", RN18: "ResNet-18",
+    "adversarial_training (model=cifar10_small_at)": "adversarial training",
     "adversarial_training (model=robustbench:cifar10:": "AT (",
     "adversarial_training (model=robustbench:imagenet:": "AT (",
     "diffpure_sde": "DiffPure SDE", "diffpure_ode": "DiffPure ODE", "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP",
@@ -282,6 +283,7 @@ def _table(
     name: str, title: str, caption: str, *, names: dict[str, str] = ONE_THREAT, classifier: str | None = None
 ) -> Table:
     classifiers = (classifier, SMALL.classifier) if classifier == WRN28 else (classifier,)
+    members = Members(EXPERIMENTS, name)
     return Table(
         name=f"{name}-{NAMES[classifier]}".lower() if classifier else name,
         where={"classifier": classifiers} if classifier else {},
@@ -290,7 +292,9 @@ def _table(
         rows=("defense",),
         columns=("tier",),
         values=("attack", "gradient", "num_images", "robust", "published_clean", "published"),
-        only=only(EXPERIMENTS, name),
+        only=members.hold,
+        beside=members.beside,
+        always=("model",),
         names=names,
     )
 

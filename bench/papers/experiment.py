@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -13,8 +13,10 @@ from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
 from bench.cell import Cell, Tier
 from bench.papers.small import Small
+from bench.publish import LITERATURE, read_published
 from bench.threat import Norm, ThreatModel
-from defenses.base import Defense, Gradient, Purifier
+from bench.verdict import verdict_columns
+from defenses.base import Defense, Gradient, Purifier, defenses
 
 Protocol = Literal["paper", "gold", "both", "quick"]
 DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
@@ -122,16 +124,40 @@ def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
     return list(found.values())
 
 
-def only(experiments: Iterable[Experiment], table: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a row of `results` belongs to a table, whatever its seed, its data seed and its number of images."""
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The cells of the experiments that one table shows, whatever their seed, data seed and number of images."""
 
-    @cache
-    def wanted() -> frozenset[str]:
-        chosen = [experiment for experiment in experiments if experiment.table == table]
-        cells = (*cells_of(chosen, "both"), *cells_of(chosen, "quick"))
-        return frozenset(_identity(cell.row()) for cell in cells)
+    experiments: Iterable[Experiment]
+    table: str
 
-    return lambda row: _identity(row) in wanted()
+    @cached_property
+    def _published(self) -> dict[str, str | None]:
+        """Identity -> key of the published number that the cell repeats in this table."""
+        chosen = [experiment for experiment in self.experiments if experiment.table == self.table]
+        found: dict[str, str | None] = {}
+        for cell in (*cells_of(chosen, "both"), *cells_of(chosen, "quick")):
+            place = _identity(cell.row())
+            found[place] = found.get(place) or cell.published
+        return found
+
+    def hold(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of `results` is one of them."""
+        return _identity(row) in self._published
+
+    def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The published number and the verdict beside a row in this table; in another one the same cell may stand for
+        another experiment."""
+        known = _literature().get(self._published[_identity(row)] or "")
+        found: dict[str, Any] = {column: (known or {}).get(name) for column, name in LITERATURE.items()}
+        caveat = defenses[row["defense"]].published_caveat
+        judged = verdict_columns(row, known, caveat) if row.get("robust_accuracy") is not None else {}
+        return found | {"verdict": None, "verdict_reason": None} | judged
+
+
+@cache
+def _literature() -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in read_published()}
 
 
 def _identity(row: Mapping[str, Any]) -> str:

@@ -44,7 +44,8 @@ def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.Data
     if expected is None or expected.empty:
         return frame.reset_index(drop=True)
     lacking = expected[~expected["cell_key"].isin(frame["cell_key"])]
-    both = lacking if frame.empty else pd.concat([frame, lacking]) if len(lacking) else frame
+    both = pd.concat([frame, lacking]) if len(lacking) and len(frame) else frame if len(frame) else lacking
+    both = both.reindex(columns=[*frame.columns, *expected.columns.difference(frame.columns, sort=False)])
     place = {key: place for place, key in enumerate(expected["cell_key"])}
     order = both["cell_key"].map(lambda key: place.get(key, len(place)))
     return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
@@ -188,14 +189,15 @@ def _pooled_measure(done: Sequence[Cell], kind: str) -> Cell:
     return {f"{kind}_{name}": line[key] for name, key in ends.items()}
 
 
-def name_variants(cells: Sequence[Cell], column: str) -> None:
-    """Set `<column>_label`: the name, with those parameters in brackets that differ among its cells of one threat.
+def name_variants(cells: Sequence[Cell], column: str, always: Sequence[str] = ()) -> None:
+    """Set `<column>_label`: the name, with those parameters in brackets that differ among its cells of one threat, and
+    those of `always` that it has.
 
     column: "defense" or "attack". A defense is compared with itself under one data set, classifier, norm and epsilon.
     """
     threat = ("dataset", "classifier", "norm", "epsilon")
     for group in _groups(cells, lambda cell: (cell[column], *(str(cell.get(name)) for name in threat))):
-        _label(group, column, [_parameters(cell, column) for cell in group], str(group[0][column]))
+        _label(group, column, [_parameters(cell, column) for cell in group], str(group[0][column]), always)
 
 
 def name_twins(cells: Sequence[Cell], place: Callable[[Cell], Any]) -> None:
@@ -213,9 +215,11 @@ def _groups(cells: Sequence[Cell], key: Callable[[Cell], Any]) -> list[list[Cell
     return list(groups.values())
 
 
-def _label(group: Sequence[Cell], column: str, params: Sequence[Mapping[str, Any]], name: str) -> None:
+def _label(
+    group: Sequence[Cell], column: str, params: Sequence[Mapping[str, Any]], name: str, always: Sequence[str] = ()
+) -> None:
     keys = sorted({key for given in params for key in given})
-    differing = [key for key in keys if len({json.dumps(given.get(key)) for given in params}) > 1]
+    differing = [key for key in keys if key in always or len({json.dumps(given.get(key)) for given in params}) > 1]
     for cell, given in zip(group, params, strict=True):
         shown = {key: given.get(key) for key in differing}
         cell[f"{column}_label"] = f"{name} {params_text(shown)}" if shown else name

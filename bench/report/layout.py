@@ -24,8 +24,9 @@ class Table:
 
     name: for labels and `--table`. rows, columns: columns of the view `results` that name a row, a column group.
     values: what a group shows, names of `VALUES`. where: column -> value, or tuple of values, that a cell must have;
-    only: what else it must fulfil. A value of `NAMED` tells cells of one row apart instead of parting rows: cells that
-    share a place stand below each other. names: replacements in names of rows and columns, made in this order.
+    only: what else it must fulfil. beside: columns that it has in this table in place of its own. A value of `NAMED`
+    tells cells of one row apart instead of parting rows: cells that share a place stand below each other. always:
+    fields of a defense that its name shows. names: replacements in names of rows and columns, made in this order.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Table:
     values: tuple[str, ...] = ("robust", "null", "published")
     where: Mapping[str, Any] = field(default_factory=dict)
     only: Callable[[Cell], bool] = lambda cell: True
+    beside: Callable[[Cell], Mapping[str, Any]] = lambda cell: {}
+    always: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,11 @@ class Table:
             _known("value of a table", name, VALUES)
         for name in (*self.rows, *self.columns):
             _known("row or column of a table", name, TITLES)
+
+    def shows(self, cell: Cell) -> bool:
+        """Whether a cell belongs here."""
+        wishes = ((cell.get(name), wish if isinstance(wish, tuple) else (wish,)) for name, wish in self.where.items())
+        return all(value in wish for value, wish in wishes) and self.only(cell)
 
     def long(self) -> Table:
         """The same cells, one a row, for narrow screens."""
@@ -88,8 +96,8 @@ def sheets(table: Table, cells: Sequence[Cell], *, grid_known: bool = False) -> 
     A sheet too wide for a page has a row for each cell instead. grid_known: the cells are all that were planned, so
     that a place without one stays empty instead of a dash.
     """
-    wanted = (cell for cell in cells if _wanted(cell, table.where) and table.only(cell))
-    chosen = pooled([{**cell, "names": table.names} for cell in wanted])
+    wanted = (cell for cell in cells if table.shows(cell))
+    chosen = pooled([{**cell, **table.beside(cell), "names": table.names} for cell in wanted])
     scope = [name for name in SECTION if name not in table.rows + table.columns + table.values]
     sections: dict[tuple[str, ...], list[Cell]] = {}
     for cell in chosen:
@@ -103,12 +111,8 @@ def _fitting(table: Table, cells: Sequence[Cell], scope: Sequence[str], grid_kno
     return _sheet(table.long(), cells, scope, grid_known) if table.columns and sheet.width > WIDEST else sheet
 
 
-def _wanted(cell: Cell, where: Mapping[str, Any]) -> bool:
-    return all(cell.get(name) in (wish if isinstance(wish, tuple) else (wish,)) for name, wish in where.items())
-
-
 def _sheet(table: Table, cells: Sequence[Cell], scope: Sequence[str], grid_known: bool) -> Sheet:
-    name_variants(cells, "defense")
+    name_variants(cells, "defense", table.always)
     name_variants(cells, "attack")
     keys = [name for name in ALWAYS[:1] if name not in table.rows + table.columns] + list(table.rows)
     keys += [name for name in ALWAYS[1:] if name not in (*keys, *table.columns, *table.values)]

@@ -35,10 +35,10 @@ def render(
 
     frame: rows of the view `results`. expected: the cells of a grid (its identifying columns and cell_key; `error` for
     one that failed; published_* where known): what has not run shows a dash. tables: a grid's own layouts; without
-    them, one table a data set and threat, a row a defense and gradient, a group of columns an attack. csv and json
-    hold the rows themselves, every column. curve: what svg draws, and HTML too, under its tables. standalone: LaTeX and
-    HTML as a whole document. Raises LookupError for an unknown format, ValueError for a frame without the needed
-    columns, without any cell, or without a curve to draw.
+    them, one table a data set and threat, a row a defense and gradient, a group of columns an attack. csv and json hold
+    the rows themselves, every column, and `tables`, the names of the layouts that show them. curve: what svg draws, and
+    HTML too, under its tables. standalone: LaTeX and HTML as a whole document. Raises LookupError for an unknown
+    format, ValueError for a frame without the needed columns, without any cell, or without a curve to draw.
     """
     if format not in FORMATS:
         from defenses.registry import unknown_name
@@ -46,7 +46,8 @@ def render(
         raise unknown_name("format", format, FORMATS)
     complete = with_expected(with_outdone(frame), expected)
     if format in DATA:
-        return _csv(complete) if format == "csv" else _json(complete)
+        rows = _with_tables(complete, tables) if tables else complete
+        return _csv(rows) if format == "csv" else _json(rows)
     layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
     if format == "text":
         layouts = [layout.long() for layout in layouts]
@@ -73,6 +74,13 @@ def _writer(format: str, standalone: bool, figure: str) -> Callable[[Sequence[Sh
         "markdown": markup.markdown,
         "html": lambda found: markup.html(found, standalone=standalone, figure=figure),
     }[format]
+
+
+def _with_tables(frame: pd.DataFrame, tables: Sequence[Table]) -> pd.DataFrame:
+    """The rows that the tables show, with a column `tables` of their names."""
+    names = [" ".join(table.name for table in tables if table.shows(cell)) for cell in cells_of(frame)]
+    named = frame.assign(tables=names)
+    return named[named["tables"] != ""]
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defenses.models.sources import SOURCES, robustbench_source
+from defenses.models.sources import SOURCES, robustbench_parts, robustbench_source
 from defenses.models.weights import (
     asset_path,
     asset_record,
@@ -193,12 +193,7 @@ def _trained(name: str, path: str) -> ClassifierInfo:
 
 def _robustbench(name: str) -> ClassifierInfo:
     """A model of RobustBench (Croce et al., NeurIPS 2021 Datasets and Benchmarks), by its name there."""
-    parts = name.split(":")
-    if len(parts) != 4 or not all(parts):
-        raise LookupError(
-            f"Expected robustbench:<dataset>:<threat>:<model>, got {name!r}, e.g. robustbench:cifar10:Linf:Standard."
-        )
-    _, dataset, threat, model = parts
+    _, dataset, threat, model = robustbench_parts(name)
     file = f"robustbench/{dataset}/{threat}/{model}.pt"
 
     def find() -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from defenses.compat import import_robustbench
-from defenses.models.weights import MissingWeights
+from defenses.models.weights import MissingWeights, refuse_page, web_page
 from defenses.registry import unknown_name
 
 
@@ -16,19 +16,27 @@ def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.
     """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench if absent.
 
     Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor
-    had.
+    had, ValueError when it is something else.
     """
     entry = _zoo_entry(model, dataset, threat)
     from robustbench.utils import load_model
 
     file = folder / dataset / threat / f"{model}.pt"
+    here = file.is_file()
+    if here:
+        refuse_page(file)
     try:
         return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
-    except (
-        Exception
-    ) as error:  # the downloader's own classes, many of them; a file that is here failed for another reason
-        if file.is_file():
-            raise
+    except Exception as error:  # the downloader's own classes, many of them
+        page = web_page(file) if file.is_file() else None
+        if page is not None:
+            file.unlink()
+            raise MissingWeights(f"Could not fetch RobustBench's {model} to {file}: the server sent {page}.") from error
+        if here:
+            raise ValueError(
+                f"Expected RobustBench's {model} in {file}, could not read it ({type(error).__name__}). Delete it and "
+                "fetch it again."
+            ) from error
         drive = entry.get("gdrive_id")
         raise MissingWeights(
             f"Expected the weights of RobustBench's {model} at {file}, found none, and fetching them failed "

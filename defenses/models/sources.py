@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from defenses.models.weights import cache_folder, find_weights, sha256_of, weight_folders
+from defenses.models.weights import cache_folder, find_weights, refuse_page, sha256_of, weight_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,9 @@ class Source:
     def check(self, path: Path) -> None:
         """Compare `path` with what is stated or recorded; record it the first time. Raises ValueError.
 
-        A cache folder that cannot be written records nothing.
+        A web page is nothing that a source states. A cache folder that cannot be written records nothing.
         """
+        refuse_page(path)
         digest, known = sha256_of(path), self.known_sha256()
         if not self.fits(digest):
             raise ValueError(
@@ -119,11 +120,21 @@ def pipeline(repository: str) -> Source:
     return Source(file=f"diffusers/{repository}", at=f"pipeline:{repository}")
 
 
+def robustbench_parts(name: str) -> list[str]:
+    """The four parts of robustbench:<dataset>:<threat>:<model>. Raises LookupError for another number."""
+    parts = name.split(":")
+    if len(parts) != 4 or not all(parts):
+        raise LookupError(
+            f"Expected robustbench:<dataset>:<threat>:<model>, got {name!r}, e.g. robustbench:cifar10:Linf:Standard."
+        )
+    return parts
+
+
 def robustbench_source(name: str) -> Source:
     """The file of robustbench:<dataset>:<threat>:<model>, with RobustBench's own Google Drive id."""
     from defenses.models.robustbench_zoo import drive_id
 
-    _, dataset, threat, model = name.split(":")
+    _, dataset, threat, model = robustbench_parts(name)
     found = drive_id(model, dataset, threat)
     note = "" if found else "RobustBench states no single file; it fetches what it needs when the model is first loaded"
     return Source(file=f"robustbench/{dataset}/{threat}/{model}.pt", at=f"drive:{found}" if found else "", note=note)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +68,34 @@ def _digest(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def web_page(path: Path) -> str | None:
+    """A file that is a web page in words, with its title and what to do about it; None for any other file."""
+    with path.open("rb") as file:
+        begin = file.read(1 << 16)
+    if not begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return None
+    text = begin.decode("utf-8", "replace")
+    match = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    title = f" titled {' '.join(match[1].split())!r}" if match else ""
+    return f"a web page{title}{quota(text)}"
+
+
+def quota(text: str) -> str:
+    """What to do about Google Drive's daily limit, where `text` speaks of it."""
+    if re.search(r"quota|too many users", text, re.IGNORECASE) is None:
+        return ""
+    return (
+        " (Google Drive's download quota of this file is used up: try again tomorrow, or open the address while signed "
+        "in, make a copy of the file in your own Drive and download that)"
+    )
+
+
+def refuse_page(path: Path) -> None:
+    """Raise ValueError where `path` is a web page in place of weights."""
+    if (page := web_page(path)) is not None:
+        raise ValueError(f"Expected weights in {path}, found {page}. Delete it and fetch the file again.")
+
+
 def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """What a checkpoint holds: .safetensors, or a file of torch.save read with weights_only=True, on the CPU.
 
@@ -80,13 +109,16 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
             f"The weight file {path} is truncated or altered: expected sha256 {sha256}, found {sha256_of(path)} "
             f"({path.stat().st_size} bytes). Delete it and fetch it again."
         )
+    refuse_page(path)
     try:
         return _read(path)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+        own = isinstance(error, pickle.UnpicklingError)  # whose words advise to run what the file says
+        said = "" if own or not str(error) else f": {str(error).splitlines()[0]}"
         raise ValueError(
-            f"Expected a checkpoint of tensors in {path}, could not read it ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}; sha256 {sha256_of(path)}). "
-            "Delete it and fetch it again, or convert it to safetensors if it holds pickled objects."
+            f"Expected a checkpoint of tensors in {path}, could not read it ({type(error).__name__}{said}; sha256 "
+            f"{sha256_of(path)}). Delete it and fetch it again, or convert it to safetensors if it holds pickled "
+            "objects."
         ) from error
 
 
