@@ -16,7 +16,7 @@ from bench.catalog import build
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_cells
-from bench.grids.cifar10_small import LEVELS, NAMES, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
+from bench.grids.cifar10_small import LEVELS, NAMES, OTHERS, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
 from bench.report import render
 from bench.statistics import compare
 from bench.store import Store
@@ -57,7 +57,8 @@ def grid(name: str, table: str | None = None, protocol: str | None = None) -> Ca
                     text = tables(store, name, ran or cells, "markdown", table=table)
                 except ValueError:  # nothing of this table has run: dashes
                     text = tables(store, name, cells, "markdown", table=table)
-                return f"{text.strip()}\n\n{len(ran)} of the {len(cells)} cells of the grid `{name}` have run."
+                share = f"All {len(cells)}" if len(ran) == len(cells) else f"{len(ran)} of the {len(cells)}"
+                return f"{text.strip()}\n\n{share} cells of the grid `{name}` have run."
             return tables(store, name, grid_cells(name, protocol), "markdown", table=table)
 
     return block
@@ -85,7 +86,9 @@ def _latest(store: Store, cell: Cell) -> dict[str, Any] | None:
 
 
 def _note(cell: Cell) -> str:
-    return " per image" if getattr(cell.defense, "per_image", False) else ""
+    loss = getattr(cell.defense, "loss", "released_hard")
+    named = "" if loss == "released_hard" else f" ({NAMES.get(loss, loss)})"
+    return named + (" per image" if getattr(cell.defense, "per_image", False) else "")
 
 
 def _gradient(cell: Cell) -> str:
@@ -135,6 +138,20 @@ def comparisons() -> str:
             pair("Batch coupling, straight-through", *_two("Linf", guided, PER_IMAGE, "straight_through")),
             pair("Batch coupling, guidance held constant", *_two("Linf", guided, PER_IMAGE, "guidance_detached")),
             pair("Batch coupling, exact", *_two("Linf", guided, PER_IMAGE, "exact")),
+            *(
+                pair("Others: what the gradient is worth", *_kinds("Linf", d, "straight_through", "exact"))
+                for d in OTHERS[:3]
+            ),
+            pair("GDMP: exact or held constant", *_kinds("Linf", OTHERS[2], "exact", "guidance_detached")),
+            *(
+                pair("Other losses: exact or held constant", *_kinds("Linf", d, "exact", "guidance_detached"))
+                for d in OTHERS[3:]
+            ),
+            *(
+                pair("Another loss? The stronger gradient", *_two("Linf", d, guided, "guidance_detached"))
+                for d in OTHERS[3:]
+            ),
+            *(pair("Another purifier than DiffPure? Exact", *_two("Linf", d, plain, "exact")) for d in OTHERS[:3]),
             pair("DiffPure: short of `gold`", cell(plain, "exact"), cell(plain, "exact", attack=short)),
             pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),
             pair("Does guidance help? `gold`", *(cell(d, "exact", attack=short) for d in (guided, plain))),
