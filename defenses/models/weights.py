@@ -139,8 +139,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _numpy_scalars() -> list[Any]:
     """What lets weights_only=True read a numpy number (score_sde's optimiser state holds its learning rate as one)."""
     import numpy as np
+    from numpy._core.multiarray import scalar
 
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype("float64"))]
 
 
