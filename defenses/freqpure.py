@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Combine, Gradient, Purify, register
-from defenses.diffusion import scan, to_image_space, to_model_space
+from defenses.diffusion import clip, scan, to_image_space, to_model_space
 from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
@@ -37,6 +37,7 @@ class FreqPure(DiffusionPurifier):
     levels in 5 steps each). The surrogate is their attack's: one step from level 1000.
     """
 
+    version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
     source: ClassVar[str] = "Pei et al., ICML 2025, arXiv:2505.01267; released code (METHODS_NEW.md 23)"
     published_caveat: ClassVar[str] = (
         "The released attack differentiates one step from pure noise in place of 100 (cosine to the exact gradient of "
@@ -92,7 +93,7 @@ class FreqPure(DiffusionPurifier):
                 x = reverse_ddim(x0, eps, z, schedule=schedule, index=index, next_index=following, eta=self.eta)
                 return x, given
 
-            given = to_model_space(images).clamp(-1, 1)
+            given = clip(to_model_space(images), -1, 1)
             x = schedule.diffuse_at(given, self.levels - 1, noise.normal(images, step=0))
             x, _ = scan(step, (x, given), len(walk), checkpoint_every=self.checkpoint_every)
             return to_image_space(x).clamp(0, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Combine, Gradient, Purify, register
-from defenses.diffusion import scan, to_image_space, to_model_space
+from defenses.diffusion import clip, scan, to_image_space, to_model_space
 from defenses.diffusion.purifier import LITERATURE, DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
@@ -43,6 +43,7 @@ class HeterogeneousNoise(DiffusionPurifier):
     their attack's: a fiftieth of the steps.
     """
 
+    version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
     source: ClassVar[str] = "Pei et al., CVPR 2025, arXiv:2503.01407; released code (METHODS_NEW.md 22)"
     needs_classifier: ClassVar[bool] = True
     published_caveat: ClassVar[str] = (
@@ -92,7 +93,7 @@ class HeterogeneousNoise(DiffusionPurifier):
         stops = [k * self.levels // self.reverse_steps for k in range(self.reverse_steps, -1, -1)]
 
         def purify(images: Tensor, noise: Noise) -> Tensor:
-            given = to_model_space(images).clamp(-1, 1)
+            given = clip(to_model_space(images), -1, 1)
             mask = self.mask(network, given)
 
             def step(state: State, k: int) -> State:

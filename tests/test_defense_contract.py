@@ -126,6 +126,24 @@ def test_exact_gradient_equals_finite_differences(defense: Defense) -> None:
 
 
 @every
+def test_pixels_at_the_ends_of_the_range_keep_their_gradient(defense: Defense) -> None:
+    """An attack puts many pixels at 0 and 1; a clip without a gradient there would hold them fast."""
+    if "exact" not in defense.gradients:
+        pytest.skip("declares no exact gradient")
+    answer, images = smooth_answer(defense, defended(defense)), tiny_images()
+    at_ends = torch.where(images < 0.4, 0.0, torch.where(images > 0.6, 1.0, images))
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        out = answer(x, tiny_noise())
+        readout = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        return torch.autograd.grad((out * readout).sum(), x)[0]
+
+    inside = gradient(at_ends.clamp(1e-9, 1 - 1e-9))
+    assert (gradient(at_ends) - inside).abs().max() < 1e-4 * inside.abs().max()
+
+
+@every
 def test_value_is_the_same_with_and_without_gradients(defense: Defense) -> None:
     expected = purified(defense, tiny_images())
     for kind in [kind for kind in REWRITTEN if kind in defense.gradients]:

@@ -28,6 +28,14 @@ def to_image_space(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """x clipped to [low, high], with derivative 1 on the closed interval and 0 outside.
+
+    torch.clamp has none at the ends from torch 2.14 on: pixels that an attack moved to 0 or 1 would stay there.
+    """
+    return torch.where((x >= low) & (x <= high), x, x.detach().clamp(low, high))
+
+
 def _exp(value: Number) -> Number:
     return torch.exp(value) if isinstance(value, Tensor) else math.exp(value)
 
