@@ -44,8 +44,10 @@ def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.Data
     if expected is None or expected.empty:
         return frame.reset_index(drop=True)
     lacking = expected[~expected["cell_key"].isin(frame["cell_key"])]
-    both = pd.concat([frame, lacking]) if len(lacking) and len(frame) else frame if len(frame) else lacking
-    both = both.reindex(columns=[*frame.columns, *expected.columns.difference(frame.columns, sort=False)])
+    if frame.empty:  # the columns of results, without any
+        both = lacking.reindex(columns=[*frame.columns, *lacking.columns.difference(frame.columns, sort=False)])
+    else:
+        both = pd.concat([frame, lacking]) if len(lacking) else frame
     place = {key: place for place, key in enumerate(expected["cell_key"])}
     order = both["cell_key"].map(lambda key: place.get(key, len(place)))
     return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
