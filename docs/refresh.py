@@ -122,14 +122,15 @@ def comparisons() -> str:
             ),
             pair("Guidance: exact or held constant", *_kinds(norm, guided, "exact", "guidance_detached")),
         ]
-    plain_st, plain_exact, guided_st, guided_constant, guided_exact, _ = sde_rows("Linf")
-    lines += [
-        pair("Does guidance help? SDE, straight-through", guided_st, plain_st),
-        pair("Does guidance help? SDE, exact", guided_exact, plain_exact),
-        pair("Does guidance help? SDE, guidance held constant", guided_constant, plain_exact),
-        pair("Guidance on the SDE: exact or held constant", guided_exact, guided_constant),
-        pair("DiffPure SDE: what the gradient is worth", plain_st, plain_exact),
-    ]
+    for norm in ("Linf", "L2"):
+        plain_st, plain_exact, guided_st, guided_constant, guided_exact, _ = sde_rows(norm)
+        lines += [
+            pair("Does guidance help? SDE, straight-through", guided_st, plain_st),
+            pair("Does guidance help? SDE, exact", guided_exact, plain_exact),
+            pair("Does guidance help? SDE, guidance held constant", guided_constant, plain_exact),
+            pair("Guidance on the SDE: exact or held constant", guided_exact, guided_constant),
+            pair("DiffPure SDE: what the gradient is worth", plain_st, plain_exact),
+        ]
     plain, guided, short = *(cell.defense for cell in gold_rows()), next(gold_rows()).attack
     return "\n".join(
         line
