@@ -108,6 +108,11 @@ def vanishing(x: Tensor, noise: Noise) -> Tensor:
     return torch.sigmoid(3000 * (x - 0.5))
 
 
+def holds_the_ends(x: Tensor, noise: Noise) -> Tensor:
+    """torch.clamp(x, 0, 1) from torch 2.14 on."""
+    return torch.where((x > 0) & (x < 1), x, x.detach())
+
+
 def negligible(x: Tensor, noise: Noise) -> Tensor:
     return 1e-4 * x + (1 - 1e-4) * x.detach()
 
@@ -135,6 +140,7 @@ def no_graph(x: Tensor, noise: Noise) -> Tensor:
         (disguised, {"gradient_audit"}),
         (shattered, {"beats_straight_through", "beats_transfer", "beats_square"}),
         (vanishing, {"gradient_nonzero", "gradient_scale"}),
+        (holds_the_ends, {"gradient_nonzero"}),
         (negligible, {"gradient_audit", "gradient_scale"}),
         (hidden, {"repeatable"}),
         (coupled, {"batch_independence"}),

@@ -42,16 +42,22 @@ def gradient_audit(subject: Subject) -> Gate:
 
 
 def gradient_nonzero(subject: Subject) -> Gate:
-    """NaN, infinite or zero gradients of the attack's loss at the clean images."""
+    """NaN, infinite or zero gradients of the attack's loss at the clean images, or at pixels of 0 and 1 alone."""
     name = "gradient_nonzero"
     if subject.attack.gradient_free:
         return Gate(name, None, None, NOT_USED)
-    answer = subject.oracle(min(subject.eot, 4), subject.loss).gradient(subject.images, 0)  # raises where not finite
-    assert answer.gradient is not None
-    value = share(answer.gradient.flatten(1).abs().amax(1) <= 1e-12)
-    passed = value <= 1 - ENOUGH
+    oracle = subject.oracle(min(subject.eot, 4), subject.loss)  # raises where not finite
+    value = share(_given(oracle.gradient(subject.images, 0).gradient).flatten(1).abs().amax(1) <= 1e-12)
     words = f"{value:.0%} of the images have a gradient of zero"
-    return Gate(name, passed, value, f"{words}." if passed else f"{words}: the loss is saturated or masked.")
+    if value > 1 - ENOUGH:
+        return Gate(name, False, value, f"{words}: the loss is saturated or masked.")
+    ends = subject.noise("ends").uniform(subject.images, step=0) < 0.5
+    moved = torch.where(ends, subject.images.round(), subject.images)  # as an attack leaves them
+    zero = _given(oracle.gradient(moved, 0).gradient) == 0
+    if share(zero[ends]) > ENOUGH > 2 * share(zero[~ends & (moved > 0) & (moved < 1)]):
+        held = "pixels at 0 and 1 have none: a clip holds them fast, see defenses.diffusion.clip"
+        return Gate(name, False, share(zero[ends]), f"{words}, but {held}.")
+    return Gate(name, True, value, f"{words}.")
 
 
 def gradient_scale(subject: Subject) -> Gate:
