@@ -59,8 +59,7 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}
     seconds = units = unknown = 0.0
-    groups = _groups(cells, store)
-    for group in groups:
+    for group in _groups(cells, store):
         cell, left = group.cells[0], len(group.cells) - group.done
         if not left:
             yield f"{group.line}: done" if len(group.cells) == 1 else group.line

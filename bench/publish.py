@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ LITERATURE = {
     "published_notes": "notes",
 }
 """Column of a report's frame -> column of the table `published`."""
+
+
+def beside(known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The columns of `LITERATURE` for a row of the table `published`; all None without one."""
+    return {column: (known or {}).get(name) for column, name in LITERATURE.items()}
 
 
 def parse_epsilon(text: str) -> float | None:

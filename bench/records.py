@@ -8,6 +8,7 @@ from typing import Any
 
 Votes = Mapping[int, int]
 """Predicted label -> number of judging draws that answered it."""
+VOTES = ("clean_votes", "robust_votes", "null_votes")
 
 
 @dataclass(frozen=True, kw_only=True)

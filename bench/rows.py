@@ -10,12 +10,11 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from bench.curves import packed, unpacked
 from bench.database import StoreError, plain, to_json
-from bench.records import BatchRecord, ImageRecord
+from bench.records import VOTES, BatchRecord, ImageRecord
 from bench.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
 
 Row = dict[str, Any]
 REFRESHED = ("grid", "published_key", "batch_size")  # columns of a cell that its key does not cover
-VOTES = ("clean_votes", "robust_votes", "null_votes")
 COUNTS = ("draws", "clean_correct", "robust_correct", "null_correct")
 OUTCOMES = ("distance", "broken_by", "first_success", "null_first_success")
 

@@ -125,5 +125,6 @@ def train(
         **record,
     }
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
-    (output / "checkpoint.pt").unlink(missing_ok=True)
+    if dataset is not None:  # the other recipes have no checkpoint, and a file of that name is not theirs
+        (output / "checkpoint.pt").unlink(missing_ok=True)
     return record

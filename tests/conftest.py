@@ -27,3 +27,19 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """24 pictures of several sizes and kinds, some in a folder of their class, some not."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "photographs"
+    (folder / "dogs").mkdir(parents=True)
+    for k in range(24):
+        pixels = np.random.default_rng(k).integers(0, 256, (20 + k, 40, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels).convert("L" if k % 3 == 0 else "RGB")
+        picture.save(folder / ("dogs" if k % 2 else ".") / f"{k:02}{('.png', '.JPEG')[k % 2]}")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from network_fixtures import empty_state, made_state, recipe, record, relative, tensors
+from torch import nn
 
+from bench.cell import Cell
+from bench.datasets import load_dataset
+from bench.grids import grid_cells
+from bench.prepare import names_of
+from defenses.base import Purifier
+from defenses.models import robustbench_zoo
 from defenses.models.checkpoints import load_into
 from defenses.models.classifier_zoo import architecture, with_weights
 from defenses.models.networks.unet import DDPMPP_DEEP, GUIDED_256
 from defenses.models.score_models import load_score
 from defenses.models.score_zoo import ddpmpp_score, guided_score
+from defenses.noise import Noise
 
 CLASSIFIERS = {  # golden's name: ours, key listing, seed
     "diffpure_cifar10_resnet50": ("diffpure_resnet50", "diffpure_resnet50", 50),
@@ -120,6 +129,51 @@ def test_imagenet_classifier(name: str) -> None:
     with torch.no_grad():
         out = network(torch.rand(1, 3, 224, 224))
     assert out.shape == (1, 1000) and out.isfinite().all()
+
+
+def untrained(name: str) -> nn.Module:
+    """A classifier's real architecture, from RobustBench's zoo or ours, with the weights that it is made with."""
+    if not name.startswith("robustbench:"):
+        return architecture(name).eval().requires_grad_(False)
+    _, dataset, threat, model = name.split(":")
+    return robustbench_zoo._zoo_entry(model, dataset, threat)["model"]().eval().requires_grad_(False)
+
+
+def settings() -> dict[str, Cell]:
+    """One cell of `paper_tables` for each set of networks, of adversarial training and of the guided defense first."""
+    found: dict[str, Cell] = {}
+    for cell in grid_cells("paper_tables", "paper"):
+        classifiers, scores = names_of(cell)
+        networks = classifiers[1:] if cell.defense.name == "adversarial_training" else [*classifiers, *scores]
+        found.setdefault(" ".join([cell.defense.name, *networks]), cell)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("networks", settings())
+def test_each_setting_of_the_paper_answers_a_real_picture(
+    networks: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real architectures at full size on a real picture, purified in two steps where there is a purifier."""
+    cell = settings()[networks]
+    monkeypatch.setenv("BENCH_DATA_DIR", str(shared / "data"))
+    monkeypatch.setattr("defenses.models.classifiers.load_classifier", lambda name, dataset=None: untrained(name))
+    data = load_dataset("imagenet_sample" if cell.dataset == "imagenet" else cell.dataset)
+    defense, score, picture = cell.defense, None, data.images([3])
+    if isinstance(defense, Purifier):
+        defense = replace(defense, steps=2)  # type: ignore[call-arg]
+        large = cell.score == "guided256"
+        state = made_state(shared, "guided256_uncond", 102) if large else made_state(shared, "ddpmpp_cifar10", 101)
+        score = guided_score(state, 256, GUIDED_256) if large else ddpmpp_score(state, 32, DDPMPP_DEEP)
+    own = cell.defense.name == "adversarial_training"
+    model = defense.defend(nn.Identity() if own else untrained(cell.classifier), score, gradient="straight_through")
+    with torch.no_grad():
+        noise = Noise(0, torch.tensor([3]))
+        shown = model.purify(picture, noise) if isinstance(defense, Purifier) else picture
+        logits = model.classifier(shown) if isinstance(defense, Purifier) else model(picture, noise)
+    assert shown.shape == picture.shape and shown.isfinite().all()
+    assert isinstance(defense, Purifier) == bool((shown - picture).abs().mean() > 1e-3)
+    assert logits.shape == (1, data.classes) and logits.isfinite().all()
 
 
 def test_listings_name_the_classifiers_entries(shared: Path) -> None:

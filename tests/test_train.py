@@ -126,7 +126,10 @@ def test_the_recipe_writes_a_record_and_repeats(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(recipe, "SCAN", {"Linf": (0.1,)})
     monkeypatch.setattr(recipe, "PURIFY_TIMES", (0.1,))
     monkeypatch.setattr(recipe, "load_dataset", few)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint.pt").touch()  # a file of the user's: this recipe has no checkpoint
     records = [train("digits", output=tmp_path / run, seed=3, effort=0.002) for run in "ab"]
+    assert (tmp_path / "a" / "checkpoint.pt").exists()
     assert json.loads((tmp_path / "a" / "record.json").read_text()) == records[0]
     for name, file in records[0]["files"].items():
         assert file["sha256"] == records[1]["files"][name]["sha256"]

@@ -12,7 +12,7 @@ from bench.cell import Cell
 from bench.commands.choose import chosen
 from bench.grids import load_grid
 from bench.marks import check_database
-from bench.publish import LITERATURE
+from bench.publish import LITERATURE, beside
 from bench.report import Table, render, with_outdone
 from bench.store import Store
 from bench.verdict import verdict_columns
@@ -106,9 +106,8 @@ def _expected(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     errors = _errors(store)
     rows = []
     for cell in cells:
-        known = published.get(cell.published or "", {})
-        beside = {column: known.get(name) for column, name in LITERATURE.items()}
-        rows.append({**cell.row(), **beside, "cell_key": cell.key, "error": errors.get(cell.key)})
+        known = published.get(cell.published or "")
+        rows.append({**cell.row(), **beside(known), "cell_key": cell.key, "error": errors.get(cell.key)})
     return pd.DataFrame(rows)
 
 

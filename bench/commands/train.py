@@ -28,9 +28,8 @@ def train(
             make(name, output=output, dataset=dataset, seed=seed, effort=effort, progress=tell, **options)
     except KeyboardInterrupt:
         kept = output / "checkpoint.pt"
-        click.echo(
-            f"Stopped. The same command {f'goes on from {kept}' if kept.is_file() else 'starts again'}.", err=True
-        )
+        after = f"goes on from {kept}" if dataset and kept.is_file() else "starts again"
+        click.echo(f"Stopped. The same command {after}.", err=True)
         raise SystemExit(130) from None
     click.echo(f"Wrote {', '.join(sorted(path.name for path in output.iterdir()))} to {output}.")
 

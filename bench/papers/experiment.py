@@ -13,7 +13,7 @@ from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
 from bench.cell import Cell, Tier
 from bench.papers.small import Small
-from bench.publish import LITERATURE, read_published
+from bench.publish import beside, read_published
 from bench.threat import Norm, ThreatModel
 from bench.verdict import verdict_columns
 from defenses.base import Defense, Gradient, Purifier, defenses
@@ -149,10 +149,9 @@ class Members:
         """The published number and the verdict beside a row in this table; in another one the same cell may stand for
         another experiment."""
         known = _literature().get(self._published[_identity(row)] or "")
-        found: dict[str, Any] = {column: (known or {}).get(name) for column, name in LITERATURE.items()}
         caveat = defenses[row["defense"]].published_caveat
         judged = verdict_columns(row, known, caveat) if row.get("robust_accuracy") is not None else {}
-        return found | {"verdict": None, "verdict_reason": None} | judged
+        return {**beside(known), "verdict": None, "verdict_reason": None, **judged}
 
 
 @cache

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.records import ImageRecord
+from bench.records import VOTES, ImageRecord
 from bench.report.numbers import absent, params_text
-from bench.rows import VOTES
 from bench.statistics import compare, pool
 from bench.verdict import overlap
 
@@ -126,18 +125,19 @@ def mark_outdone(cells: Sequence[Cell], images: ImagesOf | None = None) -> None:
 
 def _less(other: Sequence[Cell], exact: Sequence[Cell], images: ImagesOf | None) -> float | None:
     """What `other` leaves on the seeds of both, in percent; None where that is not clearly less than `exact` leaves."""
-    seeds = [{(cell.get("data_seed"), cell.get("seed")) for cell in side} for side in (other, exact)]
-    common = seeds[0] & seeds[1]
+    common = {_seeds(cell) for cell in other} & {_seeds(cell) for cell in exact}
+    here, there = ([cell for cell in side if _seeds(cell) in common] for side in (other, exact))
     if not common:
         return None
-    here, there = (
-        [cell for cell in side if (cell.get("data_seed"), cell.get("seed")) in common] for side in (other, exact)
-    )
     if images is not None:
         found = compare(_joint(there, images), _joint(here, images))
         return found["b_accuracy"] if found["low"] > 0 else None
     mean, low = pool(here)["mean"], _pooled_measure(there, "robust")["robust_low"]
     return None if mean is None or absent(low) or mean >= low else mean
+
+
+def _seeds(cell: Cell) -> tuple[Any, Any]:
+    return cell.get("data_seed"), cell.get("seed")
 
 
 def _joint(cells: Sequence[Cell], images: ImagesOf) -> list[ImageRecord]:
