@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bench.attacks.base import Attack, attacks
+from bench.budget import epsilon_text
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 
@@ -141,5 +142,5 @@ class Cell:
         )
 
     def __str__(self) -> str:
-        threat = f"{self.threat.norm} {self.threat.epsilon:.4g} {self.threat.gradient}"
+        threat = f"{self.threat.norm} {epsilon_text(self.threat.epsilon)} {self.threat.gradient}"
         return f"{self.dataset} {self.classifier} {self.defense.name} {self.attack.name} ({threat})"

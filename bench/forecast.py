@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from bench.attacks.base import UNSEEN, Oracle
+from bench.budget import epsilon_text
 from bench.cell import Cell
 from bench.database import parse_url, sqlite_path
 from bench.datasets import load_dataset
 from bench.meter import Meter
 from bench.prepare import Loader, Prepared, names_of
 from bench.report.frames import name_variants
-from bench.report.numbers import epsilon_text
 from bench.run import is_done
 from bench.store import Store, StoreError
 from defenses.models.classifiers import classifier_info

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from bench.budget import parse_epsilon
 from bench.schema import PublishedRow
 
 CSV = Path(__file__).with_name("published.csv")
@@ -37,14 +37,6 @@ LITERATURE = {
 def beside(known: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns of `LITERATURE` for a row of the table `published`; all None without one."""
     return {column: (known or {}).get(name) for column, name in LITERATURE.items()}
-
-
-def parse_epsilon(text: str) -> float | None:
-    """The number behind "8/255" or "0.5", None where the source does not state one."""
-    try:
-        return None if text == "not_stated" else float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"Expected a number or a fraction such as 8/255, got {text!r}.") from error
 
 
 def read_published(path: Path = CSV) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from bench.attacks.base import Trace
@@ -23,6 +24,10 @@ from bench.verdict import verdict_columns
 from defenses.base import Defended
 
 SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
+
+
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
 
 
 class Watcher(Protocol):
@@ -77,8 +82,10 @@ def run_cells(
 
     force: run again what is done (its old rows stay), and what another host seems to be running. Cells
     above the quick tier get validity gates, one of each group that differs in seeds alone; gates: names of attacks
-    whose quick cells get them too. KeyboardInterrupt leaves the cell in flight to be resumed.
+    whose quick cells get them too. KeyboardInterrupt leaves the cell in flight to be resumed. LookupError, before
+    anything runs, where a cell names a published number that does not exist.
     """
+    store.check_published(cell.published for cell in cells)
     outcome, gated = Outcome(), first_of_groups(cells)
     for number, cell in enumerate(cells):
         watcher.cell(number, len(cells), cell)
@@ -147,7 +154,7 @@ def _run_cell(
         raise
     except Exception as error:  # a failed cell is a row, never a hole
         run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
-        store.fail_run(run_id, error)
+        store.fail_run(run_id, error, MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None)
         outcome.failed.append(cell)
         watcher.outcome(cell, "failed", f"{type(error).__name__}: {error}")
     else:
@@ -190,14 +197,16 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
 
 
 def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
-    """The validity gates of a cell, on the first of its images."""
+    """The validity gates of a cell, on the first of its images; on a whole batch where its answers depend on one."""
     cell = prepared.cell
-    images, labels, ids = prepared.batch(slice(0, min(SUBSET, len(prepared.indices))))
+    subset = min(cell.batch_size if cell.defense.batch_coupled else SUBSET, len(prepared.indices))
+    images, labels, ids = prepared.batch(slice(0, subset))
     watcher.step("gates", 0)
     attack = cell.attack.representative(cell.threat)
     found = run_gates(
-        prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes
-    )
+        prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes,
+        subset=subset,
+    )  # fmt: skip
     return [gate.row() for gate in found]
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +132,12 @@ class Store:
             fresh = {name: row[name] for name in REFRESHED if name in row}
             if any(stored[name] != value for name, value in fresh.items()):
                 connection.execute(update(CellRow).where(CellRow.key == row["key"]).values(**fresh))
+
+    def check_published(self, keys: Iterable[str | None]) -> None:
+        """LookupError where one of `keys` is neither None nor a key of `published`."""
+        with self._reading() as connection:
+            for key in dict.fromkeys(keys):
+                check_published(connection, key)
 
     def start_run(self, cell_key: str, **provenance: Any) -> int:
         """A new run of a cell, by this process: its number.

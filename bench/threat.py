@@ -30,6 +30,7 @@ class ThreatModel:
             raise ValueError(f"Expected norm among {', '.join(get_args(Norm))}, got {self.norm!r}.")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"Expected gradient among {', '.join(GRADIENTS)}, got {self.gradient!r}.")
+        object.__setattr__(self, "epsilon", float(self.epsilon))  # 1 and 1.0 are one threat: one key
         limit = 1.0 if self.norm == "Linf" else 1e4
         if not 0 <= self.epsilon <= limit:
             raise ValueError(

@@ -25,8 +25,8 @@ class AdversarialTraining(Defense):
     every kind of gradient but "none" is the network's own. To put a purifier in front of such a network, name it as the
     cell's classifier instead.
 
-    model: name of a classifier, ours or `robustbench:<dataset>:<threat>:<model>` for any of the RobustBench zoo (Croce
-    et al., NeurIPS 2021 Datasets and Benchmarks).
+    model: name of a classifier, ours or `robustbench:<dataset>:<threat>:<model>` for a model of the RobustBench zoo
+    (Croce et al., NeurIPS 2021 Datasets and Benchmarks) that is one file.
     """
 
     source: ClassVar[str] = "Madry et al., ICLR 2018, arXiv:1706.06083, Eq. 2.1; the model's own source in `info`"

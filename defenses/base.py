@@ -7,7 +7,6 @@ unless its source clips it: a classifier behind DiffPure sees values slightly ou
 from __future__ import annotations
 
 import copy
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from defenses.diffusion.resize import at_size
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import Noise
-from defenses.registry import Registry
+from defenses.registry import Registry, plain_fields
 
 Purify = Callable[[Tensor, Noise], Tensor]
 Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
@@ -62,7 +61,7 @@ class Defense(ABC):
 
     def params(self) -> dict[str, Any]:
         """The fields as plain data, defaults included; `defenses.make(name, params)` is the inverse."""
-        return dataclasses.asdict(self)
+        return plain_fields(self)
 
     @property
     def network_evaluations(self) -> int:
@@ -210,7 +209,10 @@ class Defended(nn.Module):
         return other
 
     def forward(self, images: Tensor, noise: Noise) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1]."""
+        """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1].
+
+        noise: of these images. Recorded noise, an object with the methods `normal` to `repeat` of `Noise`, is a batch.
+        """
         recorded = torch.is_grad_enabled() and images.requires_grad
         if recorded and self.gradient == "transfer":
             return self.classifier(images)
@@ -220,11 +222,12 @@ class Defended(nn.Module):
         total = self.runs * self.votes
         if total == 1:
             return self.classifier(self.purify(images, noise))
-        noise, together = noise.split(total), max(1, ROWS // len(images))
+        ours = isinstance(noise, Noise)  # recorded noise can `repeat`, and no more
+        noise, together = (noise.split(total), max(1, ROWS // len(images))) if ours else (noise.repeat(total), total)
         logits = []
         for run in range(0, total, together):
             count = min(together, total - run)
-            rows = noise[run * len(images) : (run + count) * len(images)]
+            rows = noise[run * len(images) : (run + count) * len(images)] if ours else noise
             logits.append(self.classifier(self.purify(images.repeat(count, 1, 1, 1), rows)))
         answers = torch.cat(logits).unflatten(0, (self.runs, self.votes, len(images))).transpose(0, 1)
         return combine_runs(answers[0] if self.votes == 1 else combine_runs(answers, "vote"), self.combine)
@@ -240,7 +243,7 @@ class Defended(nn.Module):
 
     def _by_draw(self, purify: Purify, images: Tensor, noise: Noise) -> Tensor:
         """A batch-coupled purifier sees each draw as a batch of its own, unless it groups its rows by draw itself."""
-        draws = noise.draws if self._split_draws else None
+        draws = getattr(noise, "draws", None) if self._split_draws else None
         if not isinstance(draws, Tensor) or bool((draws == draws[:1]).all()):
             return purify(images, noise)
         purified = torch.empty_like(images)

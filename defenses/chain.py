@@ -109,4 +109,6 @@ def _gradients(members: list[Purifier]) -> tuple[Gradient, ...]:
 
 
 def _noise_of(position: int, noise: Noise) -> Noise:
-    return noise if position == 0 else replace(noise, seed=role_seed(noise.seed, f"chain member {position}"))
+    if position == 0 or not isinstance(noise, Noise):  # recorded noise is taken as it is
+        return noise
+    return replace(noise, seed=role_seed(noise.seed, f"chain member {position}"))

@@ -77,7 +77,9 @@ class DenoisedSmoothing(Smoothing):
         walk = sub_sequence(self.nearest_level(score.schedule) + 1, self.steps) if self.steps > 1 else []
 
         def purify(images: Tensor, noise: Noise) -> Tensor:
-            smoothing = replace(noise, draws=noise.draws // self.votes) if self.votes > 1 else noise
+            smoothing = noise
+            if self.votes > 1 and isinstance(noise, Noise):  # recorded noise is taken as it is
+                smoothing = replace(noise, draws=noise.draws // self.votes)
             noisy = images + self.sigma * smoothing.normal(images, step=0)
             if walk:
                 return self._sampled(noisy, noise, score, walk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import pkgutil
@@ -13,12 +14,26 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> LookupError:
+class UnknownName(LookupError):
+    """A name that stands for nothing. The message holds the nearest match and the list."""
+
+    remedy = "Correct the name; `bench list` shows what is registered."
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for a name that is not registered: nearest match first, then the sorted list."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return LookupError(f"Unknown {kind} {name!r}.{guess} Known: {', '.join(names)}.")
+    return UnknownName(f"Unknown {kind} {name!r}.{guess} Known: {', '.join(names)}.")
+
+
+def plain_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass as plain data. Whole numbers in fields of floats become floats, so that sigma=1 and
+    sigma=1.0 are stored alike and have one key."""
+    floats = {field.name for field in dataclasses.fields(record) if str(field.type).split(" | ")[0] == "float"}
+    values = dataclasses.asdict(record)
+    return {k: float(v) if k in floats and type(v) is int else v for k, v in values.items()}
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):

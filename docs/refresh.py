@@ -16,7 +16,18 @@ from bench.catalog import build
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_cells
-from bench.grids.cifar10_small import LEVELS, NAMES, OTHERS, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
+from bench.grids.cifar10_small import (
+    LEVELS,
+    NAMES,
+    OTHERS,
+    PER_IMAGE,
+    SDE_LOSSES,
+    cell,
+    contrastive,
+    diffpure,
+    gold_rows,
+    sde_rows,
+)
 from bench.report import render
 from bench.statistics import compare
 from bench.store import Store
@@ -117,6 +128,7 @@ def comparisons() -> str:
                 cell(plain, "exact", norm),
             ),
             pair("DiffPure: straight-through beyond transfer", *_kinds(norm, plain, "transfer", "straight_through")),
+            pair("Guidance: straight-through beyond transfer", *_kinds(norm, guided, "transfer", "straight_through")),
             pair(
                 "Guidance: what the gradient is worth", *_kinds(norm, guided, "straight_through", "guidance_detached")
             ),
@@ -132,6 +144,7 @@ def comparisons() -> str:
             pair("DiffPure SDE: what the gradient is worth", plain_st, plain_exact),
         ]
     plain, guided, short = *(cell.defense for cell in gold_rows()), next(gold_rows()).attack
+    sde_guided = list(sde_rows("Linf"))[2]
     return "\n".join(
         line
         for line in [
@@ -143,6 +156,10 @@ def comparisons() -> str:
                 pair("Others: what the gradient is worth", *_kinds("Linf", d, "straight_through", "exact"))
                 for d in OTHERS[:3]
             ),
+            *(
+                pair("Others: straight-through beyond transfer", *_kinds("Linf", d, "transfer", "straight_through"))
+                for d in OTHERS[:3]
+            ),
             pair("GDMP: exact or held constant", *_kinds("Linf", OTHERS[2], "exact", "guidance_detached")),
             *(
                 pair("Other losses: exact or held constant", *_kinds("Linf", d, "exact", "guidance_detached"))
@@ -152,6 +169,7 @@ def comparisons() -> str:
                 pair("Another loss? The stronger gradient", *_two("Linf", d, guided, "guidance_detached"))
                 for d in OTHERS[3:]
             ),
+            *(pair("Another loss? SDE, straight-through", cell(d, "straight_through"), sde_guided) for d in SDE_LOSSES),
             *(pair("Another purifier than DiffPure? Exact", *_two("Linf", d, plain, "exact")) for d in OTHERS[:3]),
             pair("DiffPure: short of `gold`", cell(plain, "exact"), cell(plain, "exact", attack=short)),
             pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),

@@ -51,6 +51,19 @@ def test_what_decides_the_number_is_in_the_key(changes: dict) -> None:
     assert cell(**changes).key != cell().key
 
 
+def test_a_whole_number_is_the_same_number() -> None:
+    whole = cell(threat=ThreatModel(epsilon=1), defense=DiffPureSDE(t=1), attack=PGDEOT(step_size=1))
+    assert (
+        whole.key == cell(threat=ThreatModel(epsilon=1.0), defense=DiffPureSDE(t=1.0), attack=PGDEOT(step_size=1.0)).key
+    )
+    assert Cell.from_row(json.loads(json.dumps(whole.row()))).key == whole.key
+    assert isinstance(PGDEOT(steps=5).params()["steps"], int)
+
+
+def test_a_line_about_a_cell_writes_the_budget_as_people_do() -> None:
+    assert "(Linf 8/255 exact)" in str(cell(threat=ThreatModel(epsilon=8 / 255)))
+
+
 def test_batch_size_counts_only_where_batches_matter() -> None:
     assert cell(batch_size=7).key == cell().key
     coupled = {"defense": Contrastive(t=0.1)}

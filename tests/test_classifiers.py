@@ -113,6 +113,12 @@ def test_robustbench_names() -> None:
         load_classifier("robustbench:cifar10:Linf:Carmon2019Unlabelled")
 
 
+@pytest.mark.parametrize("name", ["cifar10:Linf:Chen2020Adversarial", "imagenet:Linf:Standard_R50"])
+def test_robustbench_models_of_no_single_file_are_refused(name: str) -> None:
+    with pytest.raises(LookupError, match="that is one file of its own"):
+        load_classifier(f"robustbench:{name}")
+
+
 def test_robustbench_model_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in <weights>/robustbench/<dataset>/<threat>/ is used as it is: the zoo's smallest network, untrained."""
     from defenses.compat import import_robustbench

@@ -85,7 +85,13 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
         (["run", "--grid", "quickstrat"], "Did you mean 'quickstart'?"),
         (["run", "--filter", "defence=jpeg"], "Did you mean 'defense'?"),
         (["run", "--filter", "defense"], "--filter COLUMN=VALUE"),
-        (["run", "--filter", "defense=nothing"], "No cell of quickstart passes"),
+        (["run", "--filter", "defense=contrastve"], "Did you mean 'contrastive'?"),
+        (
+            ["run", "--filter", "defense=jpeg", "--filter", "gradient=adjoint"],
+            "Unknown gradient in quickstart 'adjoint'",
+        ),
+        (["run", "--filter", "defense=jpeg", "--filter", "score=digits_score"], "No cell of quickstart passes"),
+        (["fetch", "cifar_resnet57"], "Did you mean 'cifar_resnet56'?"),
         (["run", "--filter", "key="], "No cell of quickstart passes"),
         (["run", "--filter", "epsilon=1/0"], "Expected a number or a fraction such as 8/255, got '1/0'"),
         (["run", "--smoke", "--dry-run"], "Leave one of them out"),
@@ -101,7 +107,7 @@ def test_dry_run_forecasts_and_stores_nothing(grid: Path, tmp_path: Path) -> Non
 def test_mistakes_are_answered_with_a_remedy(arguments: list[str], message: str, tmp_path: Path) -> None:
     if arguments[0] == "report":
         make_database(tmp_path / "r.sqlite")
-    db = [] if arguments[0] in ("list", "audit") else ["--db", str(tmp_path / "r.sqlite")]
+    db = [] if arguments[0] in ("list", "audit", "fetch") else ["--db", str(tmp_path / "r.sqlite")]
     result = bench(*arguments, *db)
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
 

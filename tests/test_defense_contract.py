@@ -14,6 +14,7 @@ from contract import COUNT, cases, defended, fast, smooth_answer, tiny_classifie
 from torch import Tensor
 
 from defenses.base import GRADIENTS, Defense, Purifier, defenses
+from defenses.noise import Noise
 
 CASES = cases()
 every = pytest.mark.parametrize("defense", CASES, ids=lambda d: d.name)
@@ -47,6 +48,31 @@ def test_parameters_survive_json(name: str) -> None:
         again = defenses.make(name, json.loads(json.dumps(defense.params())))
         assert again == defense and repr(again) == repr(defense) and hash(again) == hash(defense)
         assert set(defense.params()) == {field.name for field in dataclasses.fields(defense)}
+
+
+class Recorded:
+    """Noise with the five methods that the contract names, and no more."""
+
+    def __init__(self, noise: Noise) -> None:
+        self.normal, self.uniform = noise.normal, noise.uniform
+        self.shared, self.shared_uniform = noise.shared, noise.shared_uniform
+        self._noise = noise
+
+    def repeat(self, draws: int) -> Recorded:
+        return Recorded(self._noise.repeat(draws))
+
+
+@every
+def test_any_object_with_the_methods_of_noise_will_do(defense: Defense) -> None:
+    if defense.batch_coupled:  # without draws, its runs are one batch
+        defense = dataclasses.replace(defense, runs=1)  # type: ignore[call-arg]
+    images, noise = tiny_images(torch.float32), tiny_noise()
+    model = defended(defense, torch.float32)
+    with torch.no_grad():
+        logits = model(images, Recorded(noise))  # type: ignore[arg-type]
+        assert logits.shape == (COUNT, 10) and logits.isfinite().all()
+        alone = model.runs * model.votes == 1 and defense.name != "chain"
+        assert not alone or torch.equal(logits, model(images, noise))
 
 
 @every

@@ -114,4 +114,4 @@ def test_everything_is_listed_without_a_grid() -> None:
 
 def test_an_unknown_grid_is_a_sentence() -> None:
     result = bench("fetch", "papertables")
-    assert result.exit_code == 2 and "Unknown grid" in result.output
+    assert result.exit_code == 2 and "Did you mean 'paper_tables'?" in result.output

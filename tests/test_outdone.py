@@ -1,4 +1,4 @@
-"""The mark on a number under the exact gradient that the same attack with another gradient beats."""
+"""The mark on a number under the purifier's own gradient that the same attack with another gradient beats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ def test_an_exact_gradient_that_another_kind_beats_is_marked_and_never_best() ->
     assert "outdone" not in exact
     mark_outdone([exact, weak, held, {**held, "defense": "another", "robust_accuracy": 1.0}])
     assert "guidance_detached gradient leaves 43.8 %" in exact["outdone"]
-    assert "outdone" not in weak and "outdone" not in held  # everyone knows that these are weaker
+    assert "outdone" not in weak and "outdone" not in held
+    strong = {**held, "gradient": "transfer", "robust_accuracy": 8.4, "robust_low": 3.8}
+    mark_outdone([exact, weak, held, strong])
+    assert "transfer gradient leaves 8.4 %: the guidance_detached gradient misleads" in held["outdone"]
+    assert "outdone" not in weak  # everyone knows that it is weak
 
 
 @pytest.mark.parametrize(("lost", "marked"), [(12, True), (0, False)])

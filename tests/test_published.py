@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 from store_data import CELL
 
-from bench.publish import CSV, RENAMED, parse_epsilon, read_published
+from bench.budget import parse_epsilon
+from bench.publish import CSV, RENAMED, read_published
 from bench.store import Store, make_database
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from bench.commands.report import batch_note
 from bench.report import FORMATS, Table, compare_text, epsilon_text, render
+from bench.report.frames import cells_of
 
 PASS = [{"gate": "inside the ball", "passed": True, "reason": "largest distance 0.1", "value": 0.1}]
 FAIL = [{"gate": "gradient audit", "passed": False, "reason": "zero on 31 of 32 images", "value": 31}]
@@ -126,8 +128,8 @@ def test_a_place_outside_the_grid_is_empty_not_a_dash() -> None:
     table = Table(name="t", values=("robust",))
     known = lines_of(render(planned, format="markdown", tables=[table], expected=planned), "| undefended")
     unknown = lines_of(render(planned, format="markdown", tables=[table]), "| undefended")
-    assert known == ["| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] |  |"]
-    assert unknown == ["| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] | – |"]
+    assert known == ["| undefended | exact | 97.0 | 96.5 | 4.0 [-1.0, 9.0] |  |"]
+    assert unknown == ["| undefended | exact | 97.0 | 96.5 | 4.0 [-1.0, 9.0] | – |"]
 
 
 def test_verdicts_that_do_not_agree_carry_their_reason() -> None:
@@ -181,9 +183,9 @@ def test_a_grids_own_table_selects_and_turns() -> None:
     text = render(results, format="markdown", tables=[table])
     assert text.startswith("**digits, Linf 0.1, pgd_eot, 100 images, paper tier**")
     assert lines_of(text, "| ") == [
-        "| Defense | Gradient | Clean | WRN-28-10 Robust | WRN-70-16 Robust |",
-        "| :-- | :-- | --: | --: | --: |",
-        "| undefended | exact | 97.0 | 4.0 [-1.0, 9.0] | 6.0 [1.0, 11.0] |",
+        "| Defense | Gradient | Clean | Null | WRN-28-10 Robust | WRN-70-16 Robust |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+        "| undefended | exact | 97.0 | 96.5 | 4.0 [-1.0, 9.0] | 6.0 [1.0, 11.0] |",
     ]
 
 
@@ -193,14 +195,14 @@ def test_cells_that_differ_in_what_is_shown_stand_below_each_other() -> None:
     )
     results = frame(
         row("gdmp", 40.0, attack="apgd"),
-        row("gdmp", 50.0, attack="apgd", gradient="adjoint"),
+        row("gdmp", 44.0, attack="apgd", gradient="adjoint"),
         row("gdmp", 30.0, tier="gold", attack="gold"),
     )
     lines = lines_of(render(results, format="markdown", tables=[layout]), "| ")
-    assert lines[0] == "| Defense | Clean | paper apgd Gradient | paper apgd Robust | gold exact Robust |"
-    assert [line.split(" | ")[2:] for line in lines[2:]] == [
+    assert lines[0] == "| Defense | Clean | Null | paper apgd Gradient | paper apgd Robust | gold exact Robust |"
+    assert [line.split(" | ")[3:] for line in lines[2:]] == [
         ["exact", "40.0 [35.0, 45.0]", "30.0 [25.0, 35.0] |"],
-        ["adjoint", "50.0 [45.0, 55.0]", "– |"],
+        ["adjoint", "44.0 [39.0, 49.0]", "– |"],
     ]
 
 
@@ -350,6 +352,35 @@ def test_comparison_in_words() -> None:
     )
     same = compare_text(a, a, {**comparison, "low": -2.0})
     assert "No difference is established." in same and "Careful" not in same
+
+
+def test_a_null_control_stands_in_every_table() -> None:
+    kinds = [
+        row("sde", 40.0, gradient=kind, null_accuracy=null) for kind, null in (("exact", 96.5), ("transfer", 96.5))
+    ]
+    other = [
+        row("ode", 40.0, gradient=kind, null_accuracy=null) for kind, null in (("exact", 90.0), ("transfer", 91.0))
+    ]
+    table = Table(name="t", rows=("defense",), columns=("gradient",), values=("robust",))
+    text = render(frame(*kinds, *other), format="markdown", tables=[table])
+    assert lines_of(text, "| Defense")[0].startswith("| Defense | Clean | Null | exact")
+    assert "| sde | 97.0 | 96.5 |" in text and "| ode | 97.0 | 90.0–91.0 |" in text
+    assert "Null: the same protocol with epsilon 0" in text
+
+
+def test_a_batch_that_is_not_full_is_told_where_answers_depend_on_it() -> None:
+    coupled = row("contrastive", 40.0, num_images=100)
+    for given, said in (
+        (coupled, "answered in batches of 64 and a last one of 36 images"),
+        ({**coupled, "num_images": 32}, "answered in one batch of 32 images, where batch_size is 64"),
+        ({**coupled, "num_images": 128}, None),
+        ({**coupled, "defense_params": '{"per_image": true}'}, None),
+        ({**coupled, "defense": "someone_elses"}, None),
+    ):
+        (cell,) = cells_of(frame(given))
+        assert (batch_note(cell) or "").startswith(said or "") and bool(said) is bool(batch_note(cell))
+    noted = frame({**coupled, "batch_note": batch_note(cells_of(frame(coupled))[0])})
+    assert "a last one of 36" in render(noted, format="markdown")
 
 
 def test_the_librarys_warnings_stand_beside_the_number() -> None:

@@ -20,7 +20,7 @@ from bench.forecast import forecast
 from bench.prepare import Loader, names_of
 from bench.provenance import own_code
 from bench.records import ImageRecord
-from bench.run import run_cells
+from bench.run import _gates, run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
@@ -125,6 +125,34 @@ def test_a_failed_cell_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
         assert run["status"] == "failed" and "num_images <= 500" in run["error_message"]
         assert "Traceback" in run["error_traceback"]
         assert [row["cell_key"] for row in store.results()] == [good.key]
+
+
+def test_a_failed_cell_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    wrong = {"missing": cell(classifier="file:blocks:/nowhere.safetensors"), "unknown": cell(score="digits_scoer")}
+    measure(tmp_path / "r.sqlite", *wrong.values())
+    monkeypatch.setattr("bench.run.evaluate", too_much)
+    measure(tmp_path / "r.sqlite", cell())
+    with Store(tmp_path / "r.sqlite") as store:
+        remedies = [store.runs_of(c.key)[0]["remedy"] for c in (*wrong.values(), cell())]
+    assert ["bench fetch" in remedies[0], "bench list" in remedies[1], "batch_size" in remedies[2]] == [True] * 3
+
+
+def test_an_unknown_published_number_is_said_before_anything_runs(tmp_path: Path) -> None:
+    watcher = Silent()
+    with pytest.raises(LookupError, match="Unknown published number 'nope'"):
+        measure(tmp_path / "r.sqlite", cell(), cell(seed=1, published="nope"), watcher=watcher)
+    assert not watcher.outcomes
+
+
+def test_gates_look_at_a_whole_batch_where_answers_depend_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("bench.run.run_gates", lambda model, images, *_, **fields: seen.append(len(images)) or [])
+    for defense in (DiffPureSDE(t=0.1, steps=4), Contrastive(t=0.1, steps=4), PER_IMAGE):
+        _gates(LOADER.prepare(cell(defense=defense, num_images=60, batch_size=48)), Silent())
+    assert seen == [32, 48, 32]
 
 
 def test_a_run_records_where_it_came_from(tmp_path: Path) -> None:

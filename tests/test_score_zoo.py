@@ -133,3 +133,19 @@ def test_unknown_names_answer_with_the_nearest() -> None:
 def test_untrained_networks_take_any_layout() -> None:
     network = ddpmpp_unet(Layout(channels=(16, 32, 32), blocks=1, attention=(False, False, True))).eval()
     assert network(X, torch.tensor([0.5, 999.0])).shape == X.shape
+
+
+def test_a_continuous_network_takes_the_index_or_the_time_of_equal_noise() -> None:
+    """NETWORKS.md 1.5: 1000 t_k - k is 0.92 at k = 0, 0.61 at 100, 1.61 at 500, 4.38 at 999."""
+    seen: list[torch.Tensor] = []
+    network = lambda x, label: seen.append(label) or x  # noqa: E731
+    x, levels = torch.zeros(4, 1, 2, 2), torch.tensor([0, 100, 500, 999])
+    NetworkScore(network, (1, 2, 2)).epsilon_at(x, levels)
+    timed = NetworkScore(network, (1, 2, 2), at_level="time")
+    timed.epsilon_at(x, levels)
+    timed.epsilon_and_log_variance(x, levels)
+    assert torch.equal(seen[0], levels.float()) and torch.equal(seen[1], seen[2])
+    ahead = 1000 * seen[1] / 999 - levels
+    assert torch.allclose(ahead, torch.tensor([0.92, 0.61, 1.61, 4.38]), atol=0.006)
+    with pytest.raises(ValueError, match="at_level='index'"):
+        NetworkScore(network, (1, 2, 2), labels="index", at_level="time")

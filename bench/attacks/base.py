@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
-from defenses.registry import Registry
+from defenses.registry import Registry, plain_fields
 
 attacks: Registry[Attack] = Registry("attack", "bench.attacks")
 UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
@@ -24,6 +23,8 @@ UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
 
 class NoSuchAttack(ValueError):
     """An attack that has no such kind of gradient, or a defense that gives none of it."""
+
+    remedy = "`bench list attacks NAME` and `bench list defenses NAME` say which kinds of gradient there are."
 
 
 def register(cls: type[Attack]) -> type[Attack]:
@@ -49,7 +50,7 @@ class Attack(ABC):
 
     def params(self) -> dict[str, Any]:
         """The fields as plain data, defaults included; `attacks.make(name, params)` is the inverse."""
-        return dataclasses.asdict(self)
+        return plain_fields(self)
 
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) asked for each image, at most: the forecast's basis."""

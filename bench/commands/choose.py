@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from bench.budget import epsilon_text, parse_epsilon
 from bench.cell import Cell
 from bench.grids import grid_cells
-from bench.publish import parse_epsilon
-from bench.report.numbers import epsilon_text
 from defenses.registry import unknown_name
 
 
@@ -26,10 +25,22 @@ def chosen(
     changed = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
     if not changed:
         raise LookupError(f"The grid {grid} has no cells in protocol {protocol}. Choose another.")
-    cells = [cell for cell in {c.key: c for c in changed}.values() if _passes(cell.row(), _parse(filters))]
+    rows = {cell.key: (cell, cell.row()) for cell in changed}.values()
+    wished = _parse(filters)
+    cells = [cell for cell, row in rows if _passes(row, wished)]
     if not cells:
+        _name_stranger(grid, [row for _, row in rows], wished)
         raise LookupError(f"No cell of {grid} passes {' '.join(filters)}. See them with `bench run --dry-run`.")
     return cells[:limit]
+
+
+def _name_stranger(grid: str, rows: Sequence[dict[str, Any]], wished: dict[str, list[str]]) -> None:
+    """Raise LookupError for a wish that no row fulfils by itself, with the values that there are."""
+    for column, values in wished.items():
+        for value in values:
+            if column != "key" and not any(_passes(row, {column: [value]}) for row in rows):
+                held = {epsilon_text(row[column]) if column == "epsilon" else str(row[column]) for row in rows}
+                raise unknown_name(f"{column} in {grid}", value, held)
 
 
 def _parse(filters: Sequence[str]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from defenses.models.sources import SOURCES, Source, source_of
+from defenses.registry import unknown_name
 
 
 def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
@@ -12,6 +13,7 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
     grid.
     """
     from bench.datasets import DATASETS
+    from bench.grids import grid_names
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
@@ -19,6 +21,8 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
         return [what], {}
     if what.startswith("robustbench:") or source_of(what) is not None:
         return [], _files([what])
+    if not what.endswith(".py") and what not in (grids := grid_names()):
+        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *SOURCES])
     return _grid(what)
 
 

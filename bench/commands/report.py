@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
@@ -14,8 +15,10 @@ from bench.grids import load_grid
 from bench.marks import check_database
 from bench.publish import LITERATURE, beside
 from bench.report import Table, render, with_outdone
+from bench.report.frames import cells_of
 from bench.store import Store
 from bench.verdict import verdict_columns
+from defenses.base import defenses
 from defenses.registry import unknown_name
 
 TITLE = "Robust accuracy"
@@ -55,6 +58,7 @@ def tables(
 ) -> str:
     """Tables of the given cells (None: of every cell measured); what has not run yet is a dash."""
     frame = with_outdone(store.frame(), store.images)
+    frame = frame.assign(batch_note=[batch_note(row) for row in cells_of(frame)])
     expected = None
     if cells is not None:
         expected = _expected(store, cells)
@@ -73,6 +77,20 @@ def tables(
         curve=getattr(module, "CURVE", None),
         standalone=not fragment,
     )
+
+
+def batch_note(row: Mapping[str, Any]) -> str | None:
+    """What to know of a row of `results` where the images of a defense that answers for its batch do not fill its
+    batches."""
+    images, size = row["num_images"], row["batch_size"]
+    try:
+        coupled = defenses.make(row["defense"], row["defense_params"]).batch_coupled
+    except (LookupError, TypeError, ValueError):  # a defense of another version, or of someone else's
+        return None
+    if not coupled or images % size == 0:
+        return None
+    found = f"one batch of {images}" if images < size else f"batches of {size} and a last one of {images % size}"
+    return f"answered in {found} images, where batch_size is {size}: the answer of this defense depends on its batch"
 
 
 def _judged(frame: pd.DataFrame, cells: Sequence[Cell], store: Store) -> pd.DataFrame:

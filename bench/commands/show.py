@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bench.budget import epsilon_text
 from bench.store import Store
 
 RUN_COLUMNS = (
@@ -35,7 +36,7 @@ def show(db: str, key: str) -> str:
 
 def _pairs(row: dict[str, Any]) -> list[str]:
     shown = {k: v for k, v in row.items() if v not in (None, "", {}, [])}
-    return [f"  {name}: {_value(value)}" for name, value in shown.items()]
+    return [f"  {name}: {epsilon_text(value) if name == 'epsilon' else _value(value)}" for name, value in shown.items()]
 
 
 def _value(value: Any) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # listing the data sets must not pay for importing torch
 class MissingData(LookupError):
     """A data set is not on this machine. The message says which file goes where and where it comes from."""
 
+    remedy = "`bench doctor` says what is missing and where it goes; `--download` gets what torchvision can download."
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:

@@ -58,6 +58,12 @@ OTHERS: tuple[Defense, ...] = (
     contrastive(0.1, loss="infonce"),
     contrastive(0.1, loss="hard_negatives"),
 )
+SDE_LOSSES = (
+    Contrastive(t=0.1, steps=SMALL.steps, loss="released_soft"),
+    Contrastive(t=0.1, steps=SMALL.steps, loss="infonce"),
+    Contrastive(t=0.1, steps=SMALL.steps, loss="ntxent"),
+    Contrastive(t=0.1, steps=SMALL.steps, loss="hard_negatives"),
+)
 
 
 def cell(
@@ -135,8 +141,8 @@ def cells() -> Iterator[Cell]:
         yield from attacked(defense)
     yield from baselines("L2")
     yield from sde_rows("L2")
-    for loss in ("released_soft", "infonce", "ntxent", "hard_negatives"):
-        yield cell(Contrastive(t=0.1, steps=SMALL.steps, loss=loss), "straight_through")
+    for defense in SDE_LOSSES:
+        yield cell(defense, "straight_through")
     yield from attacked(ADP(runs=1, steps=4))
     for t in (0.05, 0.1):
         yield cell(DiffPureSDE(t=t, steps=50), "none", attack=Clean(), images=250, draws=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from bench.budget import epsilon_text
 from bench.report.compare import compare_text
 from bench.report.curve import Curve, svg
 from bench.report.frames import with_outdone
 from bench.report.layout import Entry, Sheet, Table
-from bench.report.numbers import epsilon_text
 from bench.report.render import FORMATS, render
 
 __all__ = [

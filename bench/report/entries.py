@@ -46,7 +46,7 @@ class Notes:
 
     def marks(self, texts: list[str]) -> str:
         """The letters of several texts, joined by commas."""
-        return ",".join(self.mark(text) for text in texts)
+        return ",".join(sorted((self.mark(text) for text in texts), key=lambda mark: (len(mark), mark)))
 
 
 def robust(cell: Cell, notes: Notes) -> Entry:
@@ -62,6 +62,8 @@ def robust(cell: Cell, notes: Notes) -> Entry:
     parts = ("" if absent(spread) else f"± {spread:.1f}", interval, badge)
     unfinished = cell.get("planned", 0) - cell.get("runs", 0)
     reasons = failed + ([f"{cell['runs']} of {cell['planned']} runs so far"] if unfinished else [])
+    if not absent(cell.get("batch_note")):
+        reasons.append(cell["batch_note"])
     return Entry(percent_text(cell["robust_accuracy"]), " ".join(filter(None, parts)), notes.marks(reasons))
 
 

@@ -94,6 +94,9 @@ SAME_BUT_GRADIENT = (
 )  # fmt: skip
 
 
+OWN = {"exact", "guidance_detached", "adjoint", "surrogate"}  # the others are known to be weak
+
+
 def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.DataFrame:
     """`frame` with a column `outdone`, see `mark_outdone`; best of all results, before any is filtered away."""
     if "outdone" in frame.columns:
@@ -105,28 +108,30 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
 
 
 def mark_outdone(cells: Sequence[Cell], images: ImagesOf | None = None) -> None:
-    """Give `outdone`, a reason, to each cell with the exact gradient that the same attack with another kind beats.
+    """Give `outdone`, a reason, to each cell whose gradient is of the purifier itself (`OWN`) and that the same attack
+    with another kind beats.
 
-    It leaves less in the paired comparison (see `compare`) of the images of all seeds that ran with both kinds, which
+    The other leaves less in the paired comparison (see `compare`) of the images of all seeds that ran with both, which
     images(run_id) hands over; without `images`, less than the interval of these cells holds. Such a number is no
     estimate of robustness.
     """
     done = [cell for cell in cells if ran(cell)]
     for group in _groups(done, lambda cell: str([cell.get(name) for name in SAME_BUT_GRADIENT])):
         kinds = {kind[0].get("gradient"): kind for kind in _groups(group, lambda cell: cell.get("gradient"))}
-        exact = kinds.pop("exact", [])
-        left = {name: left for name, kind in kinds.items() if (left := _less(kind, exact, images)) is not None}
-        for cell in exact if left else ():
-            name = min(left, key=left.__getitem__)
-            cell["outdone"] = (
-                f"The same attack with the {name} gradient leaves {left[name]:.1f} %: the exact gradient misleads here."
-            )
+        for own in kinds.keys() & OWN:
+            left = {k: left for k, cells in kinds.items() if (left := _less(cells, kinds[own], images)) is not None}
+            for cell in kinds[own] if left else ():
+                name = min(left, key=left.__getitem__)
+                cell["outdone"] = (
+                    f"The same attack with the {name} gradient leaves {left[name]:.1f} %: the {own} gradient misleads "
+                    "here."
+                )
 
 
-def _less(other: Sequence[Cell], exact: Sequence[Cell], images: ImagesOf | None) -> float | None:
-    """What `other` leaves on the seeds of both, in percent; None where that is not clearly less than `exact` leaves."""
-    common = {_seeds(cell) for cell in other} & {_seeds(cell) for cell in exact}
-    here, there = ([cell for cell in side if _seeds(cell) in common] for side in (other, exact))
+def _less(other: Sequence[Cell], own: Sequence[Cell], images: ImagesOf | None) -> float | None:
+    """What `other` leaves on the seeds of both, in percent; None where that is not clearly less than `own` leaves."""
+    common = {_seeds(cell) for cell in other} & {_seeds(cell) for cell in own}
+    here, there = ([cell for cell in side if _seeds(cell) in common] for side in (other, own))
     if not common:
         return None
     if images is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes, label
 from bench.report.frames import Cell, gates_failed, name_twins, name_variants, pooled, ran
-from bench.report.numbers import DASH, TITLES, name_text, percent_text
+from bench.report.numbers import DASH, TITLES, absent, name_text, percent_text
 
 SECTION = ("dataset", "norm", "epsilon", "attack")  # what is in neither rows nor columns makes tables of their own
 ALWAYS = ("classifier", "gradient", "num_images", "tier")  # in every row, or in the heading where all rows agree
@@ -192,12 +192,18 @@ def _body(
             return Entry(hole)
         return replace(VALUES[value][1](cell, notes), bold=value == "robust" and id(cell) in best)
 
-    header = [*(("", TITLES[key]) for key in keys), ("", "Clean")]
+    null = "null" not in table.values and any(row_text(row, "null") != DASH for row in places)
+    once = ("clean", "null") if null else ("clean",)  # in whatever columns a table has, a null control stands beside
+    header = [*(("", TITLES[key]) for key in keys), *(("", VALUES[name][0]) for name in once)]
     for i, value in shown:
         names = dict.fromkeys(_word(groups[i][0], name) for name in (*table.columns, *hoisted[i]))
         header.append((" ".join(names), VALUES[value][0]))
     rows = [
-        [*(Entry(label(_first(row), key)) for key in keys), _clean(row), *(entry(row[i], value) for i, value in shown)]
+        [
+            *(Entry(label(_first(row), key)) for key in keys),
+            *(Entry(row_text(row, name)) for name in once),
+            *(entry(row[i], value) for i, value in shown),
+        ]
         for row in places
     ]
     return header, rows
@@ -219,13 +225,12 @@ def _first(cells: Iterable[Cell | None]) -> Cell:
     return next(cell for cell in cells if cell is not None)
 
 
-def _clean(row: Sequence[Cell | None]) -> Entry:
-    """Clean accuracy of a row: one number where its cells agree to the decimal, else their range."""
-    values = [cell["clean_accuracy"] for cell in row if cell and cell.get("clean_accuracy") is not None]
+def row_text(row: Sequence[Cell | None], kind: str) -> str:
+    """Clean or null accuracy of a row: one number where its cells agree to the decimal, else their range."""
+    values = [cell[f"{kind}_accuracy"] for cell in row if cell and not absent(cell.get(f"{kind}_accuracy"))]
     if not values:
-        return Entry(DASH)
-    ends = dict.fromkeys((percent_text(min(values)), percent_text(max(values))))
-    return Entry("–".join(ends))
+        return DASH
+    return "–".join(dict.fromkeys((percent_text(min(values)), percent_text(max(values)))))
 
 
 def _best(cells: Sequence[Cell], columns: Sequence[str]) -> set[int]:

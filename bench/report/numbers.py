@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.budget import epsilon_text
+
 DASH = "–"
 TITLES = {
     "defense": "Defense",
@@ -24,16 +26,6 @@ TITLES = {
 def absent(value: Any) -> bool:
     """Whether a field of a frame is empty (None or NaN)."""
     return value is None or value != value
-
-
-def epsilon_text(epsilon: float | None) -> str:
-    """A budget as people write it: 0.03137 -> "8/255", 0.5 -> "0.5"; a dash where there is none."""
-    if epsilon is None or absent(epsilon):
-        return DASH
-    levels = round(255 * epsilon)
-    if round(epsilon, 2) == epsilon or not levels or abs(255 * epsilon - levels) > 0.01:
-        return f"{epsilon:.4g}"
-    return f"{levels}/255"
 
 
 def percent_text(value: float | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.datasets import ImageSet
 from bench.training.score import Predict, diffuse, purify
+from defenses.diffusion.schedule import to_image_space, to_model_space
 
 HANDED = ("digits", "gtsrb")  # a mirrored picture is another one, or none
 
@@ -31,6 +32,6 @@ def draw_purified(network: Predict, images: Tensor, path: Path, *, times: tuple[
     columns = [images]
     for t in times:
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-        noisy = diffuse(2 * images - 1, torch.full((len(images),), t), noise)
-        columns += [((noisy + 1) / 2).clamp(0, 1), purify(network, images, t=t, steps=steps)]
+        noisy = diffuse(to_model_space(images), torch.full((len(images),), t), noise)
+        columns += [to_image_space(noisy).clamp(0, 1), purify(network, images, t=t, steps=steps)]
     save_image(torch.stack(columns, 1).flatten(0, 1), path, nrow=len(columns), padding=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.training.augment import jitter
 from bench.training.loop import Network, batches, fit
 from bench.training.progress import Progress, silent
-from defenses.diffusion.schedule import VPSchedule, to_model_space
+from defenses.diffusion.schedule import VPSchedule, to_image_space, to_model_space
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t, label) -> noise, on the CPU
 
@@ -90,4 +90,4 @@ def purify(network: Predict, images: Tensor, *, t: float, steps: int, seed: int 
         score = -network(x, torch.full((len(x),), 999 * now)) / schedule.sigma(now)
         beta = schedule.beta(now)
         x = x + h * beta * (x / 2 + score) + (h * beta) ** 0.5 * torch.randn(x.shape, generator=generator)
-    return ((x + 1) / 2).clamp(0, 1)
+    return to_image_space(x).clamp(0, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.diffusion.schedule import VPSchedule
+from defenses.diffusion.schedule import VPSchedule, to_model_space
 from defenses.models.score_models import DataScore, ScoreModel, times
 
 
@@ -58,7 +58,7 @@ class FixedTimeScore:
         """(batch, channels, height, width) in [0, 1] -> score, same shape."""
         schedule = self.network.schedule
         signal = schedule.alpha_bar(self.t) ** 0.5
-        eps = self.network.epsilon(signal * (2 * x - 1), times(x, self.t))
+        eps = self.network.epsilon(signal * to_model_space(x), times(x, self.t))
         return -eps if self.unit else -2 * signal / schedule.sigma(self.t) * eps
 
 

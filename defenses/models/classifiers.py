@@ -1,8 +1,8 @@
 """The classifiers behind the defenses: name -> network, weights, licence, published accuracy.
 
 To add one: write a loader that returns a network for [0, 1] images (normalisation inside) and `register_classifier` its
-record. `robustbench:<dataset>:<threat>:<model>` reaches the whole RobustBench model zoo, `file:<architecture>:<path>`
-a state dict of the user's.
+record. `robustbench:<dataset>:<threat>:<model>` reaches every model of RobustBench's zoo that is one file,
+`file:<architecture>:<path>` a state dict of the user's.
 """
 
 from __future__ import annotations
@@ -204,8 +204,7 @@ def _robustbench(name: str) -> ClassifierInfo:
 
         folder = _folder_of(file)
         network = load_robustbench(model, dataset, threat, folder / "robustbench")
-        if (folder / file).is_file():  # ensembles have several files of other names
-            robustbench_source(name).check(folder / file)
+        robustbench_source(name).check(folder / file)
         return network
 
     return ClassifierInfo(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from defenses.diffusion.schedule import to_model_space
 from defenses.models.score_models import ScoreInfo
 from defenses.models.weights import asset_path, asset_record, load_checkpoint
 
@@ -31,7 +32,7 @@ class EnergyScore(nn.Module):
         recorded = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
             x = x if recorded else x.detach().requires_grad_()
-            total = self.energy(2 * x - 1).sum()
+            total = self.energy(to_model_space(x)).sum()
             (gradient,) = torch.autograd.grad(total, x, create_graph=recorded)
         return -self.temperature * gradient
 

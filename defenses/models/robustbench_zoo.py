@@ -15,10 +15,15 @@ from defenses.registry import unknown_name
 def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.Module:
     """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench if absent.
 
-    Raises LookupError for an unknown data set, threat or model, MissingWeights when the file can be neither found nor
-    had, ValueError when it is something else.
+    Raises LookupError for an unknown data set, threat or model and for one that is not a single file, MissingWeights
+    when the file can be neither found nor had, ValueError when it is something else.
     """
-    entry = _zoo_entry(model, dataset, threat)
+    drive = drive_id(model, dataset, threat)
+    if not drive:
+        raise LookupError(
+            f"Expected a model of RobustBench that is one file of its own, got {model}: an ensemble, or weights that "
+            "timm or torchvision bring. A row could not say which weights it used. Choose another model."
+        )
     from robustbench.utils import load_model
 
     file = folder / dataset / threat / f"{model}.pt"
@@ -37,7 +42,6 @@ def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.
                 f"Expected RobustBench's {model} in {file}, could not read it ({type(error).__name__}). Delete it and "
                 "fetch it again."
             ) from error
-        drive = entry.get("gdrive_id")
         raise MissingWeights(
             f"Expected the weights of RobustBench's {model} at {file}, found none, and fetching them failed "
             f"({type(error).__name__}). Put the file there: Google Drive id {drive}."

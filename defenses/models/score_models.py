@@ -16,6 +16,7 @@ from defenses.models.weights import asset_path, asset_record, load_checkpoint, s
 from defenses.registry import unknown_name
 
 Labels = Literal["continuous", "index"]
+AtLevel = Literal["index", "time"]
 
 
 @runtime_checkable
@@ -51,9 +52,10 @@ class DataScore(Protocol):
 class NetworkScore(nn.Module):
     """A `ScoreModel` around any network(x, label) -> noise, or noise and a learned variance range.
 
-    labels: "continuous" networks take 999 t unrounded, and the index itself at a discrete level (score_sde; Lee &
-    Kim); "index" networks take trunc(1000 t) clamped to 0..999 (guided-diffusion; DDPM). See NETWORKS.md 1.5, 2.4. A
-    network with twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
+    labels: "continuous" networks take 999 t unrounded (score_sde); "index" networks take trunc(1000 t) clamped to
+    0..999 (guided-diffusion; DDPM). at_level: what a continuous network takes at a discrete level, the index itself
+    ("index"; Lee & Kim) or 999 t of the time of equal alpha_bar ("time"). See NETWORKS.md 1.5, 2.4. A network with
+    twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class NetworkScore(nn.Module):
         image_shape: tuple[int, int, int],
         *,
         labels: Labels = "continuous",
+        at_level: AtLevel = "index",
         schedule: VPSchedule | None = None,
     ) -> None:
+        if (labels, at_level) == ("index", "time"):
+            raise ValueError("Expected at_level='index' of a network with integer labels, got 'time'.")
         super().__init__()
         self.network = network
         self.image_shape = image_shape
-        self.labels = labels
+        self.labels, self.at_level = labels, at_level
         self.schedule = schedule or VPSchedule()
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -81,18 +86,26 @@ class NetworkScore(nn.Module):
 
     def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
         """Predicted noise at discrete level index (batch,) in 0..999."""
-        return self.network(x_t, index.to(x_t.dtype))[:, : self.image_shape[0]]
+        return self.network(x_t, self._label_at(index, x_t))[:, : self.image_shape[0]]
 
     def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predicted noise and the learned log variance: interpolated between the posterior's and beta in the log
         domain."""
-        out = self.network(x_t, index.to(x_t.dtype))
+        out = self.network(x_t, self._label_at(index, x_t))
         channels = self.image_shape[0]
         if out.shape[1] == channels:
             return out, None
         low, high = self._log_range.to(x_t)[:, index].view(2, -1, 1, 1, 1)
         share = (out[:, channels:] + 1) / 2
         return out[:, :channels], share * high + (1 - share) * low
+
+    def _label_at(self, index: Tensor, x_t: Tensor) -> Tensor:
+        if self.at_level == "time":
+            schedule = self.schedule
+            alpha_bars = [schedule.alpha_bar_at(int(i)) for i in index]
+            times = schedule.time_of(torch.tensor(alpha_bars, dtype=torch.float64))
+            return ((schedule.levels - 1) * times).to(x_t)
+        return index.to(x_t.dtype)
 
     @cached_property
     def _log_range(self) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defenses.models.checkpoints import bare_state, read
-from defenses.models.score_models import PATTERNS, NetworkScore, ScoreInfo
+from defenses.models.score_models import PATTERNS, AtLevel, NetworkScore, ScoreInfo
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
 from defenses.models.weights import MissingWeights, load_checkpoint, own_file, training_record
 
@@ -42,11 +42,14 @@ def public_score(name: str) -> ScoreInfo:
     )
 
 
-def ddpmpp_score(state: dict[str, Tensor], size: int, expected: Layout | None = None) -> NetworkScore:
-    """DDPM++ (score_sde state dict) on 3 x size x size images: continuous labels, noise only."""
+def ddpmpp_score(
+    state: dict[str, Tensor], size: int, expected: Layout | None = None, *, at_level: AtLevel = "index"
+) -> NetworkScore:
+    """DDPM++ (score_sde state dict) on 3 x size x size images: continuous labels (at_level: see `NetworkScore`), noise
+    only."""
     from defenses.models.converters import load_ddpmpp
 
-    return NetworkScore(load_ddpmpp(state, expected).requires_grad_(False), (3, size, size), labels="continuous")
+    return NetworkScore(load_ddpmpp(state, expected).requires_grad_(False), (3, size, size), at_level=at_level)
 
 
 def guided_score(state: dict[str, Tensor], size: int, expected: Layout | None = None) -> NetworkScore:

@@ -136,7 +136,7 @@ def robustbench_source(name: str) -> Source:
 
     _, dataset, threat, model = robustbench_parts(name)
     found = drive_id(model, dataset, threat)
-    note = "" if found else "RobustBench states no single file; it fetches what it needs when the model is first loaded"
+    note = "" if found else "not a single file (an ensemble, or weights of timm or torchvision): no cell can use it"
     return Source(file=f"robustbench/{dataset}/{threat}/{model}.pt", at=f"drive:{found}" if found else "", note=note)
 
 

@@ -20,6 +20,8 @@ ASSETS = Path(__file__).resolve().parents[2] / "bench" / "assets"
 class MissingWeights(LookupError):
     """A weight file is not on this machine. The message says where it comes from and where to put it."""
 
+    remedy = "`bench doctor` says which files are missing and where each goes; `bench fetch` gets the public ones."
+
 
 def cache_folder() -> Path:
     """Where downloads go: $BENCH_CACHE_DIR, else ~/.cache/purification-bench."""
