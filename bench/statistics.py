@@ -240,6 +240,11 @@ def compare(a: Sequence[ImageRecord], b: Sequence[ImageRecord], *, seed: int = 0
     }
 
 
+def established(comparison: Mapping[str, float]) -> bool:
+    """Whether a difference (see `compare`) counts: its interval leaves out 0 and McNemar's p is below 0.05."""
+    return (comparison["low"] > 0 or comparison["high"] < 0) and comparison["p_value"] < 0.05
+
+
 def _counts(record: ImageRecord) -> tuple[int, int, int]:
     votes = record.robust_votes
     return votes.get(record.label, 0), sum(votes.values()), int(vote_correct(votes, record.label))

@@ -223,6 +223,10 @@ class Defended(nn.Module):
         if total == 1:
             return self.classifier(self.purify(images, noise))
         ours = isinstance(noise, Noise)  # recorded noise can `repeat`, and no more
+        if self.batch_coupled and not ours:
+            raise ValueError(
+                f"Expected `Noise`, which tells the {total} runs of a batch apart, got {type(noise).__name__}."
+            )
         noise, together = (noise.split(total), max(1, ROWS // len(images))) if ours else (noise.repeat(total), total)
         logits = []
         for run in range(0, total, together):

@@ -31,7 +31,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 def plain_fields(record: Any) -> dict[str, Any]:
     """The fields of a dataclass as plain data. Whole numbers in fields of floats become floats, so that sigma=1 and
     sigma=1.0 are stored alike and have one key."""
-    floats = {field.name for field in dataclasses.fields(record) if str(field.type).split(" | ")[0] == "float"}
+    named = {f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in dataclasses.fields(record)}
+    floats = {name for name, kind in named.items() if kind.split(" | ")[0] == "float"}
     values = dataclasses.asdict(record)
     return {k: float(v) if k in floats and type(v) is int else v for k, v in values.items()}
 

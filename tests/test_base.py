@@ -152,3 +152,9 @@ def test_refusals() -> None:
         Scale(combine="mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Scale has no surrogate"):
         Purifier.surrogate(Scale())
+
+
+def test_recorded_noise_cannot_tell_runs_of_a_batch_apart() -> None:
+    model = Defended(centred, Linear(), runs=2, batch_coupled=True)
+    with pytest.raises(ValueError, match="tells the 2 runs of a batch apart"), torch.no_grad():
+        model(images(), object())  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from bench.cell import Cell
 from bench.threat import ThreatModel
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
+from defenses.registry import plain_fields
 from defenses.undefended import Undefended
 
 
@@ -58,6 +59,11 @@ def test_a_whole_number_is_the_same_number() -> None:
     )
     assert Cell.from_row(json.loads(json.dumps(whole.row()))).key == whole.key
     assert isinstance(PGDEOT(steps=5).params()["steps"], int)
+    fields = [("a", float, 0.0), ("b", float | None, None), ("c", int, 0), ("d", "float | None", None)]
+    made = dataclasses.make_dataclass("Made", fields)(
+        a=1, b=2, c=3, d=4
+    )  # types as classes, without postponed annotations
+    assert [type(value) for value in plain_fields(made).values()] == [float, float, int, float]
 
 
 def test_a_line_about_a_cell_writes_the_budget_as_people_do() -> None:

@@ -115,3 +115,7 @@ def test_everything_is_listed_without_a_grid() -> None:
 def test_an_unknown_grid_is_a_sentence() -> None:
     result = bench("fetch", "papertables")
     assert result.exit_code == 2 and "Did you mean 'paper_tables'?" in result.output
+
+
+def test_a_network_that_ships_needs_nothing() -> None:
+    assert needs("digits_cnn") == needs("digits_score") == needs("cifar10_small_at") == ([], {})

@@ -338,7 +338,7 @@ def test_bad_requests_say_what_is_known() -> None:
 def test_comparison_in_words() -> None:
     comparison = {
         **{"images": 64, "a_accuracy": 60.0, "b_accuracy": 50.0, "difference": 10.0, "low": 2.0, "high": 18.0},
-        **{"only_a": 9, "only_b": 2, "p_value": 0.0654},
+        **{"only_a": 9, "only_b": 2, "p_value": 0.0386},
     }
     a, b = row("gdmp", 60.0, cell_key="aaaa"), row("adp", 50.0, cell_key="bbbb", gradient="transfer")
     assert compare_text(a, b, comparison) == (
@@ -346,12 +346,14 @@ def test_comparison_in_words() -> None:
         "B  bbbb  adp, digits, small_cnn, pgd_eot, Linf, 0.1, transfer, paper\n"
         "Robust on the 64 images that both saw: A 60.0 %, B 50.0 %.\n"
         "Difference A - B: +10.0 points, 95 % interval [+2.0, +18.0] (paired).\n"
-        "By vote, A alone is right on 9 images, B alone on 2: McNemar p = 0.0654.\n"
+        "By vote, A alone is right on 9 images, B alone on 2: McNemar p = 0.0386.\n"
         "A is more robust than B on these images.\n"
         "Careful, not the same gradient: A exact, B transfer.\n"
     )
     same = compare_text(a, a, {**comparison, "low": -2.0})
     assert "No difference is established." in same and "Careful" not in same
+    assert "No difference is established." in compare_text(a, b, {**comparison, "p_value": 0.0654})
+    assert "B is more robust" in compare_text(a, b, {**comparison, "difference": -9.0, "low": -18.0, "high": -1.0})
 
 
 def test_a_null_control_stands_in_every_table() -> None:

@@ -14,6 +14,8 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
     """
     from bench.datasets import DATASETS
     from bench.grids import grid_names
+    from defenses.models.classifiers import CLASSIFIERS
+    from defenses.models.score_models import score_models
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
@@ -21,8 +23,10 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
         return [what], {}
     if what.startswith("robustbench:") or source_of(what) is not None:
         return [], _files([what])
+    if what in (*CLASSIFIERS, *score_models):  # ships with the package
+        return [], {}
     if not what.endswith(".py") and what not in (grids := grid_names()):
-        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *SOURCES])
+        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *CLASSIFIERS, *score_models])
     return _grid(what)
 
 

@@ -160,7 +160,7 @@ NAMES = {
     "hard_negatives": "hard negatives", "infonce": "InfoNCE", "ntxent": "NT-Xent", "released_soft": "released soft",
 }  # fmt: skip
 CAPTION = (
-    "PGD takes ten steps of one draw: less than the quick tier's usual 20 of four. A longer attack would leave less."
+    "PGD takes ten steps of one draw: less than the quick tier's usual 20 of four. A longer attack may leave less."
 )
 TABLES = (
     Table(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.numbers import name_text
+from bench.statistics import established
 
 Row = Mapping[str, Any]
 THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
@@ -33,9 +34,10 @@ def _cell(row: Row) -> str:
 
 
 def _conclusion(comparison: Mapping[str, float]) -> str:
-    if comparison["low"] > 0:
-        return "A is more robust than B on these images."
-    return "B is more robust than A on these images." if comparison["high"] < 0 else "No difference is established."
+    if not established(comparison):
+        return "No difference is established."
+    better, worse = ("A", "B") if comparison["difference"] > 0 else ("B", "A")
+    return f"{better} is more robust than {worse} on these images."
 
 
 def _differences(a: Row, b: Row) -> list[tuple[str, str, str]]:

@@ -122,10 +122,8 @@ def mark_outdone(cells: Sequence[Cell], images: ImagesOf | None = None) -> None:
             left = {k: left for k, cells in kinds.items() if (left := _less(cells, kinds[own], images)) is not None}
             for cell in kinds[own] if left else ():
                 name = min(left, key=left.__getitem__)
-                cell["outdone"] = (
-                    f"The same attack with the {name} gradient leaves {left[name]:.1f} %: the {own} gradient misleads "
-                    "here."
-                )
+                less = f"leaves {left[name]:.1f} %, less than with the {own} one."
+                cell["outdone"] = f"The same attack with the {name} gradient {less}"
 
 
 def _less(other: Sequence[Cell], own: Sequence[Cell], images: ImagesOf | None) -> float | None:
