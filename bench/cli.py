@@ -67,6 +67,7 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
 @click.option("--force", is_flag=True, help="Run again what is done; old rows stay.")
+@click.option("--take-over", is_flag=True, help="Continue what another host was running when it was killed.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
@@ -81,6 +82,7 @@ def run(
     filters: tuple[str, ...],
     limit: int | None,
     force: bool,
+    take_over: bool,
     data_dir: Path | None,
     download: bool,
     dry_run: bool,
@@ -109,7 +111,7 @@ def run(
     if dry_run:
         verb.dry_run(cells, db, loader)
         return
-    if verb.execute(cells, db, loader, grid=grid, force=force).failed:
+    if verb.execute(cells, db, loader, grid=grid, force=force, take_over=take_over).failed:
         raise click.exceptions.Exit(1)
 
 

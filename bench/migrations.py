@@ -158,6 +158,36 @@ def m003_first_success_counts_the_last_image(connection: Connection) -> None:
         )
 
 
+@migration
+def m004_looks_are_draws(connection: Connection) -> None:
+    """Square asks the same draws at every step, and was priced as if each had been others: that price is unknown."""
+    again = "cell_key IN (SELECT key FROM cells WHERE attack = 'square_eot' AND draws > 1)"
+    runs = f"SELECT id FROM runs WHERE {again}"
+    connection.execute(text(f"UPDATE images SET null_first_success = NULL WHERE run_id IN ({runs})"))
+    connection.execute(text(f"UPDATE runs SET null_first_success_accuracy = NULL WHERE {again}"))
+
+
+@migration
+def m005_intervals_near_the_ends(connection: Connection) -> None:
+    """The intervals of stochastic defenses where few images are wrong, or right, were too narrow."""
+    from bench.statistics import two_level_bootstrap
+
+    query = "SELECT runs.id, cells.seed FROM runs JOIN cells ON cells.key = runs.cell_key WHERE cells.draws > 1"
+    for run, seed in connection.execute(text(query)).all():
+        for kind in ("clean", "robust", "null"):
+            rows = connection.execute(
+                text(f"SELECT {kind}_correct, draws FROM images WHERE run_id = :run ORDER BY batch, position"),
+                {"run": run},
+            ).all()
+            if rows:
+                correct, draws = zip(*rows, strict=True)
+                low, high = two_level_bootstrap(correct, draws, seed=seed)
+                change = (
+                    f"UPDATE runs SET {kind}_low = :low, {kind}_high = :high WHERE id = :run AND {kind}_low IS NOT NULL"
+                )
+                connection.execute(text(change), {"low": 100 * low, "high": 100 * high, "run": run})
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

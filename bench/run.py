@@ -19,7 +19,7 @@ from bench.prepare import Loader, Prepared, weights_of
 from bench.provenance import own_code, provenance
 from bench.records import BatchRecord, ImageRecord
 from bench.statistics import summarize
-from bench.store import Store, is_alive
+from bench.store import Store
 from bench.verdict import verdict_columns
 from defenses.base import Defended
 
@@ -63,8 +63,8 @@ class _WatchedTrace(Trace):
         super().__init__()
         self._tell = tell
 
-    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
-        super().log(attack, step, image_ids, loss, correct)
+    def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        super().point(attack, step, image_ids, loss, correct)
         self._tell(attack, step)
 
 
@@ -95,7 +95,8 @@ def run_cells(
             watcher.outcome(cell, "skipped", "done before")
         elif not force and (other := _at_work(store, cell)) is not None:
             outcome.busy.append(cell)
-            watcher.outcome(cell, "busy", f"is being run by process {other['pid']} on {other['host']}")
+            held = f"is being run by process {other['pid']} on {other['host']} (killed? --take-over continues it)"
+            watcher.outcome(cell, "busy", held)
         else:
             checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
             _run_cell(cell, store, loader, watcher, outcome, force, checked)
@@ -126,7 +127,7 @@ def is_done(store: Store, cell: Cell) -> bool:
 
 def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
     for run in store.runs_of(cell.key):
-        if run["status"] == "running" and is_alive(run["host"], run["pid"]):
+        if run["status"] == "running" and store.alive(run["host"], run["pid"]):
             return run
     return None
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from bench.records import ImageRecord
 
+FEW = 5  # images wrong (or right) below which a percentile bootstrap covers less than it says
 Interval = tuple[float, float]
 Votes = Mapping[int, int]
 
@@ -57,9 +58,9 @@ def two_level_bootstrap(
 
     correct, draws: (images,) right draws and draws of each image (draws may be one int). Images with equal counts
     are resampled together (multinomial, then binomial): the same law, at a cost that does not grow with images.
-    Draw noise enters at both levels, so the interval is slightly wide rather than narrow. At 0 % and 100 % a
-    bootstrap has no width: the low end is held at or below what Wilson gives for n of n images and the high end
-    at or above 0 of n, so that worse outcomes never give a better bound.
+    Draw noise enters at both levels, so the interval is slightly wide rather than narrow. Near 0 % and 100 % it is
+    narrow, and there without width: the low end is held at or below what Wilson gives for as many images wrong, FEW at
+    most, and the high end likewise, so that worse outcomes never give a better bound.
     """
     right, total = _rates(correct, draws)
     images = len(right)
@@ -68,9 +69,10 @@ def two_level_bootstrap(
     chosen = random.multinomial(images, count / images, size=resamples)
     means = (random.binomial(chosen * kinds[1], kinds[0] / kinds[1]) / kinds[1]).sum(axis=1) / images
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    sure = float((right / total).sum())
     return (
-        min(float(low), wilson(images, images, confidence)[0]),
-        max(float(high), wilson(0, images, confidence)[1]),
+        min(float(low), wilson(max(sure, images - FEW), images, confidence)[0]),
+        max(float(high), wilson(min(sure, FEW), images, confidence)[1]),
     )
 
 

@@ -94,7 +94,7 @@ class Store:
         alive: Callable[[str | None, int | None], bool] = is_alive,
     ) -> None:
         self.url = parse_url(default_url() if url_or_path is None else url_or_path)
-        self.where, self.readonly, self._busy, self._alive = shown(self.url), readonly, busy_seconds, alive
+        self.where, self.readonly, self._busy, self.alive = shown(self.url), readonly, busy_seconds, alive
         self._path = sqlite_path(self.url)
         if self._path is not None:
             check_file(self._path, readonly=readonly)
@@ -165,7 +165,7 @@ class Store:
             last = connection.execute(finished).scalar() or 0
             query = select(RunRow).where(RunRow.cell_key == cell_key, RunRow.id > last).order_by(RunRow.id.desc())
             for run in connection.execute(query.with_for_update()).mappings():
-                held = run["status"] == "running" and self._alive(run["host"], run["pid"])
+                held = run["status"] == "running" and self.alive(run["host"], run["pid"])
                 if not held and all(equal(run[name], value) for name, value in wanted.items()):
                     return self._take_over(connection, run)
         return None

@@ -53,11 +53,13 @@ class ThreatModel:
         return delta.abs().amax(1) if self.norm == "Linf" else delta.norm(dim=1)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Steepest ascent of length one: the sign (Linf), or the gradient over its norm (L2)."""
+        """Steepest ascent of length one: the sign (Linf), or the gradient over its norm (L2); 0 where it is 0."""
         if self.norm == "Linf":
             return gradient.sign()
-        norms = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.ndim - 1))
-        return gradient / (norms + 1e-12)
+        broad = (-1, *[1] * (gradient.ndim - 1))
+        largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        scaled = gradient / largest.view(broad)  # a confident classifier's gradient can be 1e-12 small
+        return scaled / (scaled.flatten(1).norm(dim=1).view(broad) + 1e-12)
 
     def random_start(self, images: Tensor, unit: Tensor) -> Tensor:
         """A start in the ball: uniform (Linf) from `unit` in [0, 1), or of norm epsilon (L2) along 2 unit - 1."""

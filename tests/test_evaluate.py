@@ -4,9 +4,10 @@ import pytest
 import torch
 from attacks.linear import defended, problem
 
-from bench.attacks.base import Trace
+from bench.attacks.base import Attack, Trace
 from bench.attacks.clean import Clean
 from bench.attacks.pgd_eot import PGDEOT
+from bench.attacks.square_eot import SquareEOT
 from bench.evaluate import evaluate
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -42,6 +43,25 @@ def test_linear_gaussian_defense_has_its_analytic_accuracies() -> None:
     for kind, expected in (("clean", margins), ("null", margins), ("robust", shrunk)):
         found = sum(getattr(r, f"{kind}_correct") for r in records) / (30 * 400)
         assert abs(found - torch.special.ndtr(expected.double()).mean()) < 0.01, kind
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        SquareEOT(steps=40, eot=1),
+        SquareEOT(steps=40, eot=3),
+        PGDEOT(steps=40, eot=1, resample=False),
+        PGDEOT(steps=40, eot=1),
+    ],
+    ids=repr,
+)
+def test_without_a_budget_looks_and_their_price_are_equal(attack: Attack) -> None:
+    """At epsilon 0 every look is at the clean image: as many fresh draws of it must be wrong as often."""
+    classifier, images, labels, ids = problem(400)
+    model = defended(classifier, float(0.3 * classifier.value(images).abs().mean() / classifier.w.norm()))
+    records = evaluate(model, attack, images, labels, ids, ThreatModel(epsilon=0.0), draws=2, seed=0)
+    shares = [sum(getattr(r, name) for r in records) / 400 for name in ("first_success", "null_first_success")]
+    assert abs(shares[0] - shares[1]) < 0.05 and 0.3 < shares[0] < 0.97
 
 
 def test_null_prices_resubmission() -> None:

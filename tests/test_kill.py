@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from bench.records import ImageRecord
-from bench.store import Store
+from bench.store import Store, make_database
 
 ROOT = Path(__file__).parents[1]
 KILLS = 10
@@ -63,3 +63,26 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert len(expected) == 2 and found == expected
     with Store(killed) as store:
         assert all(len(store.runs_of(key)) == 1 for key in expected)  # continued, not begun anew
+
+
+def test_what_a_cluster_sends_before_it_kills_pauses_a_run(tmp_path: Path) -> None:
+    grid, db = tmp_path / "small.py", tmp_path / "r.sqlite"
+    grid.write_text(GRID.replace("steps=6", "steps=60"))
+    make_database(db)
+    process = start(grid, db)
+    while process.poll() is None and not running(db):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait() == 130 and process.stdout and "continues from there" in process.stdout.read()
+    (run,) = running(db)
+    assert run["host"] is None and run["pid"] is None
+
+
+def running(db: Path) -> list[dict]:
+    """Unfinished runs with at least one batch."""
+    if not db.is_file():
+        return []
+    with Store(db, readonly=True) as store:
+        keys = [row[0] for row in store.query("SELECT key FROM cells")[1]]
+        runs = [run for key in keys for run in store.runs_of(key)]
+        return [run for run in runs if run["status"] == "running" and store.batches(run["id"])]

@@ -131,6 +131,32 @@ def test_first_success_of_an_older_database_counts_the_last_image(url: str) -> N
         assert store.results()[0]["first_success_accuracy"] is None
 
 
+@pytest.mark.parametrize(("attack", "known"), [("square_eot", False), ("pgd_eot", True)])
+def test_what_squares_looks_were_priced_at_in_an_older_database_is_unknown(url: str, attack: str, known: bool) -> None:
+    with Store(url) as store:
+        run = finished(store, null_first_success_accuracy=50.0)
+    with writer(url).begin() as connection:
+        connection.execute(text("DELETE FROM migrations WHERE number > 3"))
+        connection.execute(text(f"UPDATE cells SET attack = '{attack}'"))
+    with Store(url) as store:
+        assert (store.results()[0]["null_first_success_accuracy"] is not None) is known
+        assert {image.null_first_success for image in store.images(run)} == {True if known else None}
+
+
+def test_intervals_of_an_older_database_hold_where_few_images_are_wrong(url: str) -> None:
+    with Store(url) as store:
+        run = finished(store)
+        expected = summarize(store.images(run), stochastic=True)
+    with writer(url).begin() as connection:
+        connection.execute(text("DELETE FROM migrations WHERE number > 4"))
+        connection.execute(text("UPDATE runs SET clean_low = 99, robust_low = 49, robust_high = 51, null_low = NULL"))
+    with Store(url) as store:
+        (row,) = store.runs_of(CELL["key"])
+    for name in ("clean_low", "robust_low", "robust_high"):
+        assert row[name] == pytest.approx(expected[name])
+    assert row["null_low"] is None  # what was never known stays unknown
+
+
 def test_curves_of_an_older_database_are_packed(url: str) -> None:
     """What m001 kept as one entry a step reads back the same."""
     curve = [

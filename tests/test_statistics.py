@@ -53,13 +53,13 @@ def test_bootstrap_of_equal_images_has_the_draws_variance() -> None:
 
 def test_bootstrap_is_the_naive_one() -> None:
     """Grouping images by their counts changes the speed, not the law: compare with resampling image by image."""
-    correct, draws = np.array([0, 3, 10, 10, 7, 10, 2, 4]), np.array([4, 4, 10, 10, 10, 10, 4, 4])
+    correct, draws = np.array([0, 3, 10, 10, 7, 10, 2, 4] * 4), np.array([4, 4, 10, 10, 10, 10, 4, 4] * 4)
     random = np.random.default_rng(1)
     picked = random.integers(0, len(correct), size=(40_000, len(correct)))
     means = (random.binomial(draws[picked], (correct / draws)[picked]) / draws[picked]).mean(axis=1)
     low, high = np.quantile(means, [0.1, 0.9])
     found = statistics.two_level_bootstrap(correct, draws, confidence=0.8, resamples=40_000)
-    assert found == pytest.approx((low, high), abs=0.0063)  # means lie on a lattice of 1/160 = 0.00625
+    assert found == pytest.approx((low, high), abs=0.0063)
 
 
 def test_bootstrap_is_repeatable_and_its_seed_matters() -> None:
@@ -78,6 +78,15 @@ def test_bootstrap_covers_the_truth() -> None:
         low, high = statistics.two_level_bootstrap(correct, 10, resamples=800, seed=seed)
         hits += low <= 2 / 3 <= high
     assert 0.93 <= hits / 400 <= 0.995
+
+
+def test_bootstrap_covers_the_truth_where_few_images_are_wrong() -> None:
+    """Images all right or all wrong, 98 % of them right: the low end lies above the truth in 2.5 % of 400, or less."""
+    random, above, missed = np.random.default_rng(0), 0, 0
+    for seed in range(400):
+        low, high = statistics.two_level_bootstrap(10 * (random.random(256) < 0.98), 10, resamples=400, seed=seed)
+        above, missed = above + (low > 0.98), missed + (not low <= 0.98 <= high)
+    assert above <= 10 and missed <= 20
 
 
 @pytest.mark.parametrize(("correct", "draws"), [([], 1), ([2], 1), ([-1], 1), ([1], 0), ([[1]], 1)])

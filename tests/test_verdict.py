@@ -44,6 +44,15 @@ def test_the_published_interval_counts_where_its_images_are_known() -> None:
     assert reason.endswith(f"the published 81.0 [{100 * low:.1f}, {100 * high:.1f}] of 512 images")
 
 
+@pytest.mark.parametrize("attack", ["autoattack_rand", "bpda_eot"])
+def test_an_attacks_own_count_is_another_measure_than_fresh_draws(attack: str) -> None:
+    """One wrong look is enough for the library; the judge asks images that it never broke, and finds them right."""
+    published = PUBLISHED | {"attack": {"bpda_eot": "BPDA+EOT"}.get(attack, "AutoAttack")}
+    word, reason = verdict(MEASURED | {"attack": attack, "draws": 10}, published)
+    assert word == "not comparable" and "metric: measured on fresh draws" in reason
+    assert "metric" not in verdict(MEASURED | {"attack": attack, "draws": 1}, published)[1]
+
+
 @pytest.mark.parametrize(("value", "side"), [(20.0, "above"), (95.0, "below")])
 def test_a_disagreement_says_on_which_side(value: float, side: str) -> None:
     word, reason = verdict(MEASURED, PUBLISHED | {"robust_acc": value, "n_images": 512})

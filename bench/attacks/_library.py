@@ -100,9 +100,8 @@ def run_library(
     if trace is not None:
         trace.notes += [f"AutoAttack: {text}" for text in warnings if f"AutoAttack: {text}" not in trace.notes]
         looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack
-        for image, right in zip(image_ids.tolist(), (predicted == labels).tolist(), strict=True):
-            trace.looks[image] = trace.looks.get(image, 0) + looks
-            trace.survived[image] = trace.survived.get(image, True) and right
+        draws = [(variant, look) for look in range(looks)]
+        trace.look(image_ids, (predicted == labels).expand(looks, -1), draws)
     return adversarial
 
 

@@ -81,7 +81,8 @@ class APGDEOT(Attack):
     def _ask(self, oracle: Oracle, x: Tensor, query: int) -> Answer:
         answer = oracle.gradient(x, query * self.eot)
         if oracle.trace is not None:
-            oracle.trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct)
+            draw = query * self.eot
+            oracle.trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
         return answer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -59,7 +59,8 @@ class Attack(ABC):
         return (asked, 0) if self.gradient_free else (0, asked)
 
     def looks(self) -> int:
-        """Looks at each image (see `Trace`), at most: the judge asks a stochastic defense as often on the clean one."""
+        """Draws looked at for each image (see `Trace`), at most: the judge asks a stochastic defense as often on the
+        clean one."""
         return sum(self.queries()) // self.params().get("eot", 1)
 
     def representative(self, threat: ThreatModel) -> Attack:
@@ -92,7 +93,7 @@ class Trace:
 
     A look is one answer of the defense at one iterate (the step's first draw). First-success robustness
     (DiffBreak, 2025) counts an image as broken at the first wrong look; the judge prices the looks themselves on the
-    clean image.
+    clean image. `looks` counts the draws behind them: another look with the same draw gives luck no other chance.
     """
 
     looks: dict[int, int] = field(default_factory=dict)
@@ -100,15 +101,29 @@ class Trace:
     broken_by: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _sums: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    _draws: dict[int, set[Hashable]] = field(default_factory=dict)
 
-    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
-        """One step. loss: (batch,) EOT means. correct: (draws, batch) booleans; the first row is the look."""
+    def log(
+        self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor, *, draw: Hashable = None
+    ) -> None:
+        """One step. loss: (batch,) EOT means. correct: (draws, batch) booleans; the first row is the look. draw: which
+        selection draw that was, by default one that no other step used."""
+        self.point(attack, step, image_ids, loss, correct)
+        self.look(image_ids, correct[:1], [(attack, step) if draw is None else draw])
+
+    def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        """A point of the convergence curve."""
         entry = self._sums.setdefault((attack, step), [0.0, 0.0, 0.0])
         entry[0] += float(loss.sum())
         entry[1] += float(correct.double().mean(0).sum())
         entry[2] += len(image_ids)
-        for image, right in zip(image_ids.tolist(), correct[0].tolist(), strict=True):
-            self.looks[image] = self.looks.get(image, 0) + 1
+
+    def look(self, image_ids: Tensor, correct: Tensor, draws: Sequence[Hashable]) -> None:
+        """Looks at images. correct: (looks, batch) booleans. draws: which selection draw each look was."""
+        for image, right in zip(image_ids.tolist(), correct.all(0).tolist(), strict=True):
+            seen = self._draws.setdefault(image, set())
+            seen.update(draws)
+            self.looks[image] = len(seen)
             self.survived[image] = self.survived.get(image, True) and right
 
     def curve(self) -> list[dict[str, Any]]:

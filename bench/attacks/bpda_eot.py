@@ -87,7 +87,7 @@ class BPDAEOT(Attack):
             logits, gradient = replicates.gradient(x, first, self.eot)
             if trace is not None:
                 loss = cross_entropy(logits.mean(0), labels)
-                trace.log(self.name, step, replicates.image_ids, loss, logits.argmax(2) == labels)
+                trace.log(self.name, step, replicates.image_ids, loss, logits.argmax(2) == labels, draw=first)
             doubtful = defended & (logits.mean(0).argmax(1) != labels)
             broken = doubtful & replicates.wrong(x, doubtful, first + self.eot, self.defense_replicates, self.eot)
             defended &= ~broken

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from defenses.base import GRADIENTS, Defended, Gradient
 
 Member = tuple[str, Mapping[str, Any], Gradient | None]
 QUICK = {"steps": 20, "eot": 4}
+CONFIRMED = 20
 
 
 @register
@@ -27,11 +27,13 @@ class Cascade(Attack):
 
     members: (attack name, its fields, gradient kind or None for the threat model's), cheap ones first; a kind must be
     reachable by `Defended.with_gradient`. check_draws >= 1: selection draws, apart from the members' own and the same
-    for all members, on which a member's images are compared. settled in (0.5, 1]: an image leaves the batch once a
-    member's image is wrong in at least this share of them and in the mean margin; 1, the default, asks for every
-    draw. The clean image is the first candidate, so images that are wrong without an attack cost nothing. Per image
-    the candidate wrong in most check draws wins, then the one with the largest mean margin; where it is wrong in at
-    least half of them, `trace.broken_by` names its member.
+    for all members, on which a member's images are compared; one is enough for a deterministic defense. settled in
+    (0.5, 1]: an image leaves the batch once a member's image is wrong in at least this share of them and in the mean
+    margin; 1, the default, asks for every draw. Fewer than CONFIRMED check draws can be wrong by luck: an image then
+    leaves only if that share of others, CONFIRMED with them, is wrong too. The clean image is the first candidate, so
+    images that are wrong without an attack cost nothing. Per image the candidate wrong in most check draws wins, then
+    the one with the largest mean margin; where it is wrong in at least half of them, `trace.broken_by` names its
+    member. Check draws count as looks.
 
     Batches of a batch-coupled defense stay whole until all their images are settled; the result is then either one
     member's batch or the mixture of the winners, whichever is wrong more often.
@@ -56,6 +58,7 @@ class Cascade(Attack):
         object.__setattr__(self, "restricted", all(a.restricted for a in made))
         object.__setattr__(self, "batch_coupled", any(a.batch_coupled for a in made))
         object.__setattr__(self, "gradient_free", all(a.gradient_free for a in made))
+        object.__setattr__(self, "version", version_of(self.check_draws))
 
     def __hash__(self) -> int:
         return hash(repr(self))  # the members' fields are dictionaries
@@ -90,9 +93,11 @@ class Cascade(Attack):
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
     def looks(self) -> int:
-        """Those of the members that look at the defense itself."""
+        """Those of the members that look at the defense itself, and the check draws."""
         kinds = [kind for _, _, kind in self.members]
-        return sum(a.looks() for a, kind in zip(self.made(), kinds, strict=True) if kind not in UNSEEN)
+        return max(self.check_draws, CONFIRMED) + sum(
+            a.looks() for a, kind in zip(self.made(), kinds, strict=True) if kind not in UNSEEN
+        )
 
     def perturb(
         self,
@@ -106,8 +111,11 @@ class Cascade(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
-        check = Oracle(model, labels, image_ids, seed, eot=self.check_draws, role="selection:cascade", trace=trace)
-        worst = _Worst(images, check, self.settled)
+        check, confirm = (
+            Oracle(model, labels, image_ids, seed, eot=draws, role=f"selection:{role}", trace=trace)
+            for role, draws in (("cascade", self.check_draws), ("confirm", CONFIRMED - self.check_draws))
+        )
+        worst = _Worst(images, check, confirm if self.check_draws < CONFIRMED else None, self.settled)
         for label, attack, (_, _, kind) in zip(self.labels(), self.made(), self.members, strict=True):
             rows = worst.unsettled()
             if not len(rows):
@@ -116,9 +124,8 @@ class Cascade(Attack):
                 rows = torch.arange(len(images), device=images.device)
             view = model if kind is None else model.with_gradient(kind)
             given = threat if kind is None else replace(threat, gradient=kind)
-            with _part(trace, label, looks=view.gradient not in UNSEEN) as own:
-                found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own)
-            found = found.detach()
+            own = None if trace is None else Relabelled(trace, label, looks=view.gradient not in UNSEEN)
+            found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
             worst.offer(label, threat.project(found, images[rows]) if attack.restricted else found, rows)
         if trace is not None:
             trace.broken_by.update(worst.broken_by())
@@ -128,9 +135,10 @@ class Cascade(Attack):
 class _Worst:
     """The worst candidate so far of every image of the batch, on one set of check draws."""
 
-    def __init__(self, images: Tensor, check: Oracle, settled: float) -> None:
-        self.check, self.settled = check, settled
+    def __init__(self, images: Tensor, check: Oracle, confirm: Oracle | None, settled: float) -> None:
+        self.check, self.confirm, self.settled = check, confirm, settled
         self.best = images.clone()
+        self.done = torch.zeros(images.shape[:1], dtype=torch.bool, device=images.device)
         self.wrong = torch.full(images.shape[:1], -1.0, device=images.device)
         self.margin = torch.full_like(self.wrong, -torch.inf)
         self.member = ["clean"] * len(images)
@@ -139,7 +147,7 @@ class _Worst:
 
     def offer(self, member: str, candidates: Tensor, rows: Tensor) -> None:
         """Take a member's images of some rows where they are worse than the best so far."""
-        answer = self.check.at(rows).evaluate(candidates, 0)
+        answer = self._ask(self.check, candidates, rows)
         wrong, margin = _wrong(answer), answer.margin.to(self.margin)
         if self.check.model.batch_coupled:
             self.batches.append((float(wrong.mean()), member, candidates.clone()))
@@ -149,10 +157,29 @@ class _Worst:
         self.wrong[rows[take]], self.margin[rows[take]] = wrong[take], margin[take]
         for row in rows[take].tolist():
             self.member[row] = member
+        self._settle(candidates, rows, take)
+
+    def _settle(self, candidates: Tensor, rows: Tensor, take: Tensor) -> None:
+        """Which of the candidates just taken are wrong often enough that no further attack is needed."""
+        fit = take[(self.wrong[rows[take]] >= self.settled) & (self.margin[rows[take]] > 0)]
+        if self.confirm is not None and len(fit):
+            shown = torch.arange(len(rows), device=rows.device) if self.check.model.batch_coupled else fit
+            wrong = torch.zeros(len(rows), device=rows.device)
+            wrong[shown] = _wrong(self._ask(self.confirm, candidates[shown], rows[shown])).to(wrong)
+            fit = fit[wrong[fit] >= self.settled]
+        self.done[rows[fit]] = True
+
+    def _ask(self, oracle: Oracle, candidates: Tensor, rows: Tensor) -> Answer:
+        some = oracle.at(rows)
+        answer = some.evaluate(candidates, 0)
+        if oracle.trace is not None:
+            draws = [("confirm" if oracle is self.confirm else "check", draw) for draw in range(oracle.eot)]
+            oracle.trace.look(some.image_ids, answer.correct, draws)
+        return answer
 
     def unsettled(self) -> Tensor:
         """Rows that still need an attack."""
-        return (~((self.wrong >= self.settled) & (self.margin > 0))).nonzero().squeeze(1)
+        return (~self.done).nonzero().squeeze(1)
 
     def images(self) -> Tensor:
         """The winners; of a batch-coupled defense the whole batch that is wrong most often."""
@@ -180,24 +207,26 @@ def _member(name: str, fields: Mapping[str, Any] | None = None, gradient: Gradie
 
 
 class Relabelled(Trace):
-    """Passes what a part of an attack saw on to that attack's trace, under a label of its own."""
+    """Passes what a part of an attack saw on to that attack's trace, under a label of its own.
 
-    def __init__(self, parent: Trace, label: str) -> None:
+    looks: whether the part looked at the defense itself.
+    """
+
+    def __init__(self, parent: Trace, label: str, *, looks: bool = True) -> None:
         super().__init__(notes=parent.notes)
-        self._parent, self._label = parent, label
+        self._parent, self._label, self._counts = parent, label, looks
 
-    def log(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
-        """See `Trace.log`."""
-        self._parent.log(self._label, step, image_ids, loss, correct)
+    def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        """See `Trace.point`."""
+        self._parent.point(self._label, step, image_ids, loss, correct)
+
+    def look(self, image_ids: Tensor, correct: Tensor, draws: Sequence[Hashable]) -> None:
+        """See `Trace.look`."""
+        if self._counts:
+            self._parent.look(image_ids, correct, draws)
 
 
-@contextmanager
-def _part(trace: Trace | None, label: str, *, looks: bool) -> Iterator[Trace | None]:
-    """A member's trace; its looks count only where it looked at the defense itself."""
-    if trace is None:
-        yield None
-        return
-    before = dict(trace.looks), dict(trace.survived)
-    yield Relabelled(trace, label)
-    if not looks:
-        trace.looks, trace.survived = before
+def version_of(check_draws: int) -> int:
+    """Version of an attack that compares on so many draws: one is for deterministic defenses, whose numbers did not
+    move when fewer than CONFIRMED began to need confirmation."""
+    return 1 if check_draws == 1 else 2

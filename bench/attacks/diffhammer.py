@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.attacks.apgd_eot import APGDEOT
-from bench.attacks.base import Answer, Attack, Oracle, Trace, check_positive, choose, register
+from bench.attacks.base import Answer, Attack, NoSuchAttack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.cascade import Relabelled
 from bench.attacks.losses import Loss, margin
 from bench.threat import ThreatModel, check_finite
@@ -75,6 +75,10 @@ class DiffHammer(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
+        if type(model).forward is not Defended.forward:
+            raise NoSuchAttack(
+                f"DiffHammer asks classifier(purify(x)), and {type(model).__name__} answers otherwise. Use apgd_eot."
+            )
         own = None if trace is None else Relabelled(trace, self.name)
         best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
         for restart, loss in enumerate(self.losses):

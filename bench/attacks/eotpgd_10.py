@@ -51,7 +51,7 @@ class EOTPGD10(Attack):
         for step in range(self.steps):
             answer = oracle.gradient(x, step * self.eot)
             if trace is not None:
-                trace.log(self.name, step, image_ids, answer.loss, answer.correct)
+                trace.log(self.name, step, image_ids, answer.loss, answer.correct, draw=step * self.eot)
             assert answer.gradient is not None
             x = threat.project(x + self.step_size * answer.gradient.sign(), images)
         return x

@@ -39,7 +39,7 @@ class Gold(Attack):
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, apgd_steps=self.apgd_steps, eot=self.eot, restarts=self.restarts)
-        self.cascade(REFERENCE_EPSILON)
+        object.__setattr__(self, "version", self.cascade(REFERENCE_EPSILON).version)
 
     def cascade(self, epsilon: float, *, guided: bool = False, restarts: int | None = None) -> Cascade:
         """The members for a radius > 0 in image units; guided: the defense has "guidance_detached" gradients."""

@@ -140,7 +140,7 @@ class LowFrequency(Attack):
             closing = step == self.steps
             answer = (oracle.evaluate if closing else oracle.gradient)(x.detach(), step * self.eot)
             if trace is not None:
-                trace.log(self.name, step, image_ids, answer.loss, answer.correct)
+                trace.log(self.name, step, image_ids, answer.loss, answer.correct, draw=step * self.eot)
             better = (far.detach() < self.bound) & (answer.margin > best_margin)
             best = choose(better, x.detach(), best)
             best_margin = torch.where(better, answer.margin, best_margin)

@@ -53,6 +53,10 @@ class PGDEOT(Attack):
         if not 0 <= self.momentum < 1:
             raise ValueError(f"Expected momentum in [0, 1), got {self.momentum}.")
 
+    def looks(self) -> int:
+        """See `Attack.looks`."""
+        return super().looks() if self.resample else 1
+
     def perturb(
         self,
         model: Defended,
@@ -86,9 +90,10 @@ class PGDEOT(Attack):
             query = restart * (self.steps + compared) + step
             closing = step == self.steps
             ask = oracle.evaluate if closing else oracle.gradient
-            answer = ask(x, query * self.eot if self.resample else 0)
+            draw = query * self.eot if self.resample else 0
+            answer = ask(x, draw)
             if trace is not None:
-                trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct)
+                trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
             if self.select == "best" or closing:
                 better = answer.margin > best_margin
                 best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, best)
@@ -102,7 +107,7 @@ class PGDEOT(Attack):
         if not self.momentum:
             return gradient
         size = gradient.flatten(1).abs().sum(1).view(-1, *[1] * (gradient.ndim - 1))
-        return self.momentum * velocity + gradient / size.clamp_min(1e-12)
+        return self.momentum * velocity + gradient / size.clamp_min(torch.finfo(size.dtype).tiny)
 
     def _first(self, oracle: Oracle, images: Tensor, threat: ThreatModel, restart: int) -> Tensor:
         random = self.start == "random" or (self.start == "zero_then_random" and restart > 0)

@@ -42,6 +42,10 @@ class SquareEOT(Attack):
         if not 0 < self.p <= 1:
             raise ValueError(f"Expected p in (0, 1], got {self.p}.")
 
+    def looks(self) -> int:
+        """One: every query asks the same draws."""
+        return 1
+
     def perturb(
         self,
         model: Defended,
@@ -67,7 +71,7 @@ class SquareEOT(Attack):
             candidate = threat.project(self._candidate(squares, images[rows], best[rows], threat, step), images[rows])
             answer = some.evaluate(candidate, 0)
             if trace is not None:
-                trace.log(self.name, step, some.image_ids, answer.loss, answer.correct)
+                trace.log(self.name, step, some.image_ids, answer.loss, answer.correct, draw=0)
             better = answer.margin > best_margin[rows]
             best = best.index_copy(0, rows, choose(better, candidate, best[rows]))
             best_margin = best_margin.index_copy(0, rows, torch.maximum(answer.margin, best_margin[rows]))

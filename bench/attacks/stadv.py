@@ -81,7 +81,7 @@ class StAdv(Attack):
             warped = warp(images, grid)
             answer = oracle.gradient(warped.detach().clamp(0, 1), step * self.eot)
             if trace is not None:
-                trace.log(self.name, step, image_ids, answer.loss, answer.correct)
+                trace.log(self.name, step, image_ids, answer.loss, answer.correct, draw=step * self.eot)
             roughness = self.smoothness / self.bound * flow_norm(grid - identity).sum()
             assert answer.gradient is not None
             (grid.grad,) = torch.autograd.grad(roughness - (answer.gradient * warped).sum(), grid)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,7 +21,7 @@ from bench.marks import check_database
 from bench.prepare import Loader
 from bench.progress import watcher
 from bench.run import Outcome, run_cells
-from bench.store import Store
+from bench.store import Store, is_alive
 
 
 def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
@@ -38,9 +42,11 @@ def _first(error: BaseException) -> str:
     return str(error).split("\n")[0]
 
 
-def execute(cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool) -> Outcome:
-    """Run the cells into the database and print what came of it."""
-    with Store(db) as store:
+def execute(
+    cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool, take_over: bool = False
+) -> Outcome:
+    """Run the cells into the database and print what came of it. take_over: continue runs that another host holds."""
+    with _termination(), Store(db, alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
         with watcher() as shown:
             gates = getattr(load_grid(grid), "GATES", ())
@@ -48,6 +54,28 @@ def execute(cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force:
         click.echo(tables(store, grid, cells, "text"))
         click.echo(_summary(outcome, cells, store, grid))
     return outcome
+
+
+def _is_here(host: str | None, pid: int | None) -> bool:
+    """Only a process of this machine is still at work; others are known to be dead."""
+    return host == socket.gethostname() and is_alive(host, pid)
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """What a cluster sends before it kills ends a run as Ctrl-C does: what is finished stays, for any host to go on."""
+    if threading.current_thread() is not threading.main_thread():  # only there Python sets handlers
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:

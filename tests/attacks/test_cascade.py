@@ -10,6 +10,7 @@ from bench.attacks.base import Oracle, Trace
 from bench.attacks.cascade import Cascade
 from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
+from bench.evaluate import evaluate
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -52,6 +53,42 @@ def test_a_gaussian_purifier_is_attacked_as_hard_as_by_the_best_member() -> None
     assert (signed >= left - 1e-3).all()
 
 
+@pytest.mark.parametrize("check_draws", [1, 3])
+def test_a_few_lucky_check_draws_leave_no_image_as_it_is(check_draws: int) -> None:
+    """Wrong in a third of the draws, whatever the image: three check draws are all wrong on one image in 27, by luck.
+    Twenty are not: nothing is settled, so the strong member sees every image, and the exact worst case is kept."""
+    classifier, images, labels, ids = problem(300)
+    deviation = float(2.3 * classifier.value(images).abs().mean() / classifier.w.norm())
+    model, trace = defended(classifier, deviation), Trace()
+    Cascade(members=(STRONG,), check_draws=check_draws).perturb(model, images, labels, ids, THREAT, 0, trace=trace)
+    check = Oracle(model, labels, ids, 0, eot=check_draws, role="selection:cascade")
+    lucky = ~check.evaluate(images, 0).correct.any(0) & (check.evaluate(images, 0).margin > 0)
+    assert lucky.sum() > 5
+    (first, *_) = trace.curve()
+    assert first["images"] >= 300 - 2 and max(trace.looks.values()) == 20 + 6
+
+
+def test_check_draws_count_as_looks_and_leave_no_image_without() -> None:
+    classifier, images, labels, ids = problem(40)
+    records = evaluate(
+        defended(classifier, 0.1), Cascade(members=(WEAK, STRONG)), images, 1 - labels, ids, THREAT, draws=4, seed=0
+    )  # wrong labels: the clean image is settled at once
+    assert {record.broken_by for record in records} >= {"clean"}
+    assert all(record.first_success is not None and record.null_first_success is not None for record in records)
+    assert not any(record.first_success for record in records if record.broken_by == "clean")
+
+
+def test_the_librarys_looks_are_the_cascades() -> None:
+    classifier, images, labels, ids = problem(8)
+    trace, members = Trace(), (("autoattack_rand", {}, None),)
+    Cascade(members=members).perturb(defended(classifier, 0.02), images, labels, ids, THREAT, 0, trace=trace)
+    assert max(trace.looks.values()) == 20 + 3
+
+
+def test_versions() -> None:
+    assert (Gold().version, Gold(check_draws=3).version, Gold(check_draws=1).version) == (2, 2, 1)
+
+
 def test_a_lucky_draw_settles_nothing() -> None:
     """A classifier wrong in about 10 % of draws, whatever the image: no image is settled, all members see all."""
     classifier, images, labels, ids = problem(50)
@@ -86,12 +123,12 @@ def test_a_members_own_gradient_kind() -> None:
     assert model.gradient == "exact"
 
 
-def test_transfer_looks_are_not_the_defenses() -> None:
+def test_transfer_looks_are_not_the_defenses_but_check_draws_are() -> None:
     classifier, images, labels, ids = problem(10)
     trace = Trace()
     members = ((*STRONG[:2], "transfer"),)
     Cascade(members=members).perturb(mirror(classifier, images), images, labels, ids, THREAT, 0, trace=trace)
-    assert trace.looks == {} and [c["attack"] for c in trace.curve()] == ["pgd_eot@transfer"] * 6
+    assert set(trace.looks.values()) == {20} and [c["attack"] for c in trace.curve()] == ["pgd_eot@transfer"] * 6
 
 
 def test_batches_of_a_coupled_defense_stay_whole() -> None:

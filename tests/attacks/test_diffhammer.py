@@ -6,7 +6,7 @@ from attacks.linear import defended, problem
 from torch import Tensor, nn
 
 from bench.attacks.apgd_eot import APGDEOT
-from bench.attacks.base import Oracle, Trace
+from bench.attacks.base import NoSuchAttack, Oracle, Trace
 from bench.attacks.diffhammer import DiffHammer, _Hammer, select
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -115,3 +115,14 @@ def test_beats_plain_averaging_where_draws_conflict() -> None:
 def test_ranges(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiffHammer(**fields)
+
+
+def test_a_defense_that_is_no_purifier_before_a_classifier_is_refused() -> None:
+    class Other(Defended):
+        def forward(self, images: torch.Tensor, noise: object) -> torch.Tensor:
+            return self.classifier(1 - images)
+
+    classifier, images, labels, ids = problem(4)
+    other = Other(lambda x, noise: x, classifier)
+    with pytest.raises(NoSuchAttack, match="Other answers otherwise. Use apgd_eot"):
+        DiffHammer(steps=2, eot=2).perturb(other, images, labels, ids, ThreatModel(epsilon=0.03), 0)

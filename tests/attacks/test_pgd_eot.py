@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from attacks.linear import defended, problem
+from attacks.linear import TwoClasses, defended, problem
 
-from bench.attacks.base import Oracle, Trace
+from bench.attacks.apgd_eot import APGDEOT
+from bench.attacks.base import Attack, Oracle, Trace
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
 
@@ -98,3 +99,20 @@ def test_no_gradient_is_an_error_with_a_remedy() -> None:
 def test_ranges_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PGDEOT(**fields)
+
+
+@pytest.mark.parametrize(
+    "attack", [PGDEOT(steps=20, step_size=0.06, eot=1, start="zero"), APGDEOT(steps=20, eot=1)], ids=repr
+)
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_confident_classifier_is_no_robust_one(attack: Attack, norm: str) -> None:
+    """Logits that lie 40 apart make the gradient of cross-entropy as small as e^-40, and not its direction."""
+    classifier, images, labels, ids = problem(80)
+    images, labels, ids = (each[labels == 0] for each in (images, labels, ids))  # where float32 does not round it to 0
+    apart = 0.3 * (2 * labels - 1) - classifier.value(images)  # all of them to the same distance
+    images = images + apart.view(-1, 1, 1, 1) * classifier.w / classifier.w.square().sum()
+    sure = TwoClasses(40 / 0.3 * classifier.w, 40 / 0.3 * classifier.b)
+    threat = ThreatModel(norm=norm, epsilon=1.3 * float(classifier.radius(images, norm).max()))
+    assert (sure(images).argmax(1) == labels).all()
+    adversarial = attack.perturb(defended(sure), images, labels, ids, threat, 0)
+    assert not (sure(adversarial).argmax(1) == labels).any()
