@@ -193,28 +193,30 @@ def networks() -> str:
         "| file | parameters | bytes | pictures seen | seconds | pictures / s | clean | PGD-20 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for kind in ("score", "classifier"):
-        record = asset_record(f"cifar10/{kind}")
+    for kind, made, again in (("score", "record", ""), ("score", "repeated", ", again"), ("classifier", "record", "")):
+        record = asset_record(f"cifar10/{kind}", made)
         for name, file in record["files"].items():
             seen = file["steps"] * file["batch_size"]
             rate = seen / file["seconds"]
             accuracy = [f"{file[key]:.1f}" if key in file else "" for key in ("clean_accuracy", "pgd20_accuracy")]
             lines.append(
-                f"| `{name}` | {file['parameters']:,} | {file['bytes']:,} | {seen:,} | {file['seconds']:,.0f} | "
+                f"| `{name}`{again} | {file['parameters']:,} | {file['bytes']:,} | {seen:,} | {file['seconds']:,.0f} | "
                 f"{rate:.0f} | {' | '.join(accuracy)} |"
             )
     return "\n".join(lines)
 
 
 def losses() -> str:
-    """Squared error of the predicted noise at each time, from the training record."""
-    (record,) = asset_record("cifar10/score")["files"].values()
-    times = list(record["loss_test"])
-    lines = [f"| t | {' | '.join(times)} |", f"|---|{'--:|' * len(times)}"]
-    for split in ("train", "test"):
-        values = " | ".join(f"{record['loss_' + split][t]:.4f}" for t in times)
-        lines.append(f"| {split} | {values} |")
-    return "\n".join(lines)
+    """Squared error of the predicted noise at each time, from the records of the training and of its repetition."""
+    records = [asset_record("cifar10/score", name)["files"].values() for name in ("record", "repeated")]
+    times: list[str] = []
+    lines: list[str] = []
+    for (record,), again in zip(records, ("", ", again"), strict=True):
+        times = list(record["loss_test"])
+        for split in ("train", "test"):
+            values = " | ".join(f"{record['loss_' + split][t]:.4f}" for t in times)
+            lines.append(f"| {split}{again} | {values} |")
+    return "\n".join([f"| t | {' | '.join(times)} |", f"|---|{'--:|' * len(times)}", *lines])
 
 
 def curve(name: str) -> Callable[[], str]:

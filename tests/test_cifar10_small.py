@@ -166,3 +166,15 @@ def test_the_public_resnets_have_their_published_error(depth: int, error: float)
     parts = torch.arange(10_000).split(500)
     right = sum(round(500 * accuracy(network, data.images(part), data.labels[part])) for part in parts)
     assert 100 - right / 100 == pytest.approx(error, abs=0.015)  # the table rounds
+
+
+def test_training_again_reproduced_the_records_losses() -> None:
+    """The same recipe and seed on another processor: rounding differs from the first step on, the losses hardly do."""
+    first, again = (asset_record("cifar10/score", name) for name in ("record", "repeated"))
+    assert [first[key] for key in ("recipe", "seed", "effort", "dataset")] == [
+        again[key] for key in ("recipe", "seed", "effort", "dataset")
+    ]
+    (a,), (b,) = first["files"].values(), again["files"].values()
+    assert all(a[key] == b[key] for key in ("network", "parameters", "steps", "batch_size"))
+    for split in ("loss_train", "loss_test"):
+        assert b[split] == pytest.approx(a[split], rel=0.01)

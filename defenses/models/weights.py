@@ -181,6 +181,9 @@ def asset_path(name: str) -> Path:
 
 
 @lru_cache(maxsize=8)
-def asset_record(folder: str) -> dict[str, Any]:
-    """The training record of the assets in `folder` (bench/train.py writes it): sha256, accuracies, settings."""
-    return json.loads(asset_path(f"{folder}/record.json").read_text())
+def asset_record(folder: str, name: str = "record") -> dict[str, Any]:
+    """The training record of the assets in `folder` (bench/train.py writes it): sha256, accuracies, settings.
+
+    name: "repeated" is that of the same training done again, where it was; its weights are not kept.
+    """
+    return json.loads(asset_path(f"{folder}/{name}.json").read_text())
