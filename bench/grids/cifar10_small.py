@@ -153,6 +153,7 @@ def cells() -> Iterator[Cell]:
 NAMES = {
     "guidance_scale=500, guide_from=0, ": "", "guidance_scale=7.8125, guide_from=2, ": "", "loss=released_hard, ": "",
     "per_image=False, ": "", "per_image=True": "per image", ", steps=5)": ")", ", steps=20)": ")",
+    ", version=1)": ")", ", version=2)": ")",
     "solver=ode": "ODE", "solver=sde": "SDE", " (per_image=False)": "", "loss=": "",
     "diffpure_sde": "DiffPure SDE", "diffpure_ode": "DiffPure ODE", "contrastive": "contrastive guidance",
     "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP", "adversarial_training": "adversarial training", "ddpm": "DDPM",
