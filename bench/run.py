@@ -24,8 +24,6 @@ from bench.verdict import verdict_columns
 from defenses.base import Defended
 
 SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
-
-
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
 

@@ -225,7 +225,7 @@ class Defended(nn.Module):
         ours = isinstance(noise, Noise)  # recorded noise can `repeat`, and no more
         if self.batch_coupled and not ours:
             raise ValueError(
-                f"Expected `Noise`, which tells the {total} runs of a batch apart, got {type(noise).__name__}."
+                f"Expected `Noise`, to tell the {total} runs of a batch apart; got {type(noise).__name__}. Set runs=1."
             )
         noise, together = (noise.split(total), max(1, ROWS // len(images))) if ours else (noise.repeat(total), total)
         logits = []

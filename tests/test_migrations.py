@@ -26,6 +26,13 @@ def writer(url: str) -> Engine:
     return connect(parse_url(url), readonly=False, busy_seconds=1.0)
 
 
+def as_after(url: str, number: int, *changes: str) -> None:
+    """Make a database one that ended with migration `number`, with what that version would have stored."""
+    with writer(url).begin() as connection:
+        for change in (f"DELETE FROM migrations WHERE number > {number}", *changes):
+            connection.execute(text(change))
+
+
 def m_next(connection: Connection) -> None:
     """What a later version might do."""
     connection.execute(text("ALTER TABLE runs ADD COLUMN energy DOUBLE PRECISION"))
@@ -117,16 +124,12 @@ def test_first_success_of_an_older_database_counts_the_last_image(url: str) -> N
     with Store(url) as store:
         run = finished(store)
         expected = summarize(store.images(run), stochastic=True)
-    with writer(url).begin() as connection:
-        connection.execute(text("DELETE FROM migrations WHERE number > 2"))
-        connection.execute(text("UPDATE runs SET first_success_accuracy = 99, null_first_success_accuracy = 100"))
+    as_after(url, 2, "UPDATE runs SET first_success_accuracy = 99, null_first_success_accuracy = 100")
     with Store(url) as store:
         (row,) = store.results()
         assert row["null_first_success_accuracy"] == pytest.approx(expected["null_first_success_accuracy"])
         assert row["first_success_accuracy"] == expected["first_success_accuracy"] == 0
-    with writer(url).begin() as connection:
-        connection.execute(text("DELETE FROM migrations WHERE number > 2"))
-        connection.execute(text("UPDATE runs SET first_success_accuracy = NULL"))
+    as_after(url, 2, "UPDATE runs SET first_success_accuracy = NULL")
     with Store(url) as store:  # what was never known stays unknown
         assert store.results()[0]["first_success_accuracy"] is None
 
@@ -135,9 +138,7 @@ def test_first_success_of_an_older_database_counts_the_last_image(url: str) -> N
 def test_what_squares_looks_were_priced_at_in_an_older_database_is_unknown(url: str, attack: str, known: bool) -> None:
     with Store(url) as store:
         run = finished(store, null_first_success_accuracy=50.0)
-    with writer(url).begin() as connection:
-        connection.execute(text("DELETE FROM migrations WHERE number > 3"))
-        connection.execute(text(f"UPDATE cells SET attack = '{attack}'"))
+    as_after(url, 3, f"UPDATE cells SET attack = '{attack}'")
     with Store(url) as store:
         assert (store.results()[0]["null_first_success_accuracy"] is not None) is known
         assert {image.null_first_success for image in store.images(run)} == {True if known else None}
@@ -147,9 +148,7 @@ def test_intervals_of_an_older_database_hold_where_few_images_are_wrong(url: str
     with Store(url) as store:
         run = finished(store)
         expected = summarize(store.images(run), stochastic=True)
-    with writer(url).begin() as connection:
-        connection.execute(text("DELETE FROM migrations WHERE number > 4"))
-        connection.execute(text("UPDATE runs SET clean_low = 99, robust_low = 49, robust_high = 51, null_low = NULL"))
+    as_after(url, 4, "UPDATE runs SET clean_low = 99, robust_low = 49, robust_high = 51, null_low = NULL")
     with Store(url) as store:
         (row,) = store.runs_of(CELL["key"])
     for name in ("clean_low", "robust_low", "robust_high"):

@@ -16,7 +16,7 @@ from defenses.base import GRADIENTS, Defended, Gradient
 
 Member = tuple[str, Mapping[str, Any], Gradient | None]
 QUICK = {"steps": 20, "eot": 4}
-CONFIRMED = 20
+CONFIRMED = 20  # draws that must agree before an image needs no further attack
 
 
 @register
