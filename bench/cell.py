@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bench.attacks.base import Attack, attacks
-from bench.budget import epsilon_text
+from bench.epsilon import epsilon_text
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 

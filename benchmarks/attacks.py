@@ -19,8 +19,8 @@ from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
 from bench.evaluate import evaluate
-from bench.meter import Meter
-from bench.prepare import Loader, Prepared
+from bench.run.meter import Meter
+from bench.run.prepare import Loader, Prepared
 from bench.threat import ThreatModel
 from defenses import Defense
 from defenses.base import Gradient

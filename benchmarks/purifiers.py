@@ -5,7 +5,7 @@
 
 A forward call is one unit, a forward call with input gradient is the other; "x" is the time over that of the
 calls alone. `gradient` recomputes every step (a forward and a forward with gradient a step); `kept` keeps the
-whole graph. The graph's memory is tested, not timed (tests/diffusion/test_scan.py). Guided purifiers also call
+whole graph. The graph's memory is tested, not timed (tests/defenses/diffusion/test_scan.py). Guided purifiers also call
 the classifier, which counts against them here. The clock is the processor's on a CPU, which others may share.
 """
 

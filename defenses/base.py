@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from defenses.diffusion.resize import at_size
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import Noise
 from defenses.registry import Registry, plain_fields
+from defenses.resize import at_size
 
 Purify = Callable[[Tensor, Noise], Tensor]
 Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]

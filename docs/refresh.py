@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.catalog import build
 from bench.cell import Cell
+from bench.commands.catalog import build
 from bench.commands.report import tables
 from bench.grids import grid_cells
 from bench.grids.cifar10_small import (
@@ -188,7 +188,7 @@ def _kinds(norm: Norm, defense: Defense, a: Gradient, b: Gradient) -> tuple[Cell
 
 
 def networks() -> str:
-    """What bench/assets/cifar10 holds, from the training records."""
+    """What defenses/models/assets/cifar10 holds, from the training records."""
     lines = [
         "| file | parameters | bytes | pictures seen | seconds | pictures / s | clean | PGD-20 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from bench.download import CHUNK
+from defenses.models.download import CHUNK
 
 FILE = bytes(range(256)) * 4096 * 3  # three chunks
 SHA256 = hashlib.sha256(FILE).hexdigest()

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from bench.catalog import FILE, build, catalog, sources_hash
 from bench.cli import main
+from bench.commands.catalog import FILE, build, catalog, sources_hash
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def test_generated_pictures_are_up_to_date(path: Path) -> None:
 
 def test_the_catalogue_is_up_to_date() -> None:
     stored = json.loads(FILE.read_text())
-    assert stored == {"sources": sources_hash(), "kinds": build()}, "run `python -m bench.catalog`"
+    assert stored == {"sources": sources_hash(), "kinds": build()}, "run `python -m bench.commands.catalog`"
     assert catalog() == stored["kinds"]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.datasets import load_dataset, subset
 from defenses.base import GRADIENTS, Defense, Gradient, defenses
 from defenses.models.classifiers import load_classifier
-from defenses.models.score_models import load_score
+from defenses.models.scores import load_score
 from defenses.noise import Noise
 
 STEP = 1e-6  # of the finite differences, image units

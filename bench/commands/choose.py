@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from bench.budget import epsilon_text, parse_epsilon
 from bench.cell import Cell
+from bench.epsilon import epsilon_text, parse_epsilon
 from bench.grids import grid_cells
 from defenses.registry import unknown_name
 

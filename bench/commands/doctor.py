@@ -10,7 +10,7 @@ import torch
 
 from bench.commands.needs import needs
 from bench.datasets import data_folder, dataset_info, load_dataset
-from bench.provenance import packages
+from bench.run.provenance import packages
 from defenses.models.sources import Source
 from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
 

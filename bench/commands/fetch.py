@@ -8,7 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from bench.commands.needs import needs
 from bench.datasets import dataset_info, load_dataset
-from bench.download import fetch as download
+from defenses.models.download import fetch as download
 from defenses.models.sources import Source
 
 

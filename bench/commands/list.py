@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from typing import Any
 
-from bench.catalog import Entry, catalog
+from bench.commands.catalog import Entry, catalog
 
 WIDTH = 60
 

@@ -15,7 +15,7 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
     from bench.datasets import DATASETS
     from bench.grids import grid_names
     from defenses.models.classifiers import CLASSIFIERS
-    from defenses.models.score_models import score_models
+    from defenses.models.scores import score_models
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
@@ -32,7 +32,7 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
 
 def _grid(name: str) -> tuple[list[str], dict[str, Source]]:
     from bench.grids import grid_cells
-    from bench.prepare import names_of
+    from bench.run.prepare import names_of
 
     cells = grid_cells(name)
     names = [names_of(cell) for cell in cells]

@@ -12,12 +12,12 @@ import pandas as pd
 from bench.cell import Cell
 from bench.commands.choose import chosen
 from bench.grids import load_grid
-from bench.marks import check_database
-from bench.publish import LITERATURE, beside
+from bench.literature.publish import LITERATURE, beside
+from bench.literature.verdict import verdict_columns
 from bench.report import Table, render, with_outdone
 from bench.report.frames import cells_of
 from bench.store import Store
-from bench.verdict import verdict_columns
+from bench.store.smoke_mark import check_database
 from defenses.base import defenses
 from defenses.registry import unknown_name
 

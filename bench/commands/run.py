@@ -15,13 +15,13 @@ import torch
 
 from bench.cell import Cell
 from bench.commands.report import tables
-from bench.database import parse_url, sqlite_path
 from bench.grids import grid_label, load_grid
-from bench.marks import check_database
-from bench.prepare import Loader
-from bench.progress import watcher
-from bench.run import Outcome, run_cells
+from bench.run.display import watcher
+from bench.run.prepare import Loader
+from bench.run.runner import Outcome, run_cells
 from bench.store import Store, is_alive
+from bench.store.database import parse_url, sqlite_path
+from bench.store.smoke_mark import check_database
 
 
 def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
@@ -94,8 +94,8 @@ def _summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -
 
 
 def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> Outcome:
-    """Run the code paths of the cells on toy networks and print what came of it; see `bench.smoke`."""
-    from bench.smoke import toy_cells, toy_world
+    """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`."""
+    from bench.run.smoke import toy_cells, toy_world
 
     _check(db)
     with Store(db) as store:
@@ -121,7 +121,7 @@ def _check(db: str) -> None:
 
 def dry_run(cells: Sequence[Cell], db: str, loader: Loader) -> None:
     """Print which cells would run, what is missing, and what they would cost."""
-    from bench.forecast import forecast
+    from bench.run.forecast import forecast
 
     for line in forecast(cells, db, loader):
         click.echo(line)

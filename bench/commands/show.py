@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.budget import epsilon_text
+from bench.epsilon import epsilon_text
 from bench.store import Store
 
 RUN_COLUMNS = (

@@ -20,7 +20,7 @@ def train(
     """Train what `name` stands for into `output`, and say where it lies. Default: a folder of its own in weights/."""
     from rich.console import Console
 
-    from bench.train import train as make
+    from bench.training.recipes import train as make
 
     output = output or _folder(name, dataset, options)
     try:

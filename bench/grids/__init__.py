@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def grid_names() -> list[str]:
     """Names of the grids that ship with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def load_grid(name: str) -> ModuleType:

@@ -8,8 +8,8 @@ AutoAttack rand, Linf 8/255, WRN-28-10; tiers and gradients as in `paper_tables`
 from __future__ import annotations
 
 from bench.cell import Cell
+from bench.grids._experiment import Experiment, cells_of
 from bench.grids.paper_tables import CIFAR10, LINF, NAMES, RAND, WRN28, guided_c, released
-from bench.papers.experiment import Experiment, cells_of
 from bench.report import Curve, Table
 from defenses.diffpure_sde import DiffPureSDE
 

@@ -20,8 +20,8 @@ from bench.attacks.bpda_eot import BPDAEOT
 from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
 from bench.cell import Cell
-from bench.papers.experiment import Experiment, Members, Row, Sample, cells_of
-from bench.papers.small import Small
+from bench.grids._experiment import Experiment, Members, Row, Sample, cells_of
+from bench.grids._small import Small
 from bench.report import Table
 from defenses import Defense
 from defenses.adversarial_training import AdversarialTraining

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.budget import epsilon_text
+from bench.epsilon import epsilon_text
 from bench.report.compare import compare_text
 from bench.report.curve import Curve, svg
 from bench.report.frames import with_outdone

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bench.literature.verdict import overlap
 from bench.records import VOTES, ImageRecord
 from bench.report.numbers import absent, params_text
 from bench.statistics import compare, pool
-from bench.verdict import overlap
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.budget import epsilon_text
+from bench.epsilon import epsilon_text
 
 DASH = "–"
 TITLES = {

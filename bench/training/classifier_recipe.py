@@ -30,7 +30,7 @@ def parse_attack(text: str) -> PGD | None:
 
     Raises ValueError for anything else.
     """
-    from bench.budget import parse_epsilon
+    from bench.epsilon import parse_epsilon
 
     norm, _, epsilon = text.partition(":")
     if text == "none":

@@ -1,4 +1,4 @@
-"""The recipe behind bench/assets/digits: two classifiers and a score network, from the digits' training split alone."""
+"""The recipe of the digits networks that ship: two classifiers and a score network, from the training split alone."""
 
 from __future__ import annotations
 

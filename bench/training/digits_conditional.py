@@ -1,4 +1,4 @@
-"""The recipe behind bench/assets/digits_conditional: a class-conditional score network of the digits."""
+"""The recipe behind defenses/models/assets/digits_conditional: a class-conditional score network of the digits."""
 
 from __future__ import annotations
 

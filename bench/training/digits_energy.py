@@ -1,4 +1,4 @@
-"""The recipe behind bench/assets/digits_energy: a small energy of the digits, for Langevin purification."""
+"""The recipe behind defenses/models/assets/digits_energy: a small energy of the digits, for Langevin purification."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _shipped(
 ) -> ClassifierInfo:
     """A network that `bench train <recipe>` made; its numbers are those of the training record.
 
-    file: in bench/assets. build: () -> what makes the network from the record's arguments. images: tested on.
+    file: in defenses/models/assets. build: () -> what makes the network from the record's arguments. images: tested on.
     """
     folder, _, stem = file.rpartition("/")
     record = asset_record(folder)["files"][stem]
@@ -117,7 +117,7 @@ def _shipped(
     return ClassifierInfo(
         name=name, datasets=(dataset,), load=load, find=lambda: asset_path(file), licence="Apache-2.0",
         source=f"bench train {recipe} (this package)", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
-        accuracy_source=f"bench/assets/{folder}/record.json, {images} test images",
+        accuracy_source=f"defenses/models/assets/{folder}/record.json, {images} test images",
     )  # fmt: skip
 
 

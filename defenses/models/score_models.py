@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.diffusion.schedule import VPSchedule
-from defenses.models.weights import asset_path, asset_record, load_checkpoint, sha256_of
-from defenses.registry import unknown_name
+from defenses.models.weights import sha256_of
 
 Labels = Literal["continuous", "index"]
 AtLevel = Literal["index", "time"]
@@ -133,92 +132,6 @@ class ScoreInfo:
     def weights_sha256(self) -> str:
         """sha256 of the weight file on this machine, for the results' row. Raises MissingWeights."""
         return sha256_of(self.find())
-
-
-def _digits() -> ScoreInfo:
-    """The score network that `bench train digits` made."""
-    file = "digits_score.safetensors"
-    record = asset_record("digits")["files"][file]
-
-    def find() -> Path:
-        return asset_path(f"digits/{file}")
-
-    def load() -> ScoreModel:
-        from defenses.models.networks.score_mlp import ScoreMLP
-
-        network = ScoreMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        return NetworkScore(network.eval().requires_grad_(False), (1, 8, 8))
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("digits",), source="bench train digits (this package)", licence="Apache-2.0"
-    )
-
-
-def _digits_conditional() -> ScoreInfo:
-    """The class-conditional score network that `bench train digits_conditional` made."""
-    from defenses.models.conditional import digits_conditional
-
-    return digits_conditional()
-
-
-def _digits_energy() -> ScoreInfo:
-    """The energy that `bench train digits_energy` made."""
-    from defenses.models.energy import digits_energy
-
-    return digits_energy()
-
-
-def _cifar10_small() -> ScoreInfo:
-    """The score network that `bench train score --dataset cifar10` made on two CPU cores."""
-
-    def find() -> Path:
-        return asset_path("cifar10/score/cifar10_score.safetensors")
-
-    def load() -> ScoreModel:
-        from defenses.models.score_zoo import blocks_score
-
-        return blocks_score(find(), 32)
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("cifar10",), source="bench train score --dataset cifar10 (this package)",
-        licence="Apache-2.0",
-    )  # fmt: skip
-
-
-def _public(name: str) -> ScoreInfo:
-    from defenses.models.score_zoo import public_score
-
-    return public_score(name)
-
-
-PUBLIC = ("ddpmpp_cifar10", "ddpmpp_cifar100", "ddpmpp_gtsrb", "guided256", "ddpm_cifar10_32")
-PATTERNS = (
-    "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
-    "file:blocks<size>:<path>",
-)  # fmt: skip
-score_models: dict[str, Callable[[], ScoreInfo]] = {
-    "digits_score": _digits,
-    "digits_conditional": _digits_conditional,
-    "digits_energy": _digits_energy,
-    "cifar10_small": _cifar10_small,
-    **{name: partial(_public, name) for name in PUBLIC},
-}
-
-
-def load_score(name: str) -> ScoreModel | DataScore:
-    """A score network by name, in eval mode and without parameter gradients; see `score_info`."""
-    return score_info(name).load()
-
-
-def score_info(name: str) -> ScoreInfo:
-    """What is known of a score network: a registered one, a diffusers pipeline, or a state dict of a known layout
-    (`PATTERNS`). An unknown name raises LookupError with the nearest match and the list."""
-    if name.startswith(("diffusers:", "file:")):
-        return _public(name)
-    if name not in score_models:
-        raise unknown_name("score network", name, [*score_models, *PATTERNS])
-    return score_models[name]()
 
 
 def times(x: Tensor, t: float) -> Tensor:

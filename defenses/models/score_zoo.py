@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defenses.models.checkpoints import bare_state, read
-from defenses.models.score_models import PATTERNS, AtLevel, NetworkScore, ScoreInfo
+from defenses.models.score_models import AtLevel, NetworkScore, ScoreInfo
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
 from defenses.models.weights import MissingWeights, load_checkpoint, own_file, training_record
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 LICENCES = {"ddpmpp_cifar10": "Apache-2.0 (score_sde)", "guided256": "MIT (guided-diffusion)"}
 SCHEDULE = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000,
             "prediction_type": "epsilon"}  # fmt: skip
+
+PATTERNS = (
+    "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
+    "file:blocks<size>:<path>",
+)  # fmt: skip
 
 
 def public_score(name: str) -> ScoreInfo:

@@ -14,7 +14,7 @@ from typing import Any
 
 from defenses.registry import unknown_name
 
-ASSETS = Path(__file__).resolve().parents[2] / "bench" / "assets"
+ASSETS = Path(__file__).with_name("assets")
 
 
 class MissingWeights(LookupError):
@@ -182,7 +182,7 @@ def asset_path(name: str) -> Path:
 
 @lru_cache(maxsize=8)
 def asset_record(folder: str, name: str = "record") -> dict[str, Any]:
-    """The training record of the assets in `folder` (bench/train.py writes it): sha256, accuracies, settings.
+    """The training record of the assets in `folder` (`bench train` writes it): sha256, accuracies, settings.
 
     name: "repeated" is that of the same training done again, where it was; its weights are not kept.
     """

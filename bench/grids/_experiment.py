@@ -1,0 +1,163 @@
+"""An experiment of a paper as cells: its own settings and the gold tier, expanded over seeds and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import product
+from typing import Any, Literal, get_args
+
+from bench.attacks.base import Attack
+from bench.attacks.gold import Gold
+from bench.cell import Cell, Tier
+from bench.grids._small import Small
+from bench.literature.publish import beside, read_published
+from bench.literature.verdict import verdict_columns
+from bench.threat import Norm, ThreatModel
+from defenses.base import Defense, Gradient, Purifier, defenses
+
+Protocol = Literal["paper", "gold", "both", "quick"]
+DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
+FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
+IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Which pictures, how often: every seed on every data seed, num_images pictures each."""
+
+    seeds: tuple[int, ...]
+    data_seeds: tuple[int, ...]
+    num_images: int
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table: a defense, the gradient that the paper's attacker has, the published number that it repeats.
+
+    attack: in place of the experiment's, for a defense that needs another (AutoAttack standard if nothing is random).
+    """
+
+    defense: Defense
+    gradient: Gradient
+    published: str | None = None
+    attack: Attack | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One classifier under one attack. table: name of the table that shows it. epsilon: as the paper's scripts have
+    it; rows without a purifier and the other tiers take the fraction behind it. gold_sample: the gold tier's, where it
+    is not `sample`. small: what stands in for its networks in the quick tier, which it does not have without.
+    """
+
+    table: str
+    dataset: str
+    classifier: str
+    score: str
+    attack: Attack
+    norm: Norm
+    epsilon: float
+    sample: Sample
+    rows: tuple[Row, ...]
+    gold_sample: Sample | None = None
+    small: Small | None = None
+
+    def cells(self, tier: Tier) -> Iterator[Cell]:
+        """Row by row, with the settings of a tier. A deterministic defense takes one seed only."""
+        for row in self.rows:
+            if tier == "quick":
+                yield from [self.small.cell(row, self)] if self.small else []
+            elif tier == "gold":
+                yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
+            else:
+                yield from self._seeded(row, self.sample, self._paper(row))
+
+    def _paper(self, row: Row) -> dict[str, Any]:
+        epsilon = self.epsilon if isinstance(row.defense, Purifier) else self.fraction
+        threat = ThreatModel(norm=self.norm, epsilon=epsilon, gradient=row.gradient)
+        return {"tier": "paper", "attack": row.attack or self.attack, "threat": threat, "published": row.published}
+
+    def _gold(self) -> dict[str, Any]:
+        """Gold's members stay in a ball; an unrestricted attack is its own gold, with the exact gradient."""
+        attack = Gold() if self.attack.restricted else self.attack
+        threat = ThreatModel(norm=self.norm, epsilon=self.fraction, gradient="exact")
+        return {"tier": "gold", "attack": attack, "threat": threat}
+
+    @property
+    def fraction(self) -> float:
+        """The radius that the paper states: the fraction behind the rounded number of its scripts."""
+        return FRACTIONS.get(self.epsilon, self.epsilon)
+
+    def _seeded(self, row: Row, sample: Sample, settings: dict[str, Any]) -> Iterator[Cell]:
+        first = Cell(
+            dataset=self.dataset,
+            classifier=self.classifier,
+            score=self.score if row.defense.needs_score else None,
+            defense=row.defense,
+            num_images=sample.num_images,
+            batch_size=sample.batch_size,
+            draws=DRAWS[settings["tier"]],
+            **settings,
+        )
+        for seed in sample.seeds if row.defense.stochastic else sample.seeds[:1]:
+            for data_seed in sample.data_seeds:
+                yield replace(first, seed=seed, data_seed=data_seed)
+
+
+def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
+    """The cells of all experiments, the paper tier before gold, each once: of equal ones that with a published number.
+
+    Raises ValueError for a protocol that is none.
+    """
+    if protocol not in get_args(Protocol):
+        raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
+    found: dict[str, Cell] = {}
+    tiers: tuple[Tier, ...] = ("paper", "gold") if protocol == "both" else (protocol,)  # type: ignore[assignment]
+    for tier, experiment in product(tiers, experiments):
+        for cell in experiment.cells(tier):
+            if cell.key not in found or (cell.published and not found[cell.key].published):
+                found[cell.key] = cell
+    return list(found.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The cells of the experiments that one table shows, whatever their seed, data seed and number of images."""
+
+    experiments: Iterable[Experiment]
+    table: str
+
+    @cached_property
+    def _published(self) -> dict[str, str | None]:
+        """Identity -> key of the published number that the cell repeats in this table."""
+        chosen = [experiment for experiment in self.experiments if experiment.table == self.table]
+        found: dict[str, str | None] = {}
+        for cell in (*cells_of(chosen, "both"), *cells_of(chosen, "quick")):
+            place = _identity(cell.row())
+            found[place] = found.get(place) or cell.published
+        return found
+
+    def hold(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of `results` is one of them."""
+        return _identity(row) in self._published
+
+    def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The published number and the verdict beside a row in this table; in another one the same cell may stand for
+        another experiment."""
+        known = _literature().get(self._published[_identity(row)] or "")
+        caveat = defenses[row["defense"]].published_caveat
+        judged = verdict_columns(row, known, caveat) if row.get("robust_accuracy") is not None else {}
+        return {**beside(known), "verdict": None, "verdict_reason": None, **judged}
+
+
+@cache
+def _literature() -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in read_published()}
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    return json.dumps([row[name] for name in (*IDENTITY, "gradient", "tier")], sort_keys=True)

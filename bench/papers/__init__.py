@@ -1,1 +1,0 @@
-"""Publications as grids: what their tables hold, line by line."""

@@ -1,0 +1,1 @@
+"""One cell, from its name to a stored number, and what that costs."""

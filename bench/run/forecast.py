@@ -1,0 +1,186 @@
+"""What a run would do and cost, from a short timing of each defense on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from bench.attacks.base import UNSEEN, Oracle
+from bench.cell import Cell
+from bench.datasets import load_dataset
+from bench.epsilon import epsilon_text
+from bench.report.frames import name_variants
+from bench.run.meter import Meter
+from bench.run.prepare import Loader, Prepared, names_of
+from bench.run.runner import is_done
+from bench.store import Store, StoreError
+from bench.store.database import parse_url, sqlite_path
+from defenses.models.classifiers import classifier_info
+from defenses.models.scores import score_info
+
+PROBE = 8  # images of a timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Cost of one answer for one image: seconds and network evaluations, without and with a gradient."""
+
+    seconds: tuple[float, float]
+    units: tuple[float, float]
+
+
+@dataclass
+class _Group:
+    """Cells that differ in seed and data seed alone."""
+
+    cells: list[Cell]
+    done: int = 0
+    label: str = ""
+
+    @property
+    def line(self) -> str:
+        """The group in words, before what is to be said of it."""
+        runs = f", {len(self.cells)} runs" if len(self.cells) > 1 else ""
+        finished = f", {self.done} done" if self.done else ""
+        return f"{self.cells[0].key[:6]}  {self.label}{runs}{finished}"
+
+
+def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
+    """A line for all cells that differ in seeds alone: network evaluations and time, or what is missing; and the sum.
+
+    Each line comes once its defense is timed. Nothing is downloaded: files that are not here are listed once, below.
+    """
+    store = _open(db)
+    rates: dict[str, Rate] = {}
+    absent: dict[str, str] = {}
+    seconds = units = unknown = 0.0
+    for group in _groups(cells, store):
+        cell, left = group.cells[0], len(group.cells) - group.done
+        if not left:
+            yield f"{group.line}: done" if len(group.cells) == 1 else group.line
+            continue
+        missing = _missing(cell, loader)
+        absent |= missing
+        if missing:
+            at_least = left * _forward_evaluations(cell)
+            unknown += at_least
+            yield f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}"
+            continue
+        try:
+            name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
+            rates[name] = rates.get(name) or _probe(loader.prepare(cell))
+        except Exception as error:  # as in a run, where a cell that fails is a row
+            yield f"{group.line}: would fail: {error}"
+            continue
+        cost, evaluations = (left * value for value in _cost(cell, rates[name]))
+        seconds, units = seconds + cost, units + evaluations
+        yield f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}"
+    yield from (f"Missing {name}: {message}" for name, message in absent.items())
+    yield f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly)."
+    if absent:
+        yield (
+            f"At least {unknown:.3g} network evaluations more for the cells whose files are missing. `bench fetch` "
+            "gets what has a public origin."
+        )
+
+
+def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
+    found: dict[str, _Group] = {}
+    for cell in cells:
+        group = found.setdefault(replace(cell, seed=0, data_seed=0).key, _Group([]))
+        group.cells.append(cell)
+        group.done += store is not None and is_done(store, cell)
+    rows = [group.cells[0].row() for group in found.values()]
+    for column in ("defense", "attack"):
+        name_variants(rows, column)
+    for group, row in zip(found.values(), rows, strict=True):
+        threat = f"{row['norm']} {epsilon_text(row['epsilon'])} {row['gradient']}"
+        group.label = f"{row['dataset']} {row['classifier']} {row['defense_label']} {row['attack_label']} ({threat})"
+    return list(found.values())
+
+
+def _missing(cell: Cell, loader: Loader) -> dict[str, str]:
+    """Name -> where to get it, of every data set and network behind a cell that is not on this machine."""
+    classifiers, scores = names_of(cell)
+    checks: dict[str, Callable[[], object]] = {
+        cell.dataset: partial(load_dataset, cell.dataset, data_dir=loader.data_dir),
+        **{name: partial(_find, classifier_info, name) for name in classifiers},
+        **{name: partial(_find, score_info, name) for name in scores},
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            check()
+        except LookupError as error:
+            found[name] = str(error)
+    return found
+
+
+def _find(info: Callable[[str], Any], name: str) -> None:
+    info(name).find()
+
+
+def _open(db: str) -> Store | None:
+    try:
+        return Store(db, readonly=True)
+    except StoreError:
+        path = sqlite_path(parse_url(db))
+        if path is not None and not path.exists():  # nothing is done
+            return None
+        raise
+
+
+def _forward_evaluations(cell: Cell) -> int:
+    """Forward passes of the score network, without what gradients add; of the classifier where there is no purifier."""
+    answers = sum(cell.attack.queries()) + _judged(cell)
+    return cell.num_images * answers * max(1, cell.defense.network_evaluations)
+
+
+def _judged(cell: Cell) -> int:
+    """Answers that the judge asks for each image, at most: see `bench.evaluate`."""
+    if not cell.defense.stochastic:
+        return 2
+    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
+
+
+def _cost(cell: Cell, rate: Rate) -> tuple[float, float]:
+    plain, differentiated = cell.attack.queries()
+    judged = _judged(cell)
+    return tuple(  # type: ignore[return-value]
+        cell.num_images * ((plain + judged) * rates[0] + differentiated * rates[1])
+        for rates in (rate.seconds, rate.units)
+    )
+
+
+def _probe(prepared: Prepared) -> Rate:
+    """Time two small batches, with and without a gradient; the second batch counts, the first warms up."""
+    images, labels, ids = prepared.batch(slice(0, PROBE))
+    model = prepared.model()
+    seconds, units = [], []
+    for gradient in (False, True):
+        oracle = Oracle(model, labels, ids, seed=0, role="forecast")
+        ask = oracle.gradient if gradient else oracle.evaluate
+        with Meter(prepared.counted(model)) as meter:
+            for first in (0, 1):
+                begin = time.perf_counter()
+                try:
+                    ask(images, first)
+                except ValueError:  # no gradient of this kind: the cell's attack will not ask for one
+                    break
+                if prepared.device.type == "cuda":
+                    torch.cuda.synchronize(prepared.device)
+                spent = (time.perf_counter() - begin, meter.take())
+            seconds.append(spent[0] / len(images))
+            units.append(spent[1] / len(images))
+    return Rate(seconds=(seconds[0], seconds[1]), units=(units[0], units[1]))
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

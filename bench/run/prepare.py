@@ -1,0 +1,119 @@
+"""From a cell to what can be run: pictures, networks, the defended classifier; loaded once, shared by cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.cell import Cell
+from bench.datasets import ImageSet, dataset_info, load_dataset, subset
+from defenses.base import Defended, Gradient
+from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
+from defenses.models.score_models import DataScore, ScoreModel
+from defenses.models.scores import load_score, score_info
+
+
+@dataclass
+class Prepared:
+    """A cell ready to run. indices: (num_images,) places in the test split, in the order of evaluation."""
+
+    cell: Cell
+    data: ImageSet
+    indices: Tensor
+    classifier: nn.Module
+    score: ScoreModel | DataScore | None
+    weights: dict[str, str | None]
+    licences: dict[str, str]
+    device: torch.device
+
+    def model(self, gradient: Gradient | None = None) -> Defended:
+        """The defended classifier with the cell's kind of gradient, or another."""
+        kind = gradient or self.cell.threat.gradient
+        return self.cell.defense.defend(self.classifier, self.score, gradient=kind).eval()
+
+    def batch(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """(images, labels, image ids) of some places of `indices`, on the device."""
+        picked = self.indices[rows]
+        return (
+            self.data.images(picked).to(self.device),
+            torch.as_tensor(self.data.labels)[picked].to(self.device),
+            picked.to(self.device),
+        )
+
+    def counted(self, model: Defended) -> nn.Module:
+        """The network whose evaluations are counted: the score network, else the defended classifier."""
+        network = getattr(self.score, "network", self.score)
+        return network if isinstance(network, nn.Module) else model.classifier
+
+
+@dataclass
+class Loader:
+    """Loads and keeps data sets and networks by name. data_dir, download: see `load_dataset`."""
+
+    device: torch.device
+    data_dir: Path | None = None
+    download: bool = False
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def prepare(self, cell: Cell) -> Prepared:
+        """Load what a cell needs. Raises LookupError for what is missing, ValueError for what does not fit together."""
+        data = self._once("dataset", cell.dataset)
+        if cell.num_images > len(data):
+            raise ValueError(
+                f"Expected num_images <= {len(data)}, the test images of {cell.dataset}, got {cell.num_images}."
+            )
+        for name in names_of(cell)[0]:
+            check_dataset(name, cell.dataset)
+        classifier = self._once("classifier", cell.classifier)
+        score = self._once("score", cell.score) if cell.score else None
+        return Prepared(
+            cell=cell,
+            data=data,
+            indices=subset(data.labels, cell.num_images, cell.data_seed, cell.balanced),
+            classifier=classifier,
+            score=score,
+            weights=weights_of(cell),
+            licences=licences_of(cell),
+            device=self.device,
+        )
+
+    def _once(self, kind: str, name: str) -> Any:
+        if (kind, name) not in self._kept:
+            self._kept[kind, name] = self._load(kind, name)
+        return self._kept[kind, name]
+
+    def _load(self, kind: str, name: str) -> Any:
+        if kind == "dataset":
+            return load_dataset(name, data_dir=self.data_dir, download=self.download)
+        network = load_classifier(name) if kind == "classifier" else load_score(name)
+        if isinstance(network, nn.Module):
+            network.to(self.device).eval().requires_grad_(False)
+        return network
+
+
+def names_of(cell: Cell) -> tuple[list[str], list[str]]:
+    """Names of the classifiers and of the score networks behind a cell, the defense's own included."""
+    parts = (cell.defense, *getattr(cell.defense, "purifiers", ()))  # a chain's members have networks too
+    own = [getattr(part, field, None) for part in parts for field in ("guide", "model")]
+    return [cell.classifier, *(name for name in own if name)], [cell.score] if cell.score else []
+
+
+def weights_of(cell: Cell) -> dict[str, str | None]:
+    """Name -> sha256 of every weight file behind a cell. Raises MissingWeights where one is not here."""
+    classifiers, scores = names_of(cell)
+    found: dict[str, str | None] = {name: classifier_info(name).weights_sha256() for name in classifiers}
+    return found | {name: score_info(name).weights_sha256() for name in scores}
+
+
+def licences_of(cell: Cell) -> dict[str, str]:
+    """Name -> licence of the data set and of every network behind a cell."""
+    classifiers, scores = names_of(cell)
+    return (
+        {cell.dataset: dataset_info(cell.dataset).licence}
+        | {name: classifier_info(name).licence for name in classifiers}
+        | {name: score_info(name).licence for name in scores}
+    )

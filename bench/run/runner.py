@@ -1,0 +1,216 @@
+"""The runner: cells into the store, batch by batch, so that whatever stops it loses at most the batch in flight."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.attacks.base import Trace
+from bench.cell import Cell
+from bench.evaluate import evaluate
+from bench.gates import SUBSET, run_gates
+from bench.literature.verdict import verdict_columns
+from bench.records import BatchRecord, ImageRecord
+from bench.run.meter import Meter
+from bench.run.prepare import Loader, Prepared, weights_of
+from bench.run.provenance import own_code, provenance
+from bench.statistics import summarize
+from bench.store import Store
+from defenses.base import Defended
+
+SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
+
+
+class Watcher(Protocol):
+    """Is told what happens; the CLI's progress display is one."""
+
+    def cell(self, number: int, total: int, cell: Cell) -> None:
+        """A cell begins (or is found done)."""
+
+    def images(self, done: int, total: int) -> None:
+        """Images of the cell that are finished."""
+
+    def step(self, attack: str, step: int) -> None:
+        """An attack took a step."""
+
+    def outcome(self, cell: Cell, status: str, text: str) -> None:
+        """A cell ended: status "done", "skipped", "busy" or "failed", and a line about it."""
+
+
+@dataclass
+class Outcome:
+    """What `run_cells` did: cells by how they ended."""
+
+    done: list[Cell] = field(default_factory=list)
+    skipped: list[Cell] = field(default_factory=list)
+    busy: list[Cell] = field(default_factory=list)
+    failed: list[Cell] = field(default_factory=list)
+
+
+class _WatchedTrace(Trace):
+    """A trace that also tells a watcher about every step."""
+
+    def __init__(self, tell: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
+        super().point(attack, step, image_ids, loss, correct)
+        self._tell(attack, step)
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    store: Store,
+    loader: Loader,
+    watcher: Watcher,
+    *,
+    grid: str,
+    force: bool = False,
+    gates: Collection[str] = (),
+) -> Outcome:
+    """Run what has not run; a cell that fails becomes a row with its error and the others go on.
+
+    force: run again what is done (its old rows stay), and what another host seems to be running. Cells
+    above the quick tier get validity gates, one of each group that differs in seeds alone; gates: names of attacks
+    whose quick cells get them too. KeyboardInterrupt leaves the cell in flight to be resumed. LookupError, before
+    anything runs, where a cell names a published number that does not exist.
+    """
+    store.check_published(cell.published for cell in cells)
+    outcome, gated = Outcome(), first_of_groups(cells)
+    for number, cell in enumerate(cells):
+        watcher.cell(number, len(cells), cell)
+        store.add_cell(cell.row() | {"grid": grid})
+        if not force and is_done(store, cell):
+            outcome.skipped.append(cell)
+            watcher.outcome(cell, "skipped", "done before")
+        elif not force and (other := _at_work(store, cell)) is not None:
+            outcome.busy.append(cell)
+            held = f"is being run by process {other['pid']} on {other['host']} (killed? --take-over continues it)"
+            watcher.outcome(cell, "busy", held)
+        else:
+            checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
+            _run_cell(cell, store, loader, watcher, outcome, force, checked)
+    return outcome
+
+
+def first_of_groups(cells: Sequence[Cell]) -> set[str]:
+    """Keys of the cells that are the first among those that differ in seed and data seed alone.
+
+    Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
+    """
+    firsts: dict[str, str] = {}
+    for cell in cells:
+        firsts.setdefault(replace(cell, seed=0, data_seed=0).key, cell.key)
+    return set(firsts.values())
+
+
+def is_done(store: Store, cell: Cell) -> bool:
+    """Whether the newest successful run of a cell used the weights that are here now."""
+    run = store.latest_done(cell.key)
+    if run is None:
+        return False
+    try:
+        return run["weights"] == weights_of(cell)
+    except LookupError:  # weights that are gone do not undo a measurement
+        return True
+
+
+def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
+    for run in store.runs_of(cell.key):
+        if run["status"] == "running" and store.alive(run["host"], run["pid"]):
+            return run
+    return None
+
+
+def _run_cell(
+    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
+) -> None:
+    made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
+    run_id: int | None = None
+    try:
+        prepared = loader.prepare(cell)
+        made_by |= {"weights": prepared.weights, "licences": prepared.licences}
+        made_by["packages"] |= {"pictures": prepared.data.fingerprint()} | own_code(cell.defense, cell.attack)
+        found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
+        run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
+        _run_batches(prepared, store, watcher, run_id, finished)
+        summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
+        checked = _gates(prepared, watcher) if gates else None
+        known = next((row for row in store.published() if row["key"] == cell.published), None)
+        beside = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
+        store.finish_run(run_id, **summary, gates=checked, **beside)
+    except KeyboardInterrupt:
+        if run_id is not None:
+            store.pause_run(run_id)
+        raise
+    except Exception as error:  # a failed cell is a row, never a hole
+        run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
+        store.fail_run(run_id, error, MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None)
+        outcome.failed.append(cell)
+        watcher.outcome(cell, "failed", f"{type(error).__name__}: {error}")
+    else:
+        outcome.done.append(cell)
+        watcher.outcome(cell, "done", _line(summary))
+
+
+def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int, finished: set[int]) -> None:
+    cell = prepared.cell
+    model, total = prepared.model(), len(prepared.indices)
+    starts = range(0, total, cell.batch_size)
+    for number, start in enumerate(starts):
+        rows = slice(start, min(start + cell.batch_size, total))
+        if number not in finished:
+            trace = _WatchedTrace(watcher.step)
+            records, seconds, units = _measure(prepared, model, rows, trace)
+            batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
+            store.save_batch(run_id, batch, records, trace.notes)
+        watcher.images(rows.stop, total)
+
+
+def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> tuple[list[ImageRecord], float, int]:
+    """The records of one batch, the seconds that it took and its network evaluations."""
+    cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
+    begin = time.perf_counter()
+    with Meter(prepared.counted(model)) as meter:
+        records = evaluate(
+            model,
+            cell.attack,
+            images,
+            labels,
+            ids,
+            cell.threat,
+            draws=cell.judging_draws,
+            seed=cell.seed,
+            stochastic=cell.defense.stochastic,
+            trace=trace,
+        )
+        return records, time.perf_counter() - begin, meter.take()
+
+
+def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
+    """The validity gates of a cell, on the first of its images; on a whole batch where its answers depend on one."""
+    cell = prepared.cell
+    subset = min(cell.batch_size if cell.defense.batch_coupled else SUBSET, len(prepared.indices))
+    images, labels, ids = prepared.batch(slice(0, subset))
+    watcher.step("gates", 0)
+    attack = cell.attack.representative(cell.threat)
+    found = run_gates(
+        prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes,
+        subset=subset,
+    )  # fmt: skip
+    return [gate.row() for gate in found]
+
+
+def _line(summary: dict[str, Any]) -> str:
+    return (
+        f"clean {summary['clean_accuracy']:.1f} %, robust {summary['robust_accuracy']:.1f} % "
+        f"[{summary['robust_low']:.1f}, {summary['robust_high']:.1f}]"
+    )

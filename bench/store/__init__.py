@@ -1,0 +1,10 @@
+"""The result database: cells, their runs, and per-image outcomes, through SQLAlchemy (docs/schema.md).
+
+No other room knows SQLAlchemy. `python -m bench.store results.sqlite` makes or refreshes the database that ships with
+the repository.
+"""
+
+from bench.store.database import StoreError, default_url
+from bench.store.store import Store, is_alive, make_database
+
+__all__ = ["Store", "StoreError", "default_url", "is_alive", "make_database"]

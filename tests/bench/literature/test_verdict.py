@@ -1,0 +1,121 @@
+"""Verdicts: agreement by intervals, and never between numbers of different attackers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.literature.verdict import same_attack, verdict
+from bench.statistics import wilson
+
+MEASURED = {
+    "robust_accuracy": 70.0,
+    "robust_low": 58.0,
+    "robust_high": 80.0,
+    "num_images": 64,
+    "norm": "Linf",
+    "epsilon": 8 / 255,
+    "gradient": "adjoint",
+    "attack": "autoattack_rand",
+    "attack_params": '{"eot": 20}',
+    "tier": "paper",
+}
+PUBLISHED = {
+    "robust_acc": 70.64,
+    "n_images": None,
+    "norm": "Linf",
+    "epsilon": 8 / 255,
+    "gradient_access": "adjoint",
+    "attack": "AutoAttack",
+}
+
+
+def test_a_value_inside_the_interval_agrees() -> None:
+    word, reason = verdict(MEASURED, PUBLISHED)
+    assert word == "agrees"
+    assert reason == "measured 70.0 [58.0, 80.0] of 64 images meets the published 70.6 (number of images not stated)"
+
+
+def test_the_published_interval_counts_where_its_images_are_known() -> None:
+    outside = PUBLISHED | {"robust_acc": 81.0}
+    assert verdict(MEASURED, outside)[0] == "disagrees"
+    word, reason = verdict(MEASURED, outside | {"n_images": 512})
+    low, high = wilson(0.81 * 512, 512)
+    assert word == "agrees"
+    assert reason.endswith(f"the published 81.0 [{100 * low:.1f}, {100 * high:.1f}] of 512 images")
+
+
+@pytest.mark.parametrize("attack", ["autoattack_rand", "bpda_eot"])
+def test_an_attacks_own_count_is_another_measure_than_fresh_draws(attack: str) -> None:
+    """One wrong look is enough for the library; the judge asks images that it never broke, and finds them right."""
+    published = PUBLISHED | {"attack": {"bpda_eot": "BPDA+EOT"}.get(attack, "AutoAttack")}
+    word, reason = verdict(MEASURED | {"attack": attack, "draws": 10}, published)
+    assert word == "not comparable" and "metric: measured on fresh draws" in reason
+    assert "metric" not in verdict(MEASURED | {"attack": attack, "draws": 1}, published)[1]
+
+
+@pytest.mark.parametrize(("value", "side"), [(20.0, "above"), (95.0, "below")])
+def test_a_disagreement_says_on_which_side(value: float, side: str) -> None:
+    word, reason = verdict(MEASURED, PUBLISHED | {"robust_acc": value, "n_images": 512})
+    assert word == "disagrees" and f"lies {side} the published {value}" in reason
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("diffpure_wrn70_16_dropout", "WideResNet-70-16 (stated for all tests)"),
+        ("cifar_resnet56", "not_stated"),
+        ("file:blocks:mine.safetensors", "WideResNet-28-10"),
+    ],
+)
+def test_the_same_or_an_unknown_classifier_is_no_difference(ours: str, theirs: str) -> None:
+    assert verdict(MEASURED | {"classifier": ours}, PUBLISHED | {"classifier": theirs})[0] == "agrees"
+
+
+@pytest.mark.parametrize(
+    ("measured", "published", "reason"),
+    [
+        ({"tier": "quick"}, {}, "quick tier, not a robustness claim"),
+        ({"gradient": "exact"}, {}, "gradient: measured exact, published adjoint"),
+        ({}, {"gradient_access": "exact (reported flawed)"}, "gradient: measured adjoint, published exact (rep"),
+        ({}, {"norm": "L2", "epsilon": 0.5}, "threat: measured Linf 0.0314, published L2 0.5000"),
+        ({}, {"epsilon": None}, "threat: measured Linf 0.0314, published Linf of unknown size"),
+        ({"attack": "pgd_eot"}, {}, "attack: measured pgd_eot, published AutoAttack"),
+        ({}, {"attack": "AutoAttack; Wor.Rob over 10 evaluations"}, "metric: measured on single draws, published Wor"),
+        (
+            {"classifier": "cifar_resnet56"},
+            {"classifier": "WideResNet-28-10"},
+            "classifier: measured ResNet-56, published WideResNet-28-10",
+        ),
+        ({}, {"robust_acc": float("nan")}, "the source states no robust accuracy"),
+    ],
+)
+def test_different_attackers_are_not_compared(measured: dict, published: dict, reason: str) -> None:
+    word, found = verdict(MEASURED | measured, PUBLISHED | published)
+    assert word == "not comparable"
+    assert found.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "published", "same"),
+    [
+        ("autoattack", {"variant": "standard"}, "AutoAttack (standard)", True),
+        ("autoattack", {"variant": "rand"}, "AutoAttack (standard)", False),
+        ("autoattack_standard", {}, "AutoAttack rand (EOT 20)", False),
+        ("autoattack_rand", {"eot": 20}, "AutoAttack rand (EOT 20)", True),
+        ("autoattack_rand", {"eot": 4}, "AutoAttack rand (EOT 20)", False),
+        ("pgd_eot", {"steps": 200, "eot": 20}, "PGD+EOT (200 steps, EOT 20)", True),
+        ("pgd_eot", {"steps": 20, "eot": 20}, "PGD+EOT (200 steps, EOT 20)", False),
+        ("pgd_eot", {"steps": 20}, "PGD+EOT", True),
+        ("bpda_eot", {"steps": 50, "eot": 15}, "BPDA+EOT (50 steps, EOT 15)", True),
+        ("diffattack", {"steps": 100, "eot": 20}, "DiffAttack (100 it, EOT 20)", True),
+        ("transfer", {}, "AutoAttack on classifier only", True),
+        ("autoattack", {}, "AutoAttack on classifier only", False),
+        ("my_attack", {}, "AutoAttack", False),
+        ("pgd_eot", {"steps": 10, "eot": 1}, "PGD-100", False),
+        ("pgd_eot", {"steps": 100, "eot": 1}, "PGD-100", True),
+        ("pgd_eot", {"steps": 10}, "PGD, BPDA+EOT", False),
+        ("eotpgd_10", {"steps": 10}, "PGD+EOT, one denoising step as approximation", False),
+    ],
+)
+def test_attacks_match_by_family_and_stated_settings(name: str, params: dict, published: str, same: bool) -> None:
+    assert same_attack(name, params, published) is same

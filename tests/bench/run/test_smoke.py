@@ -1,0 +1,92 @@
+"""The smoke run: the whole of a grid on toy networks, marked so that no report takes it for a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from bench.cli import main
+from bench.datasets import DATASETS
+from bench.grids import grid_cells
+from bench.run.prepare import Loader
+from bench.run.smoke import toy_cells, toy_world
+from bench.store import Store
+from bench.store.smoke_mark import SMOKE
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def smoked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which a cell of the paper's grid has run as a toy."""
+    path = tmp_path_factory.mktemp("smoke") / "smoke.sqlite"
+    chosen = ("--protocol", "paper", "--filter", "attack=eotpgd_10", "--filter", "defense=contrastive", "--limit", 1)
+    result = bench("run", "--grid", "paper_tables", "--smoke", "--db", path, "--device", "cpu", *chosen)
+    assert result.exit_code == 0, result.output
+    assert "Smoke: 1 done, 0 failed" in result.output
+    return path
+
+
+def test_rows_carry_the_mark(smoked: Path) -> None:
+    with Store(smoked, readonly=True) as store:
+        rows = store.results()
+        assert len(rows) == 1 and all(row["device"] and row["network_evaluations"] for row in rows)
+        assert all(row[name].startswith(SMOKE) for row in rows for name in ("dataset", "classifier", "score"))
+    assert not any(name.startswith(SMOKE) for name in DATASETS)
+
+
+def test_no_report_and_no_result_beside_a_smoke_run(smoked: Path) -> None:
+    for command in (("report",), ("report", "--grid", "paper_tables"), ("run", "--limit", 1)):
+        result = bench(*command, "--db", smoked)
+        assert result.exit_code == 2 and "holds a smoke run" in result.output
+    assert bench("query", "SELECT dataset FROM results", "--db", smoked).exit_code == 0
+
+
+def test_no_smoke_run_beside_results(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    real = bench("run", "--limit", 1, "--num-images", 2, "--db", path, "--device", "cpu")
+    assert real.exit_code == 0, real.output
+    result = bench("run", "--smoke", "--limit", 1, "--db", path)
+    assert result.exit_code == 2 and "holds results" in result.output
+
+
+def test_toys_cover_every_path_of_the_grid() -> None:
+    cells = grid_cells("paper_tables")
+    toys = toy_cells(cells)
+
+    def paths(of: list) -> set[tuple[str, ...]]:
+        return {
+            (c.dataset.removeprefix(SMOKE), c.classifier.removeprefix(SMOKE), c.defense.name, c.attack.name,
+             c.threat.norm, c.threat.gradient)
+            for c in of
+        }  # fmt: skip
+
+    assert paths(toys) == paths(cells) and len(toys) < 200
+    assert {toy.num_images for toy in toys} == {2} and all(toy.published is None for toy in toys)
+
+
+def test_toy_architectures_answer_for_every_class_and_gradients_reach_the_picture() -> None:
+    cells = [cell for cell in grid_cells("paper_tables", "paper") if cell.defense.name == "diffpure_sde"]
+    firsts = list({cell.classifier: cell for cell in cells}.values())
+    with toy_world(firsts):
+        loader = Loader(torch.device("cpu"))
+        for toy in toy_cells(firsts):
+            prepared = loader.prepare(toy)
+            images, labels, _ = prepared.batch(slice(0, 2))
+            images.requires_grad_()
+            logits = prepared.classifier(images)
+            assert (logits.argmax(1) == labels).all() and logits.shape[1] == prepared.data.classes
+            logits[:, 0].sum().backward()
+            assert images.grad is not None and images.grad.abs().sum() > 0
+            assert prepared.score.image_shape[-1] in (32, 36)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_the_whole_grid_runs_as_toys(tmp_path: Path) -> None:
+    result = bench("run", "--grid", "paper_tables", "--smoke", "--db", tmp_path / "smoke.sqlite", "--device", "cpu")
+    assert result.exit_code == 0 and " 0 failed" in result.output, result.output[-2000:]

@@ -1,0 +1,152 @@
+"""Score networks by name: diffusers' folders, state dicts of the user's, what is refused and how."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from defenses.models.networks.unet import Layout, ddpmpp_unet
+from defenses.models.score_models import NetworkScore
+from defenses.models.scores import PUBLIC, load_score, score_info
+from defenses.models.weights import MissingWeights, sha256_of
+
+X = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+INDEX = torch.tensor([0, 500])
+
+
+def small(**arguments: Any) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=16, block_out_channels=(32, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=None, **{"out_channels": 3, **arguments},
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    small().save_pretrained(tmp_path / "net", safe_serialization=False)
+    return tmp_path / "net"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("safe", [False, True])
+def test_a_diffusers_folder_is_the_network_itself(nested: bool, safe: bool, tmp_path: Path) -> None:
+    unet = small()
+    unet.save_pretrained(tmp_path / "unet" if nested else tmp_path, safe_serialization=safe)
+    score = load_score(f"diffusers:{tmp_path}")
+    with torch.no_grad():
+        torch.testing.assert_close(score.epsilon_at(X, INDEX), unet(X, INDEX).sample, rtol=0, atol=1e-5)
+        torch.testing.assert_close(score.epsilon(X, INDEX / 1000 + 4e-4), unet(X, INDEX).sample, rtol=0, atol=1e-5)
+    assert score.image_shape == (3, 16, 16) and isinstance(score, NetworkScore)
+    assert not any(p.requires_grad for p in score.parameters())
+    path = score_info(f"diffusers:{tmp_path}").find()
+    assert score_info(f"diffusers:{tmp_path}").weights_sha256() == sha256_of(path)
+
+
+def test_a_learned_variance_is_told_from_the_channels(tmp_path: Path) -> None:
+    small(out_channels=6).save_pretrained(tmp_path)
+    eps, log_variance = load_score(f"diffusers:{tmp_path}").epsilon_and_log_variance(X, INDEX)
+    assert log_variance is not None and eps.shape == log_variance.shape == X.shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule linear"), ({"prediction_type": "v_prediction"}, "epsilon"),
+     ({"beta_end": 0.03}, "beta_end 0.02"), ({"num_train_timesteps": 4000}, "1000")],
+)  # fmt: skip
+def test_another_schedule_is_refused(change: dict[str, Any], message: str, folder: Path) -> None:
+    linear = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
+    (folder / "scheduler_config.json").write_text(json.dumps(linear))
+    load_score(f"diffusers:{folder}")
+    (folder / "scheduler_config.json").write_text(json.dumps({**linear, **change}))
+    with pytest.raises(ValueError, match=message):
+        load_score(f"diffusers:{folder}")
+
+
+def test_a_class_conditional_network_is_refused(tmp_path: Path) -> None:
+    small(num_class_embeds=10).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="unconditional network.*10 classes"):
+        load_score(f"diffusers:{tmp_path}")
+
+
+class _Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("code in a weight file ran",))
+
+
+def test_no_code_in_a_pickled_folder_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"conv_in.bias": _Code()}, folder / "diffusion_pytorch_model.bin", pickle_module=pickle)
+    with pytest.raises((ValueError, OSError)):
+        load_score(f"diffusers:{folder}")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_a_state_dict_of_the_users(tmp_path: Path, shared: Path) -> None:
+    from network_fixtures import folder, tensors
+
+    golden = tensors(shared, "ddpmpp_small_golden")
+    name = f"file:ddpmpp32:{folder(shared) / 'ddpmpp_small_weights.safetensors'}"
+    out = load_score(name).epsilon(golden["case0.x"], golden["case0.t"])
+    torch.testing.assert_close(out, golden["case0.out"], rtol=0, atol=5e-5)
+    assert score_info(name).weights_sha256() == sha256_of(score_info(name).find())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_network_that_is_missing_says_where_it_lies(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    info = score_info(name)
+    with pytest.raises(MissingWeights, match=r"found none. Its origin: (https://|no public file)"):
+        info.load()
+    with pytest.raises(MissingWeights):
+        info.weights_sha256()
+    assert info.datasets and info.licence
+
+
+def test_a_public_name_refuses_another_networks_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file mistaken for another."""
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    (tmp_path / "weights" / "gtsrb").mkdir(parents=True)
+    torch.save({"not": torch.zeros(1)}, tmp_path / "weights" / "gtsrb" / "gtsrb_score_sde.pt")
+    with pytest.raises(ValueError, match="state dict of score_sde"):
+        load_score("ddpmpp_gtsrb")
+
+
+@pytest.mark.parametrize("name", ["file:ddpmpp:x.pt", "file:unet32:x.pt", "file:"])
+def test_unknown_layouts_answer_with_the_known(name: str) -> None:
+    with pytest.raises(LookupError, match="file:guided<size>:<path>"):
+        score_info(name)
+
+
+def test_unknown_names_answer_with_the_nearest() -> None:
+    with pytest.raises(LookupError, match=r"Did you mean 'ddpmpp_cifar10'\?.*diffusers:<repository"):
+        score_info("ddpmp_cifar10")
+
+
+def test_untrained_networks_take_any_layout() -> None:
+    network = ddpmpp_unet(Layout(channels=(16, 32, 32), blocks=1, attention=(False, False, True))).eval()
+    assert network(X, torch.tensor([0.5, 999.0])).shape == X.shape
+
+
+def test_a_continuous_network_takes_the_index_or_the_time_of_equal_noise() -> None:
+    """NETWORKS.md 1.5: 1000 t_k - k is 0.92 at k = 0, 0.61 at 100, 1.61 at 500, 4.38 at 999."""
+    seen: list[torch.Tensor] = []
+    network = lambda x, label: seen.append(label) or x  # noqa: E731
+    x, levels = torch.zeros(4, 1, 2, 2), torch.tensor([0, 100, 500, 999])
+    NetworkScore(network, (1, 2, 2)).epsilon_at(x, levels)
+    timed = NetworkScore(network, (1, 2, 2), at_level="time")
+    timed.epsilon_at(x, levels)
+    timed.epsilon_and_log_variance(x, levels)
+    assert torch.equal(seen[0], levels.float()) and torch.equal(seen[1], seen[2])
+    ahead = 1000 * seen[1] / 999 - levels
+    assert torch.allclose(ahead, torch.tensor([0.92, 0.61, 1.61, 4.38]), atol=0.006)
+    with pytest.raises(ValueError, match="at_level='index'"):
+        NetworkScore(network, (1, 2, 2), labels="index", at_level="time")

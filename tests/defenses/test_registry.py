@@ -1,0 +1,97 @@
+"""The registry: names are file stems, unknown names answer with the nearest, files outside the package may join."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from defenses.base import Defense, Purifier, defenses
+from defenses.jpeg import JPEG
+from defenses.registry import Registry, unknown_name
+
+OUTSIDE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from defenses.base import Purifier, register
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Brighten(Purifier):
+    """Adds amount."""
+
+    source: ClassVar[str] = "this test"
+    stochastic: ClassVar[bool] = False
+
+    amount: float = 0.5
+
+    def build(self, **given):
+        return lambda images, noise: images + self.amount
+'''
+
+
+def load(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+
+
+def test_make_is_the_inverse_of_params() -> None:
+    defense = defenses.make("jpeg", {"quality": 30})
+    assert defense == JPEG(quality=30) and defense.name == "jpeg"
+    assert defenses.make("jpeg", json.loads(json.dumps(defense.params()))) == defense
+    assert defenses.make("jpeg") == JPEG()
+
+
+def test_every_file_with_a_registered_class_is_found() -> None:
+    package = Path(sys.modules["defenses"].__file__ or "").parent
+    files = {path.stem for path in package.glob("*.py") if "\n@register\n" in path.read_text()}
+    assert set(defenses) == files and len(defenses) == len(files) and list(defenses) == sorted(files)
+    assert all(issubclass(cls, Defense) for cls in defenses.values())
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(LookupError) as error:
+        defenses["diffpure_sd"]
+    message = str(error.value)
+    assert message.startswith("Unknown defense 'diffpure_sd'. Did you mean 'diffpure_sde'? Known: ")
+    assert all(name in message for name in defenses)
+    assert str(unknown_name("attack", "xyzzy", ["pgd", "apgd"])) == "Unknown attack 'xyzzy'. Known: apgd, pgd."
+
+
+def test_unknown_field_and_abstract_class_are_refused() -> None:
+    with pytest.raises(TypeError, match="qualty"):
+        defenses.make("jpeg", {"qualty": 30})
+    with pytest.raises(TypeError, match="abstract"):
+        Purifier()  # type: ignore[abstract]
+
+
+def test_a_file_outside_the_package_joins_under_its_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defenses, "_classes", dict(defenses._load()))
+    path = tmp_path / "my_brighten.py"
+    path.write_text(OUTSIDE)
+    load(path)
+    made = defenses.make("my_brighten", {"amount": 0.25})
+    assert made.name == "my_brighten" and repr(made) == "Brighten(runs=1, combine='logits', amount=0.25)"
+    load(path)  # the same file again is no conflict
+    path.write_text(OUTSIDE.replace("class Brighten", "class Darken"))
+    with pytest.raises(ValueError, match=r"Two defense classes in my_brighten.py: Brighten and Darken\."):
+        load(path)
+
+
+def test_a_registry_of_another_package_is_its_own() -> None:
+    empty: Registry[Defense] = Registry("thing", "json")
+    assert len(empty) == 0 and "jpeg" not in empty and "jpeg" in defenses
+    with pytest.raises(LookupError, match="Unknown thing 'jpeg'"):
+        empty["jpeg"]
+
+
+def test_importing_the_package_costs_no_torch() -> None:
+    code = "import sys, defenses; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
