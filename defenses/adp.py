@@ -38,6 +38,7 @@ class ADP(Purifier):
     undoes. Stopped images cost their network evaluations all the same, so that the cost depends on no image.
     """
 
+    title: ClassVar[str] = "ADP"
     source: ClassVar[str] = "Yoon et al., ICML 2021, arXiv:2106.06041; released code (METHODS.md 8)"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False  # of an instance: stop == "batch"
@@ -76,7 +77,7 @@ class ADP(Purifier):
         """Score-network evaluations behind one answer for one image."""
         return 2 * self.steps * self.runs
 
-    def build(  # type: ignore[override]
+    def build(
         self, *, classifier: nn.Module | None = None, score: ScoreModel | DataScore, gradient: Gradient = "exact"
     ) -> Purify:
         """The pure function (images, noise) -> images in [0, 1]; images (batch, channels, height, width)."""

@@ -29,6 +29,7 @@ class AdversarialTraining(Defense):
     (Croce et al., NeurIPS 2021 Datasets and Benchmarks) that is one file.
     """
 
+    title: ClassVar[str] = "adversarial training"
     source: ClassVar[str] = "Madry et al., ICLR 2018, arXiv:1706.06083, Eq. 2.1; the model's own source in `info`"
     stochastic: ClassVar[bool] = False
 

@@ -39,15 +39,24 @@ def register(cls: type[Defense]) -> type[Defense]:
 class Defense(ABC):
     """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
 
-    Class attributes: `source` citation with equation; `stochastic`; `batch_coupled` one image's output depends on its
-    batch-mates; `groups_draws` such a purifier tells the draws of its rows apart by itself; `gradients` the kinds of
-    gradient an attacker can have beyond straight-through, transfer and none; `version` raised when a change of code
-    moves its numbers; `needs_score`, `needs_classifier` what `defend` must be given; `takes_data_score` its score may
-    be a `DataScore`, that of the images alone; `published_caveat` why the source's own robustness may not be
-    comparable with ours ("" where nothing is known against it).
+    Class attributes:
+        name: registered name; `@register` sets it.
+        title: what tables call it; the name with spaces where nothing is given.
+        source: citation, with equation or algorithm.
+        stochastic: whether two answers for one image may differ.
+        batch_coupled: whether the output for an image depends on its batch-mates.
+        groups_draws: whether a batch-coupled purifier tells the draws of its rows apart by itself.
+        gradients: kinds of gradient an attacker can have beyond straight-through, transfer and none.
+        version: raised when a change of code moves its numbers.
+        needs_score: whether `defend` must be given a score network.
+        takes_data_score: whether that may be a `DataScore`, the score of the images alone.
+        needs_classifier: whether `build` must be given the classifier.
+        published_caveat: why the robustness that its source reports may not be comparable with ours; "" where nothing
+            is known against it.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     source: ClassVar[str]
     stochastic: ClassVar[bool]
     batch_coupled: ClassVar[bool] = False
@@ -103,14 +112,16 @@ class Purifier(Defense):
             raise ValueError(f"Expected combine among {', '.join(get_args(Combine))}, got {self.combine!r}.")
 
     @abstractmethod
-    def build(
-        self,
-        *,
-        classifier: nn.Module | None = None,
-        score: ScoreModel | DataScore | None = None,
-        gradient: Gradient = "exact",
-    ) -> Purify:
-        """The pure function (images, noise) -> images."""
+    def build(self, *, classifier: Any, score: Any, gradient: Gradient = "exact") -> Purify:
+        """The pure function (images, noise) -> images.
+
+        A purifier states the types that it needs: `score: ScoreModel`, say, or `classifier: nn.Module`.
+
+        Args:
+            classifier: images (batch, channels, height, width) in [0, 1] -> logits; None where there is none.
+            score: a `ScoreModel` or a `DataScore`; None where there is none.
+            gradient: the kind of gradient that an attacker will ask for.
+        """
 
     def fitted(
         self,

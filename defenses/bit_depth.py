@@ -23,6 +23,7 @@ class BitDepth(Purifier):
     bits: bits a channel in 1..8; 3 to 5 are customary.
     """
 
+    title: ClassVar[str] = "bit-depth reduction"
     source: ClassVar[str] = "Xu, Evans & Qi, NDSS 2018, arXiv:1704.01155, section III-A"
     stochastic: ClassVar[bool] = False
     gradients: ClassVar[tuple[Gradient, ...]] = ()

@@ -27,6 +27,7 @@ class Chain(Purifier):
     purifies once (its `runs` is 1): `runs` and `combine` are the chain's.
     """
 
+    title: ClassVar[str] = "chain"
     source: ClassVar[str] = "A composition; each member has its own source"
     stochastic: ClassVar[bool] = True  # this and the following: of an instance, as its members have it
 

@@ -56,6 +56,7 @@ class Contrastive(DiffusionPurifier):
     "guidance_detached" holds the guidance constant.
     """
 
+    title: ClassVar[str] = "contrastive guidance"
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code (METHODS.md 4)"
     batch_coupled: ClassVar[bool] = True  # of an instance: not per_image
     groups_draws: ClassVar[bool] = True
@@ -94,9 +95,7 @@ class Contrastive(DiffusionPurifier):
                 'With per_image use "released_hard" or "released_soft".'
             )
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         return self.purifier(classifier=classifier, score=score, gradient=gradient)
 

@@ -27,6 +27,7 @@ class DDIM(DiffusionPurifier):
     noise, 1 is ancestral sampling.
     """
 
+    title: ClassVar[str] = "DDIM"
     source: ClassVar[str] = "Song, Meng, Ermon, ICLR 2021, arXiv:2010.02502, Eq. 12 (METHODS.md 9)"
 
     eta: float = 0.0
@@ -37,9 +38,7 @@ class DDIM(DiffusionPurifier):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"Expected eta in [0, 1], got {self.eta}.")
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
         def purify(images: Tensor, noise: Noise) -> Tensor:

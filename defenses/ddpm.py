@@ -35,6 +35,7 @@ class DDPM(DiffusionPurifier):
     through attacks. The surrogate of a learned variance has the small one.
     """
 
+    title: ClassVar[str] = "DDPM"
     source: ClassVar[str] = "Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239, Eqs. 4-7; as in DiffPure (METHODS.md 3)"
 
     variance: Variance = "small"
@@ -56,9 +57,7 @@ class DDPM(DiffusionPurifier):
         cheap = replace(self, variance="small") if self.variance == "learned" else self
         return super(DDPM, cheap).surrogate()
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule, walk = score.schedule, sub_sequence(self.levels, self.reverse_steps)
 

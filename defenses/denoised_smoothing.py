@@ -41,6 +41,7 @@ class DenoisedSmoothing(Smoothing):
     score network's, where DensePure's CIFAR network has 4000 levels of a cosine schedule.
     """
 
+    title: ClassVar[str] = "denoised smoothing"
     source: ClassVar[str] = "Carlini et al., ICLR 2023, arXiv:2206.10550, Algorithm 1"
     needs_score: ClassVar[bool] = True
 
@@ -69,9 +70,7 @@ class DenoisedSmoothing(Smoothing):
         defended.votes = self.votes
         return defended
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
         walk = sub_sequence(self.nearest_level(score.schedule) + 1, self.steps) if self.steps > 1 else []

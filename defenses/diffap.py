@@ -43,6 +43,7 @@ class DiffAP(DiffusionPurifier):
     explodes) to 0.25 (of 64).
     """
 
+    title: ClassVar[str] = "DiffAP"
     source: ClassVar[str] = "Zhang et al., 2024, arXiv:2411.18956; released code (METHODS_NEW.md 21)"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
     published_caveat: ClassVar[str] = (
@@ -77,9 +78,7 @@ class DiffAP(DiffusionPurifier):
         """Share of the way to the input that a predicted clean image moves; above 1 it overshoots."""
         return 2 * self.guidance_scale * math.sqrt(alpha_bar) / (self.reference_batch_size * self.reference_elements)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule, walk = score.schedule, sub_sequence(self.levels, self.reverse_steps)
         eta = 0.0 if self.sampler == "ddim" else 1.0

@@ -35,6 +35,7 @@ class DiffPureLDSDE(DiffusionPurifier):
     one; their adjoint gradient is left out; their contract check's network call too.
     """
 
+    title: ClassVar[str] = "DiffPure (LD-SDE)"
     source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, LD-SDE; released code (METHODS.md 3)"
 
     t: float = 0.2
@@ -55,9 +56,7 @@ class DiffPureLDSDE(DiffusionPurifier):
         """Steps of one purification."""
         return self.steps or math.ceil(self.levels / 10)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         sigma = score.schedule.sigma(NETWORK_TIME)
 

@@ -31,6 +31,7 @@ class DiffPureODE(DiffusionPurifier):
     gradient="adjoint" is the authors' own attack gradient, see `ode_adjoint`; without gradients it makes no difference.
     """
 
+    title: ClassVar[str] = "DiffPure (ODE)"
     source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460; Song et al., ICLR 2021, Eq. 13 (METHODS.md 3)"
     stochastic: ClassVar[bool] = True  # of an instance: without fixed_noise_seed
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "adjoint", "surrogate")
@@ -41,9 +42,7 @@ class DiffPureODE(DiffusionPurifier):
         super().__post_init__()
         object.__setattr__(self, "stochastic", self.fixed_noise_seed is None)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule = score.schedule
 

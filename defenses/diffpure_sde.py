@@ -30,12 +30,11 @@ class DiffPureSDE(DiffusionPurifier):
     gradient="adjoint" is the authors' own attack gradient, see `sde_adjoint`; without gradients it makes no difference.
     """
 
+    title: ClassVar[str] = "DiffPure (SDE)"
     source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, Eqs. 4-6"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "adjoint", "surrogate")
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule = score.schedule
 

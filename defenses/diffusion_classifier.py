@@ -42,6 +42,7 @@ class DiffusionClassifier(Defense):
     one instead of EDM. "straight_through" is RDC's own attack: identity through the maximization, exact logits.
     """
 
+    title: ClassVar[str] = "diffusion classifier"
     source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code (METHODS_NEW.md 28)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -101,7 +102,7 @@ class DiffusionClassifier(Defense):
         if self.maximization_steps:
             maximizer = defenses.make("likelihood_maximization", {"steps": self.maximization_steps})
             assert isinstance(maximizer, Purifier)
-            purify = maximizer.build(score=score, gradient=gradient)
+            purify = maximizer.build(classifier=classifier, score=score, gradient=gradient)
         return _Generative(self, score, purify, classifier, gradient)
 
     def logits(self, score: ClassConditional, images: Tensor, noise: Noise) -> Tensor:

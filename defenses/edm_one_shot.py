@@ -27,6 +27,7 @@ class EDMOneShot(Purifier):
     Differs from the authors' code: the network is a VP one instead of EDM.
     """
 
+    title: ClassVar[str] = "EDM one-shot"
     source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333, baseline; code (METHODS_NEW.md 26)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -43,9 +44,7 @@ class EDMOneShot(Purifier):
         """Score-network evaluations behind one answer for one image."""
         return self.runs
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
 
         def purify(images: Tensor, noise: Noise) -> Tensor:

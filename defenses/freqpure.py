@@ -38,6 +38,7 @@ class FreqPure(DiffusionPurifier):
     """
 
     version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
+    title: ClassVar[str] = "FreqPure"
     source: ClassVar[str] = "Pei et al., ICML 2025, arXiv:2505.01267; released code (METHODS_NEW.md 23)"
     published_caveat: ClassVar[str] = (
         "The released attack differentiates one step from pure noise in place of 100 (cosine to the exact gradient of "
@@ -71,9 +72,7 @@ class FreqPure(DiffusionPurifier):
         """The process that the authors' attack differentiates; a single run."""
         return replace(self, t=1.0, steps=1, runs=1)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         schedule, walk = score.schedule, sub_sequence(self.levels, self.reverse_steps)
 

@@ -21,6 +21,7 @@ class GaussianNoise(Purifier):
     sigma: standard deviation of the noise in image units, >= 0.
     """
 
+    title: ClassVar[str] = "Gaussian noise"
     source: ClassVar[str] = "Cohen, Rosenfeld & Kolter, ICML 2019, arXiv:1902.02918, Eq. 1, a single draw"
     stochastic: ClassVar[bool] = True
 

@@ -41,6 +41,7 @@ class GDMP(DiffusionPurifier):
     (t = 0.18, 45 steps) lie at most 3 of 1000 levels from ours. gradient="exact" differentiates the guidance too.
     """
 
+    title: ClassVar[str] = "GDMP"
     source: ClassVar[str] = "Wang et al., 2022, arXiv:2205.14969; released code (METHODS.md 5)"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
@@ -77,9 +78,7 @@ class GDMP(DiffusionPurifier):
         """Score-network evaluations behind one answer for one image."""
         return self.rounds * super().network_evaluations
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         n, step = self.reverse_steps, _Step(self, score, differentiated=gradient == "exact")
 

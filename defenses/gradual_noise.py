@@ -32,6 +32,7 @@ class GradualNoise(Purifier):
     in 1, 1, 5 steps: 7 network evaluations in place of 470), through a single run.
     """
 
+    title: ClassVar[str] = "gradual noise"
     source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051, gradual noise scheduling (METHODS.md 9)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -74,9 +75,7 @@ class GradualNoise(Purifier):
         steps = (*(1 for _ in levels[:-1]), min(ATTACK_STEPS, levels[-1]))
         return replace(self, levels=levels, steps=steps, runs=1)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
         def purify(images: Tensor, noise: Noise) -> Tensor:

@@ -44,6 +44,7 @@ class HeterogeneousNoise(DiffusionPurifier):
     """
 
     version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
+    title: ClassVar[str] = "heterogeneous noise"
     source: ClassVar[str] = "Pei et al., CVPR 2025, arXiv:2503.01407; released code (METHODS_NEW.md 22)"
     needs_classifier: ClassVar[bool] = True
     published_caveat: ClassVar[str] = (
@@ -80,9 +81,7 @@ class HeterogeneousNoise(DiffusionPurifier):
         """The process that the authors' attack differentiates; a single run."""
         return replace(self, steps=max(1, self.reverse_steps // 50), runs=1)
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width).
 
         Noise streams: 0 the first noising, 1 that outside the mask, 2 and on the forward steps.

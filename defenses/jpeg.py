@@ -27,6 +27,7 @@ class JPEG(Purifier):
     quality: libjpeg's quality in 1..100; 75 is Guo et al.'s, 20 to 50 are stronger.
     """
 
+    title: ClassVar[str] = "JPEG"
     source: ClassVar[str] = "Guo et al., ICLR 2018, arXiv:1711.00117"
     stochastic: ClassVar[bool] = False
     gradients: ClassVar[tuple[Gradient, ...]] = ()

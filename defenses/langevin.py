@@ -34,6 +34,7 @@ class Langevin(Purifier):
     many chains (runs).
     """
 
+    title: ClassVar[str] = "Langevin EBM"
     source: ClassVar[str] = "Hill et al., ICLR 2021, arXiv:2005.13525; released code (METHODS_NEW.md 29)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -63,7 +64,7 @@ class Langevin(Purifier):
         """Score-network evaluations behind one answer for one image."""
         return self.runs * self.steps
 
-    def build(  # type: ignore[override]
+    def build(
         self, *, classifier: nn.Module | None = None, score: ScoreModel | DataScore, gradient: Gradient = "exact"
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""

@@ -39,6 +39,7 @@ class LikelihoodMaximization(Purifier):
     the running averages (METHODS_NEW.md 27).
     """
 
+    title: ClassVar[str] = "likelihood maximization"
     source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code (METHODS_NEW.md 27)"
     stochastic: ClassVar[bool] = True  # of an instance: not fixed_noise
     needs_score: ClassVar[bool] = True
@@ -79,9 +80,7 @@ class LikelihoodMaximization(Purifier):
         """Score-network evaluations behind one answer for one image (as many derivatives again)."""
         return self.runs * self.steps
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
         update = adam if self.averages == "plain" else compounded_adam

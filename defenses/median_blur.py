@@ -25,6 +25,7 @@ class MedianBlur(Purifier):
     kernel_size: side of the window in pixels, 2..15; the authors use 2 and 3.
     """
 
+    title: ClassVar[str] = "median blur"
     source: ClassVar[str] = "Xu, Evans & Qi, NDSS 2018, arXiv:1704.01155, section III-B"
     stochastic: ClassVar[bool] = False
 

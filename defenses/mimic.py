@@ -42,6 +42,7 @@ class MimicDiffusion(Purifier):
     The image enters through a sign alone, so the exact gradient is 0 almost everywhere and is not offered.
     """
 
+    title: ClassVar[str] = "MimicDiffusion"
     source: ClassVar[str] = "Song et al., CVPR 2024, arXiv:2312.04802; released code (METHODS_NEW.md 24)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -87,9 +88,7 @@ class MimicDiffusion(Purifier):
         assert isinstance(cheap, Purifier)
         return cheap
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1].
 
         The noise of step 0 is the start, that of step k + 1 the k-th step's.

@@ -23,6 +23,7 @@ class RandomizedSmoothing(Smoothing):
     should have been trained on noise of the same sigma.
     """
 
+    title: ClassVar[str] = "randomized smoothing"
     source: ClassVar[str] = "Cohen, Rosenfeld & Kolter, ICML 2019, arXiv:1902.02918, Eq. 1 and Theorem 1"
 
     def build(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,6 +39,35 @@ def plain_fields(record: Any) -> dict[str, Any]:
     return {k: float(v) if k in floats and type(v) is int else v for k, v in values.items()}
 
 
+def field_docs(cls: type) -> dict[str, str]:
+    """What each field of a dataclass means: the entries of the section `Attributes:` of its docstring.
+
+    A field that a base class has is described there, or again where the meaning is narrower. An entry is a line
+    `name: meaning, unit, range` and what is indented below it.
+
+    Args:
+        cls: a dataclass.
+
+    Returns:
+        Name -> description on one line; fields without one are missing.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        _, _, section = text.partition("\nAttributes:\n")
+        name = ""
+        for line in section.splitlines():
+            if line and not line.startswith(" "):
+                break
+            entry = re.match(r" {4}(\w+): (.*)", line)
+            if entry:
+                name = entry[1]
+                found[name] = entry[2].strip()
+            elif name and line.strip():
+                found[name] += " " + line.strip()
+    return {field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found}
+
+
 class Registry(Mapping[str, type[T]], Generic[T]):
     """Name -> class. Modules of `package` are imported the first time that a name is asked for.
 
@@ -49,7 +80,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         self._loaded = False
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: register `cls` under the stem of its file and set `cls.name`; a taken name is refused."""
+        """Class decorator: register `cls` under the stem of its file, its `name`, which is also its title where
+        it has none. A taken name is refused."""
         module = sys.modules[cls.__module__]
         name = Path(module.__file__ or cls.__module__).stem
         other = self._classes.get(name)
@@ -59,6 +91,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 f"One {self.kind}, one file: its name is the file's stem."
             )
         cls.name = name  # type: ignore[attr-defined]
+        if not getattr(cls, "title", ""):
+            cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
         self._classes[name] = cls
         return cls
 

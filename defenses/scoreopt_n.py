@@ -35,6 +35,7 @@ class ScoreOptN(Purifier):
     surrogate is their stand-in, one denoising at level sigma (`edm_one_shot`). gradient="exact" is second order.
     """
 
+    title: ClassVar[str] = "ScoreOpt-N"
     source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333; released code (METHODS_NEW.md 26)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
@@ -68,9 +69,7 @@ class ScoreOptN(Purifier):
         assert isinstance(cheap, Purifier)
         return cheap
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
 

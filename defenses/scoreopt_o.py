@@ -37,6 +37,7 @@ class ScoreOptO(Purifier):
     surrogate is their stand-in, one denoising at level sigma (`edm_one_shot`). gradient="exact" is second order.
     """
 
+    title: ClassVar[str] = "ScoreOpt-O"
     source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333; released code (METHODS_NEW.md 26)"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False  # of an instance: shared_level
@@ -77,9 +78,7 @@ class ScoreOptO(Purifier):
         assert isinstance(cheap, Purifier)
         return cheap
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
 

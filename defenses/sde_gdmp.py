@@ -35,6 +35,7 @@ class SDEGDMP(DiffusionPurifier):
     draws noise to no effect, is left out. gradient="exact" differentiates the guidance too.
     """
 
+    title: ClassVar[str] = "GDMP (SDE)"
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391, baseline; released code (METHODS.md 6)"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
@@ -50,9 +51,7 @@ class SDEGDMP(DiffusionPurifier):
                 f"{self.guidance_scale}, {self.epsilon} and {self.reference_batch_size}."
             )
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule, differentiated = score.schedule, gradient == "exact"
         guided_levels = self.guided_levels()

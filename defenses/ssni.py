@@ -41,6 +41,7 @@ class SSNI(DiffusionPurifier):
     the same for all images, and noise is keyed by the level (step index + 1), so batch-mates do not matter.
     """
 
+    title: ClassVar[str] = "SSNI"
     source: ClassVar[str] = "Sun et al., ICML 2025, arXiv:2506.06027; own reading, no reference (METHODS_NEW.md 30)"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact",)
     published_caveat: ClassVar[str] = (
@@ -90,9 +91,7 @@ class SSNI(DiffusionPurifier):
             return replace(self, norm_low=float(norms.min()), norm_high=float(norms.max()))
         return replace(self, norm_low=float(norms.mean()), norm_high=float(norms.mean() + norms.std()))
 
-    def build(  # type: ignore[override]
-        self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact"
-    ) -> Purify:
+    def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule, walk = score.schedule, range(self.highest - 1, -1, -1)
         self.level(torch.zeros(()))  # norms that are missing are asked for here

@@ -27,6 +27,7 @@ class TotalVariation(Purifier):
     iterations: at most so many, >= 1.
     """
 
+    title: ClassVar[str] = "total variation"
     source: ClassVar[str] = "Rudin, Osher & Fatemi, Physica D 60, 1992; Guo et al., ICLR 2018, arXiv:1711.00117"
     stochastic: ClassVar[bool] = False
     gradients: ClassVar[tuple[Gradient, ...]] = ()

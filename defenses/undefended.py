@@ -17,6 +17,7 @@ from defenses.noise import Noise
 class Undefended(Purifier):
     """The bare classifier; the row that every table starts with."""
 
+    title: ClassVar[str] = "undefended"
     source: ClassVar[str] = "No defense: the classifier as it is."
     stochastic: ClassVar[bool] = False
 

@@ -27,6 +27,7 @@ class APGDEOT(Attack):
     with 0.
     """
 
+    title: ClassVar[str] = "APGD+EOT"
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690, Algorithm 1; Athalye et al., ICML 2018"
 
     steps: int = 100

@@ -21,6 +21,7 @@ class AutoAttack(Attack):
     variant: the library's `version`: "standard" (see `autoattack_standard`) or "rand" (see `autoattack_rand`).
     """
 
+    title: ClassVar[str] = "AutoAttack"
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690; pyautoattack"
     batch_coupled: ClassVar[bool] = True
 

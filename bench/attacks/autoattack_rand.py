@@ -22,6 +22,7 @@ class AutoAttackRand(Attack):
     Its schedule and its choice of images look at the last draw only; `apgd_eot` looks at all of them.
     """
 
+    title: ClassVar[str] = "AutoAttack rand"
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690; pyautoattack"
     batch_coupled: ClassVar[bool] = True
 

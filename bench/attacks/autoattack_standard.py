@@ -23,6 +23,7 @@ class AutoAttackStandard(Attack):
     does the trace.
     """
 
+    title: ClassVar[str] = "AutoAttack standard"
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690; pyautoattack"
     batch_coupled: ClassVar[bool] = True
 

@@ -36,12 +36,19 @@ def register(cls: type[Attack]) -> type[Attack]:
 class Attack(ABC):
     """An attack and its settings (its fields). Abstract: concrete attacks are final frozen dataclasses.
 
-    Class attributes: `source`; `restricted` its images stay in the threat model's ball; `batch_coupled` its
-    result for an image depends on the batch (a library's own random stream), so the batch size is part of a cell's
-    key; `version` raised when a change of code moves its numbers; `gradient_free` it never asks for a gradient.
+    Class attributes:
+        name: registered name; `@register` sets it.
+        title: what tables call it; the name with spaces where nothing is given.
+        source: citation, with equation or algorithm.
+        restricted: whether its images stay in the ball of the threat model.
+        batch_coupled: whether the result for an image depends on its batch (a library's own random stream); the batch
+            size is then part of a cell's key.
+        gradient_free: whether it never asks for a gradient.
+        version: raised when a change of code moves its numbers.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     source: ClassVar[str]
     restricted: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False

@@ -29,6 +29,7 @@ class BPDAEOT(Attack):
     purify copies of one image.
     """
 
+    title: ClassVar[str] = "BPDA+EOT"
     source: ClassVar[str] = "Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525"
 
     steps: int = 50

@@ -39,6 +39,7 @@ class Cascade(Attack):
     member's batch or the mixture of the winners, whichever is wrong more often.
     """
 
+    title: ClassVar[str] = "cascade"
     source: ClassVar[str] = "Worst case over attacks, after Croce & Hein, ICML 2020, arXiv:2003.01690"
 
     members: Sequence[Member] = (

@@ -17,6 +17,7 @@ from defenses.base import Defended
 class Clean(Attack):
     """The images as they are: clean accuracy, and a control for every attack."""
 
+    title: ClassVar[str] = "no attack"
     source: ClassVar[str] = "No attack."
     gradient_free: ClassVar[bool] = True
 

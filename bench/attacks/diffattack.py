@@ -41,6 +41,7 @@ class DiffAttack(Attack):
     and the exact gradient.
     """
 
+    title: ClassVar[str] = "DiffAttack"
     source: ClassVar[str] = "Kang et al., NeurIPS 2023, arXiv:2311.16124"
 
     steps: int = 100

@@ -38,6 +38,7 @@ class DiffHammer(Attack):
     is common to the batch. A draw is one purification, also where an answer combines several runs.
     """
 
+    title: ClassVar[str] = "DiffHammer"
     source: ClassVar[str] = "Wang et al., DiffHammer, NeurIPS 2024; formulas as in METHODS.md 12.6"
 
     steps: int = 50

@@ -22,6 +22,7 @@ class EOTPGD10(Attack):
     last iterate is returned. A short attack: `pgd_eot` takes 200 steps.
     """
 
+    title: ClassVar[str] = "EOTPGD"
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; Zimmermann, 2019, arXiv:1907.00895"
 
     steps: int = 10

@@ -28,6 +28,7 @@ class Gold(Attack):
     model's gradient, the first from the clean image. check_draws, settled: as in `Cascade`.
     """
 
+    title: ClassVar[str] = "gold"
     source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051; Croce & Hein, ICML 2020, arXiv:2003.01690"
 
     steps: int = 200

@@ -91,6 +91,7 @@ class LowFrequency(Attack):
     Unrestricted: the threat model's epsilon plays no part.
     """
 
+    title: ClassVar[str] = "low-frequency attack"
     source: ClassVar[str] = "Kassis et al., DiffBreak, 2025; LPIPS replaced (METHODS.md 12.5)"
     restricted: ClassVar[bool] = False
 

@@ -21,6 +21,7 @@ class UniformNoise(Attack):
     A control, so nothing is selected: the defense is never asked. An attack that breaks no more than this is no attack.
     """
 
+    title: ClassVar[str] = "uniform noise"
     source: ClassVar[str] = "Control; uniform in the L2 ball by Muller, Commun. ACM 1959."
     gradient_free: ClassVar[bool] = True
 

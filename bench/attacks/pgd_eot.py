@@ -29,6 +29,7 @@ class PGDEOT(Attack):
     al., CVPR 2018, Eq. 6), 0 for none.
     """
 
+    title: ClassVar[str] = "PGD+EOT"
     source: ClassVar[str] = "Madry et al., ICLR 2018; Athalye et al., ICML 2018; Lee & Kim, ICCV 2023, arXiv:2303.09051"
 
     steps: int = 200

@@ -30,6 +30,7 @@ class SquareEOT(Attack):
     library's never do. In L2 a square has at least three pixels a side: a direction finer than that is out of reach.
     """
 
+    title: ClassVar[str] = "Square+EOT"
     source: ClassVar[str] = "Andriushchenko et al., ECCV 2020, arXiv:1912.00049, Algorithms 1-3"
     gradient_free: ClassVar[bool] = True
 

@@ -46,6 +46,7 @@ class StAdv(Attack):
     the image, then to the bound, before every warp. Unrestricted: the threat model's epsilon plays no part.
     """
 
+    title: ClassVar[str] = "StAdv"
     source: ClassVar[str] = "Xiao et al., ICLR 2018, arXiv:1801.02612; EOT as in Nie et al., ICML 2022"
     restricted: ClassVar[bool] = False
 

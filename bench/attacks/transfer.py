@@ -24,6 +24,7 @@ class Transfer(Attack):
     will do, "none" too.
     """
 
+    title: ClassVar[str] = "transfer"
     source: ClassVar[str] = "Papernot et al., 2016, arXiv:1605.07277; Croce & Hein, ICML 2020, arXiv:2003.01690"
     gradient_free: ClassVar[bool] = True
 

@@ -41,9 +41,22 @@ Loader = Callable[[Path, str, bool], ImageSet | None]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What is known about a data set without opening it. place: the files, relative to the data folder."""
+    """What is known about a data set without opening it.
+
+    Attributes:
+        name: what a cell calls it.
+        title: what tables call it.
+        classes: number of classes.
+        image_shape: (channels, height, width) of its pictures.
+        source: where it comes from.
+        place: its files, relative to the data folder.
+        licence: of its pictures.
+        load: (folder, split, download) -> the pictures, None where they are not there.
+        downloads: whether torchvision can fetch it.
+    """
 
     name: str
+    title: str
     classes: int
     image_shape: tuple[int, int, int]
     source: str
@@ -89,6 +102,7 @@ DATASETS: dict[str, DatasetInfo] = {
     for info in (
         DatasetInfo(
             name="digits",
+            title="digits",
             classes=10,
             image_shape=(1, 8, 8),
             source="scikit-learn's bundled digits (UCI, 1998)",
@@ -98,6 +112,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="cifar10",
+            title="CIFAR-10",
             classes=10,
             image_shape=(3, 32, 32),
             source="https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -108,6 +123,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="cifar100",
+            title="CIFAR-100",
             classes=100,
             image_shape=(3, 32, 32),
             source="https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -118,6 +134,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="gtsrb",
+            title="GTSRB",
             classes=43,
             image_shape=(3, 32, 32),
             source="https://benchmark.ini.rub.de/gtsrb_news.html",
@@ -128,6 +145,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="imagenet",
+            title="ImageNet",
             classes=1000,
             image_shape=(3, 224, 224),
             source="https://image-net.org (registration; ILSVRC2012)",
@@ -137,6 +155,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="imagenet_sample",
+            title="ImageNet sample",
             classes=1000,
             image_shape=(3, 224, 224),
             source="https://github.com/EliSchwartz/imagenet-sample-images, every 10th picture with an index.csv",

@@ -174,7 +174,13 @@ def toy_classifier(name: str, dataset: str) -> ClassifierInfo:
         return nn.Sequential(network, _Lean()).eval().requires_grad_(False)
 
     return _ToyClassifier(
-        name=SMOKE + name, datasets=(SMOKE + dataset,), load=load, find=_no_file, source="random", licence="none"
+        name=SMOKE + name,
+        title=name,
+        datasets=(SMOKE + dataset,),
+        load=load,
+        find=_no_file,
+        source="random",
+        licence="none",
     )
 
 

@@ -33,9 +33,17 @@ if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay 
 class ClassifierInfo:
     """What is known about a classifier without loading it.
 
-    load: () -> network, on the CPU. find: () -> the weight file (raises MissingWeights). datasets: the data sets whose
-    classes it answers with. sha256: what the file must be, None where nobody states it. clean_accuracy: percent on the
-    data set's test images, as `accuracy_source` says.
+    Attributes:
+        name: what a cell calls it.
+        datasets: the data sets whose classes it answers with.
+        load: () -> network for [0, 1] images, on the CPU.
+        find: () -> the weight file; raises MissingWeights.
+        source: where the weights come from.
+        licence: of the weights.
+        sha256: what the file must be, 64 hex digits; None where nobody states it.
+        clean_accuracy: percent of the data set's test images; None where unknown.
+        accuracy_source: who measured that, and on what.
+        title: what tables call it; its name where nothing is given.
     """
 
     name: str
@@ -47,6 +55,11 @@ class ClassifierInfo:
     sha256: str | None = None
     clean_accuracy: float | None = None
     accuracy_source: str = ""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
 
     def weights_sha256(self) -> str:
         """sha256 of the weight file on this machine, for the results' row. Raises MissingWeights."""
@@ -100,7 +113,13 @@ def check_dataset(name: str, dataset: str) -> None:
 
 
 def _shipped(
-    name: str, file: str, dataset: str, build: Callable[[], Callable[..., nn.Module]], recipe: str, images: str
+    name: str,
+    title: str,
+    file: str,
+    dataset: str,
+    build: Callable[[], Callable[..., nn.Module]],
+    recipe: str,
+    images: str,
 ) -> ClassifierInfo:
     """A network that `bench train <recipe>` made; its numbers are those of the training record.
 
@@ -115,7 +134,7 @@ def _shipped(
         return network
 
     return ClassifierInfo(
-        name=name, datasets=(dataset,), load=load, find=lambda: asset_path(file), licence="Apache-2.0",
+        name=name, title=title, datasets=(dataset,), load=load, find=lambda: asset_path(file), licence="Apache-2.0",
         source=f"bench train {recipe} (this package)", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
         accuracy_source=f"defenses/models/assets/{folder}/record.json, {images} test images",
     )  # fmt: skip
@@ -134,7 +153,12 @@ def _block_resnet() -> Callable[..., nn.Module]:
 
 
 def _public(
-    name: str, datasets: tuple[str, ...], licence: str, accuracy: float | None = None, accuracy_source: str = ""
+    name: str,
+    title: str,
+    datasets: tuple[str, ...],
+    licence: str,
+    accuracy: float | None = None,
+    accuracy_source: str = "",
 ) -> ClassifierInfo:
     """A classifier whose file is in `SOURCES` and whose architecture is in `classifier_zoo`."""
     source = SOURCES[name]
@@ -146,7 +170,7 @@ def _public(
         return with_weights(name, read(source))
 
     return ClassifierInfo(
-        name=name, datasets=datasets, load=load, find=source.find, source=source.where, licence=licence,
+        name=name, title=title, datasets=datasets, load=load, find=source.find, source=source.where, licence=licence,
         sha256=source.sha256 if len(source.sha256) == 64 else None, clean_accuracy=accuracy,
         accuracy_source=accuracy_source,
     )  # fmt: skip
@@ -170,7 +194,13 @@ def _file(name: str) -> ClassifierInfo:
         return with_weights(kind, bare_state(load_checkpoint(own_file(path))))
 
     return ClassifierInfo(
-        name=name, datasets=kinds[kind], load=load, find=lambda: own_file(path), source=path, licence="the user's own"
+        name=name,
+        title=Path(path).stem,
+        datasets=kinds[kind],
+        load=load,
+        find=lambda: own_file(path),
+        source=path,
+        licence="the user's own",
     )
 
 
@@ -185,9 +215,9 @@ def _trained(name: str, path: str) -> ClassifierInfo:
         return network
 
     return ClassifierInfo(
-        name=name, datasets=(record["dataset"],), load=load, find=lambda: own_file(path), source=path,
-        licence="the user's own", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
-        accuracy_source="the record.json beside it",
+        name=name, title=Path(path).stem, datasets=(record["dataset"],), load=load, find=lambda: own_file(path),
+        source=path, licence="the user's own", sha256=record["sha256"],
+        clean_accuracy=record["clean_accuracy"], accuracy_source="the record.json beside it",
     )  # fmt: skip
 
 
@@ -208,10 +238,14 @@ def _robustbench(name: str) -> ClassifierInfo:
         return network
 
     return ClassifierInfo(
-        name=name, datasets=_IMAGENET if dataset == "imagenet" else (dataset,), load=load, find=find,
+        name=name, title=_ROBUSTBENCH_TITLES.get(model, model),
+        datasets=_IMAGENET if dataset == "imagenet" else (dataset,), load=load, find=find,
         source="https://github.com/RobustBench/robustbench",
         licence="as the model's entry in RobustBench says",
     )  # fmt: skip
+
+
+_ROBUSTBENCH_TITLES = {"Standard": "WRN-28-10"}
 
 
 def _folder_of(file: str) -> Path:
@@ -220,25 +254,28 @@ def _folder_of(file: str) -> Path:
     return next((folder for folder in folders if (folder / file).is_file()), folders[-1])
 
 
-for _name in ("digits_cnn", "digits_cnn_at"):
-    register_classifier(_shipped(_name, f"digits/{_name}.safetensors", "digits", _small_cnn, "digits", "500"))
+for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, adversarially trained")):
+    register_classifier(_shipped(_name, _title, f"digits/{_name}.safetensors", "digits", _small_cnn, "digits", "500"))
 register_classifier(
     _shipped(
-        "cifar10_small_at", "cifar10/classifier/cifar10_at_linf.safetensors", "cifar10", _block_resnet,
+        "cifar10_small_at", "small ResNet, adversarially trained",
+        "cifar10/classifier/cifar10_at_linf.safetensors", "cifar10", _block_resnet,
         "classifier --dataset cifar10 --adversarial Linf:6/255", "10,000",
     )
 )  # fmt: skip
 _TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
 for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
-    register_classifier(_public(f"cifar_resnet{_depth}", ("cifar10",), "BSD-2-Clause", _accuracy, _TABLE))
+    register_classifier(
+        _public(f"cifar_resnet{_depth}", f"ResNet-{_depth}", ("cifar10",), "BSD-2-Clause", _accuracy, _TABLE)
+    )
 _DIFFPURE = "NVIDIA, non-commercial (DiffPure)"
-register_classifier(_public("diffpure_resnet50", ("cifar10",), _DIFFPURE))
-register_classifier(_public("diffpure_wrn70_16_dropout", ("cifar10",), _DIFFPURE))
-register_classifier(_public("gtsrb_resnet18", ("gtsrb",), "none stated"))
-register_classifier(_public("cifar100_wrn28_10", ("cifar100",), "none stated"))
+register_classifier(_public("diffpure_resnet50", "ResNet-50", ("cifar10",), _DIFFPURE))
+register_classifier(_public("diffpure_wrn70_16_dropout", "WRN-70-16", ("cifar10",), _DIFFPURE))
+register_classifier(_public("gtsrb_resnet18", "ResNet-18", ("gtsrb",), "none stated"))
+register_classifier(_public("cifar100_wrn28_10", "WRN-28-10", ("cifar100",), "none stated"))
 _V1 = "torchvision's record of IMAGENET1K_V1, ImageNet validation"
-register_classifier(_public("imagenet_resnet18", _IMAGENET, "BSD-3-Clause (torchvision)", 69.758, _V1))
-register_classifier(_public("imagenet_resnet50", _IMAGENET, "BSD-3-Clause (torchvision)", 76.13, _V1))
-register_classifier(_public("imagenet_wrn50_2", _IMAGENET, "BSD-3-Clause (torchvision)", 78.468, _V1))
-register_classifier(_public("imagenet_deit_s", _IMAGENET, "Apache-2.0 (DeiT)"))
-register_classifier(_public("imagenet_xcit_s24", _IMAGENET, "Apache-2.0 (XCiT)"))
+register_classifier(_public("imagenet_resnet18", "ResNet-18", _IMAGENET, "BSD-3-Clause (torchvision)", 69.758, _V1))
+register_classifier(_public("imagenet_resnet50", "ResNet-50", _IMAGENET, "BSD-3-Clause (torchvision)", 76.13, _V1))
+register_classifier(_public("imagenet_wrn50_2", "WRN-50-2", _IMAGENET, "BSD-3-Clause (torchvision)", 78.468, _V1))
+register_classifier(_public("imagenet_deit_s", "DeiT-S", _IMAGENET, "Apache-2.0 (DeiT)"))
+register_classifier(_public("imagenet_xcit_s24", "XCiT-S24", _IMAGENET, "Apache-2.0 (XCiT)"))
