@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 import statistics
 import subprocess
@@ -145,6 +146,18 @@ def test_rooms_that_see_data_import_no_torch(package: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_architecture_page_shows_these_rooms() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = [line for line in page.splitlines() if line.startswith("    ") and "->" in line]
+    chains = [re.findall(r"[\w.]+", line.split("(")[0]) for line in drawn]
+    real = {(room(a), room(b)) for a, targets in arrows().items() for b in targets}
+    wrong = [f"{a} -> {b}" for chain in chains for a, b in itertools.pairwise(chain) if (a, b) not in real]
+    assert chains and not wrong, f"drawn in docs/architecture.md, but not in the code: {wrong}"
+    tops = {name.split(".")[1] for name in RANK if "." in name and name in modules()}
+    missing = [top for top in sorted(tops) if f"`{top}/`" not in page and f"`{top}.py`" not in page]
+    assert not missing, f"docs/architecture.md does not say what these rooms are for: {missing}"
+
+
 def test_defenses_know_nothing_of_bench() -> None:
     wrong = [name for name in modules() if name.startswith("defenses") for b in arrows()[name] if b.startswith("bench")]
     assert not wrong, wrong
@@ -193,7 +206,7 @@ def _names(node: Definition) -> set[str]:
         return fields.union(*map(_names, init))
     given = node.args
     more = [a for a in (given.vararg, given.kwarg) if a is not None]
-    return {a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more)} - {"self", "cls"}
+    return {a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more)} - {"self"}
 
 
 def prose_fields(text: str, names: set[str]) -> list[str]:
