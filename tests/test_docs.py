@@ -44,6 +44,17 @@ def test_generated_pictures_are_up_to_date(path: Path) -> None:
     assert path.read_text() == REFRESH.PICTURES[path](), f"{path.name} is stale: run `python docs/refresh.py`"
 
 
+def test_every_marked_block_is_generated() -> None:
+    for path in PAGES:
+        marked = set(re.findall(r"^<!-- (\w+) -->$", path.read_text(), flags=re.MULTILINE))
+        assert marked == set(REFRESH.BLOCKS.get(path, ())), f"{path.name}: add the block to docs/refresh.py, or cut it"
+
+
+def test_the_citation_names_this_version() -> None:
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert version and f"version: {version[1]}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_catalogue_is_up_to_date() -> None:
     stored = json.loads(FILE.read_text())
     assert stored == {"sources": sources_hash(), "kinds": build()}, "run `python -m bench.commands.catalog`"
