@@ -210,14 +210,17 @@ def _names(node: Definition) -> set[str]:
 
 
 def prose_fields(text: str, names: set[str]) -> list[str]:
-    """Names that a docstring explains (`name: ...`) elsewhere than on a line of their own in a section."""
+    """Names that a docstring explains (`name: ...`) elsewhere than on a line of their own in a section.
+
+    Only where a name begins a line or follows a stop or comma: "the state of a checkpoint: its ..." is a sentence.
+    """
     found, section = [], False
     for line in text.splitlines():
         if line and not line.startswith(" "):
             section = line.rstrip(":") in SECTIONS and line.endswith(":")
         entry = re.match(r" {4}\**(\w+):( |$)", line) if section else None
         rest = line[entry.end() :] if entry else line
-        found += [name for name in re.findall(r"(?<![\w`.])\**(\w+):(?= )", rest) if name in names]
+        found += [name for name in re.findall(r"(?:^ *|[.;,)] )\**(\w+):(?= )", rest) if name in names]
     return found
 
 
@@ -243,6 +246,7 @@ def test_docstrings_name_parameters_that_exist(name: str) -> None:
 def test_the_docstring_rule_tells_prose_from_sections() -> None:
     good = "Do it.\n\nArgs:\n    a: one, in (0, 1];\n        more of it.\n    b: two.\n\nReturns:\n    The ratio a:b."
     assert prose_fields(good, {"a", "b"}) == []
+    assert prose_fields("Read what lies in a: its rows.", {"a", "b"}) == []
     assert prose_fields("Do it.\n\na: one. b: two.", {"a", "b"}) == ["a", "b"]
     assert prose_fields("Do it.\n\nArgs:\n    a: one; b: two.", {"a", "b"}) == ["b"]
     assert prose_fields("Do it.\n\nArgs:\n    a, b: both.", {"a", "b"}) == ["b"]
