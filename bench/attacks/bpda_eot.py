@@ -24,9 +24,9 @@ class BPDAEOT(Attack):
     The clean batch and every iterate are looked at in the same way: the logits are averaged over `eot` purifications,
     and an image whose average is wrong is verified by `defense_replicates` fresh ones. If their average is wrong too,
     the image is broken and this iterate, which may be the clean image, is its result; an image that is never broken
-    gets the last iterate. Each step follows the gradient of the cross-entropy of the averaged logits, taken at the purified
-    images, so that only a straight_through gradient will do; in L2 it is normalised. A batch-coupled defense is verified
-    on whole batches, where the authors purify copies of one image.
+    gets the last iterate. Each step follows the gradient of the cross-entropy of the averaged logits, taken at the
+    purified images, so that only a straight_through gradient will do; in L2 it is normalised. A batch-coupled defense
+    is verified on whole batches, where the authors purify copies of one image.
 
     Attributes:
         steps: steps from the clean image, at least 1.
