@@ -59,7 +59,7 @@ def summary() -> str:
     """The README's table: the rows of `SUMMARY`, as the quickstart shows them."""
     frame = pd.read_csv(DOCS / "quickstart.csv")
     layout = Table(name="summary", columns=(), only=_in_summary)
-    return render(frame, format="markdown", tables=(layout,))
+    return render(with_titles(frame), format="markdown", tables=(layout,))
 
 
 def _in_summary(cell: dict[str, Any]) -> bool:
