@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -66,7 +67,8 @@ def tables(
     table: str | None = None,
 ) -> str:
     """Tables of the given cells (None: of every cell measured); what has not run yet is a dash."""
-    frame = with_outdone(store.frame(), store.images)
+    images = cache(store.images)
+    frame = with_outdone(with_titles(store.frame()), images)
     frame = frame.assign(batch_note=[batch_note(row) for row in cells_of(frame)])
     expected = None
     if cells is not None:
@@ -85,6 +87,7 @@ def tables(
         tables=_layouts(known_grid, table, quick=bool(cells) and all(cell.tier == "quick" for cell in cells or ())),
         curve=known_grid.curve if known_grid else None,
         standalone=not fragment,
+        images=images,
     )
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from bench.report.frames import Result, has_run
 from bench.report.labels import label_of
-from bench.report.pooling import pool_seeds
+from bench.report.pooling import ImagesOf, pool_seeds
 
 WIDTH, HEIGHT = 780, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 290, 44, 52  # margins; the right one holds the names of the lines
@@ -43,7 +43,7 @@ class _Point:
     high: float
 
 
-def svg(curve: Curve, cells: Sequence[Result]) -> str:
+def svg(curve: Curve, cells: Sequence[Result], images: ImagesOf | None = None) -> str:
     """The curve of the cells that have run: robust accuracy solid, with 95 % bars, clean accuracy dashed.
 
     Axes without a line where nothing has run. Raises ValueError where no cell has the parameter.
@@ -52,7 +52,7 @@ def svg(curve: Curve, cells: Sequence[Result]) -> str:
     if not known:
         raise ValueError(f"Expected cells whose defense has a numeric {curve.x!r}, found none.")
     places = sorted({float(cell["defense_params"][curve.x]) for cell in known})
-    lines = _lines(curve, known)
+    lines = _lines(curve, known, images)
     parts = [*_axes(curve, places), *([] if lines else [_text(_x(places, places[0]) + 12, TOP + 20, "not run")])]
     names = _spread({name: points[-1].robust for name, points in lines.items()})
     for (name, points), colour in zip(lines.items(), COLOURS * (1 + len(lines) // len(COLOURS)), strict=False):
@@ -65,9 +65,9 @@ def svg(curve: Curve, cells: Sequence[Result]) -> str:
     )
 
 
-def _lines(curve: Curve, cells: Sequence[Result]) -> dict[str, list[_Point]]:
+def _lines(curve: Curve, cells: Sequence[Result], images: ImagesOf | None) -> dict[str, list[_Point]]:
     lines: dict[str, list[_Point]] = {}
-    for cell in pool_seeds(cells):
+    for cell in pool_seeds(cells, images):
         if has_run(cell):
             name = ", ".join(label_of(cell, column) for column in curve.series)
             values = (cell[name] for name in ("clean_accuracy", "robust_accuracy", "robust_low", "robust_high"))

@@ -10,7 +10,7 @@ from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
 from bench.report.frames import Result, gates_failed, has_run
 from bench.report.labels import label_of, part_twins, set_labels
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, name_text, percent_text
-from bench.report.pooling import pool_seeds
+from bench.report.pooling import ImagesOf, pool_seeds
 
 SECTION = ("dataset", "norm", "epsilon", "attack")  # what is in neither rows nor columns makes tables of their own
 ALWAYS = ("classifier", "gradient", "num_images", "tier")  # in every row, or in the heading where all rows agree
@@ -107,7 +107,9 @@ class Sheet:
         return [(self.notes.mark(text), text) for text in self.notes.texts]
 
 
-def sheets(table: Table, cells: Sequence[Result], *, grid_known: bool = False) -> list[Sheet]:
+def sheets(
+    table: Table, cells: Sequence[Result], *, grid_known: bool = False, images: ImagesOf | None = None
+) -> list[Sheet]:
     """One sheet for every section (data set and threat, unless these are rows or columns) among the cells.
 
     A sheet too wide for a page has a row for each cell instead.
@@ -116,8 +118,9 @@ def sheets(table: Table, cells: Sequence[Result], *, grid_known: bool = False) -
         table: which cells, and where.
         cells: results, decoded; see `cells_of`.
         grid_known: the cells are all that were planned, so that a place without one stays empty instead of a dash.
+        images: run_id -> its images, see `pool_seeds`.
     """
-    chosen = pool_seeds([{**cell, **table.overrides(cell)} for cell in cells if table.shows(cell)])
+    chosen = pool_seeds([{**cell, **table.overrides(cell)} for cell in cells if table.shows(cell)], images)
     scope = [name for name in SECTION if name not in table.rows + table.columns + table.values]
     sections: dict[tuple[str, ...], list[Result]] = {}
     for cell in chosen:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from bench.literature.verdict import overlap
+from bench.records import VOTES, ImageRecord
 from bench.report.frames import NEEDED, Result, group_by, has_run
 from bench.report.numbers import absent
-from bench.statistics import pool
+from bench.statistics import pool, summarize
+
+ImagesOf = Callable[[int], Sequence[ImageRecord]]  # run_id -> the votes on its images
 
 TWINS = ("draws", "batch_size", "balanced")
 IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
@@ -19,26 +25,55 @@ MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_firs
 COMPARED = {"agrees", "disagrees"}  # verdicts of runs that may be compared with the literature: so may their pool
 
 
-def pool_seeds(cells: Sequence[Result]) -> list[Result]:
+def pool_seeds(cells: Sequence[Result], images: ImagesOf | None = None) -> list[Result]:
     """One cell for all that differ in seed and data_seed alone.
 
     `runs` and `planned` count them; `<kind>_spread` is the standard deviation between them, in points.
+
+    Args:
+        cells: results, decoded; see `cells_of`.
+        images: run_id -> its images. With it a picture that several runs drew counts once, in the number of images and
+            in the intervals; without it, data seeds are taken for disjoint samples.
     """
     groups = group_by(
         cells, lambda cell: json.dumps([cell.get(name) for name in IDENTITY], sort_keys=True, default=str)
     )
-    return [group[0] if len(group) == 1 else _pool_group(group) for group in groups]
+    return [group[0] if len(group) == 1 else _pool_group(group, images) for group in groups]
 
 
-def _pool_group(group: Sequence[Result]) -> Result:
+def join_runs(cells: Sequence[Result], images: ImagesOf) -> list[ImageRecord]:
+    """The images of several runs, each once, with the votes of all."""
+    found: dict[int, list[ImageRecord]] = {}
+    for cell in cells:
+        for record in images(int(cell["run_id"])):
+            found.setdefault(record.index, []).append(record)
+    joint = []
+    for same in found.values():
+        votes: dict[str, Any] = {name: sum((Counter(getattr(r, name)) for r in same), Counter()) for name in VOTES}
+        joint.append(replace(same[0], **votes))
+    return joint
+
+
+def _pool_group(group: Sequence[Result], images: ImagesOf | None) -> Result:
     done = [cell for cell in group if has_run(cell)]
     sizes = {cell.get("data_seed"): cell["num_images"] for cell in done or group}
     joint = {**(done or group)[0], "num_images": sum(sizes.values()), "planned": len(group), "runs": len(done)}
     if done:
         joint |= _pool_accuracies(done)
+        joint |= _count_pictures_once(done, images) if images is not None else {}
         joint |= _judge_pool(joint, done)
         joint |= _join_remarks(done)
     return joint
+
+
+def _count_pictures_once(done: Sequence[Result], images: ImagesOf) -> Result:
+    """Number of images, accuracies and their intervals from distinct images."""
+    records = join_runs(done, images)
+    if not records:
+        return {}
+    summary = summarize(records, stochastic=any(record.draws > 1 for record in records))
+    kept = [f"{kind}_{part}" for kind in INTERVALS for part in ("accuracy", "low", "high")]
+    return {"num_images": len(records), **{name: summary[name] for name in kept if summary[name] is not None}}
 
 
 def _pool_accuracies(done: Sequence[Result]) -> Result:

@@ -13,6 +13,7 @@ from bench.report.frames import Result, cells_of, take_planned_batch_sizes, with
 from bench.report.layout import Sheet, Table, sheets
 from bench.report.outdone import with_outdone
 from bench.report.plain import plain
+from bench.report.pooling import ImagesOf
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ def render(
     tables: Sequence[Table] = (),
     curve: Curve | None = None,
     standalone: bool = False,
+    images: ImagesOf | None = None,
 ) -> str:
     """The results as text.
 
@@ -48,6 +50,7 @@ def render(
             group of columns an attack.
         curve: what "svg" draws, and "html" too, under its tables.
         standalone: LaTeX and HTML as a whole document.
+        images: run_id -> its images, so that pooled seeds count a picture once; see `pool_seeds`.
 
     Raises:
         LookupError: an unknown format.
@@ -57,35 +60,37 @@ def render(
         from defenses.registry import unknown_name
 
         raise unknown_name("format", format, FORMATS)
-    complete = with_expected(with_outdone(frame), expected)
+    complete = with_expected(with_outdone(frame, images), expected)
     if format in DATA:
         return _write_rows(complete, format, tables)
     cells = cells_of(complete)
     if expected is not None:
         take_planned_batch_sizes(cells, expected)
     layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
-    written = _lay_out(layouts, cells, format, grid_known=expected is not None)
+    written = _lay_out(layouts, cells, format, expected is not None, images)
     if format == "svg":
-        return _draw(curve, cells)
+        return _draw(curve, cells, images)
     if tables and len(written) > 1 and format != "latex":  # LaTeX numbers its floats itself
         written = [replace(sheet, title=f"Table {i}. {sheet.title}") for i, sheet in enumerate(written, 1)]
-    figure = svg(curve, cells) if curve is not None and format == "html" else ""
+    figure = svg(curve, cells, images) if curve is not None and format == "html" else ""
     return _writer(format, standalone, figure)(written)
 
 
-def _lay_out(layouts: Sequence[Table], cells: Sequence[Result], format: str, *, grid_known: bool) -> list[Sheet]:
+def _lay_out(
+    layouts: Sequence[Table], cells: Sequence[Result], format: str, grid_known: bool, images: ImagesOf | None
+) -> list[Sheet]:
     if format == "text":
         layouts = [layout.long() for layout in layouts]
-    written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=grid_known)]
+    written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=grid_known, images=images)]
     if not written:
         raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
     return written
 
 
-def _draw(curve: Curve | None, cells: Sequence[Result]) -> str:
+def _draw(curve: Curve | None, cells: Sequence[Result], images: ImagesOf | None) -> str:
     if curve is None:
         raise ValueError("Expected a grid with a curve for --format svg, found none. `--grid noise_level` has one.")
-    return svg(curve, cells)
+    return svg(curve, cells, images)
 
 
 def _write_rows(frame: pd.DataFrame, format: str, tables: Sequence[Table]) -> str:

@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 
 from bench.commands.report import batch_note
+from bench.records import ImageRecord
 from bench.report import FORMATS, Table, compare_text, epsilon_text, render
 from bench.report.frames import cells_of
+from bench.statistics import wilson
 
 PASS = [{"gate": "inside the ball", "passed": True, "reason": "largest distance 0.1", "value": 0.1}]
 FAIL = [{"gate": "gradient audit", "passed": False, "reason": "zero on 31 of 32 images", "value": 31}]
@@ -158,6 +160,23 @@ def test_seeds_pool_into_one_line_with_their_spread() -> None:
     assert "200 images" in text
     assert line == "| gdmp | exact | 97.0 | 40.0 ± 4.0 [36.5, 43.5]<sup>a</sup> | 96.5 |"
     assert "<sup>a</sup> 3 of 4 runs so far" in text
+
+
+def test_a_picture_that_several_data_seeds_drew_counts_once() -> None:
+    """Ten data seeds of the same 500 pictures are 500 pictures; two of disjoint halves are as many as both."""
+
+    def images(run: int) -> list[ImageRecord]:
+        first = 0 if run < 10 else 500 * (run - 10)
+        votes = {"label": 1, "clean_votes": {1: 1}, "null_votes": {1: 1}, "distance": 0.0}
+        return [ImageRecord(index=first + i, robust_votes={int(i < 461): 1}, **votes) for i in range(500)]
+
+    for runs, expected in ((range(10), "500 images"), ((10, 11), "1000 images")):
+        seeds = [row("a", 92.2, num_images=500, data_seed=k, run_id=k, robust_low=91.4, robust_high=92.8) for k in runs]
+        text = render(frame(*seeds), format="markdown", images=images)
+        assert f", {expected}," in text
+        interval = re.search(r"92\.2 ± 0\.0 \[(\S+), (\S+)\]", text)
+        low, high = (100 * end for end in wilson(0.922 * int(expected.split()[0]), int(expected.split()[0])))
+        assert interval and abs(float(interval[1]) - low) < 0.4 and abs(float(interval[2]) - high) < 0.4
 
 
 def test_the_batch_size_of_a_run_does_not_part_seeds_that_were_planned_together() -> None:
