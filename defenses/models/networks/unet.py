@@ -44,6 +44,7 @@ class EpsilonUNet(nn.Module):
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
+        self.unused: dict[str, Tensor] = {}
         for module in unet.modules():
             if isinstance(module, Attention):
                 module.set_processor(AttnProcessor())
@@ -71,7 +72,9 @@ def ddpmpp_unet(layout: Layout = DDPMPP_DEEP) -> EpsilonUNet:
         elif isinstance(module, nn.GroupNorm):
             module.num_groups = _groups(module.num_channels)
     unet.time_proj = _SineCosine(width)
-    return EpsilonUNet(unet)
+    network = EpsilonUNet(unet)
+    network.unused = {"sigmas": _sigmas()}
+    return network
 
 
 def guided_unet(layout: Layout = GUIDED_256, head: int = HEAD) -> EpsilonUNet:
@@ -105,6 +108,11 @@ def _as_biggan(block: ResnetBlock2D) -> None:
     if (block.up or block.down) and block.conv_shortcut is None:
         block.conv_shortcut = nn.Conv2d(block.in_channels, block.out_channels, 1)
         block.use_in_shortcut = True
+
+
+def _sigmas() -> Tensor:
+    """score_sde's buffer of 1000 noise levels, 50 down to 0.01, which its VP networks own and do not use."""
+    return torch.linspace(math.log(50), math.log(0.01), 1000, dtype=torch.float64, device="cpu").exp()
 
 
 class _SineCosine(nn.Module):
