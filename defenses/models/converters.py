@@ -55,9 +55,9 @@ def ddpmpp_state(network: EpsilonUNet, layout: Layout | None = None) -> dict[str
     Raises:
         ValueError: the network has entries that DDPM++ of this size does not have.
     """
-    left = network.unet.state_dict()
-    state = dict(network.unused)
-    for i, place in enumerate(_ddpmpp_places(layout or _unet_layout(network))):
+    layout = layout or _unet_layout(network)
+    left, state = network.unet.state_dict(), dict(network.unused)
+    for i, place in enumerate(_ddpmpp_places(layout)):
         parts = _ddpmpp_parts(place) if f"{place}.weight" not in left else {"": ""}
         for old, new in parts.items():
             for leaf in ("weight", "bias"):
@@ -69,8 +69,8 @@ def ddpmpp_state(network: EpsilonUNet, layout: Layout | None = None) -> dict[str
                 state[_joined(f"all_modules.{i}", old, leaf)] = _stored(tensor)
     if left:
         raise ValueError(
-            f"Expected a DDPM++ network of {layout or _unet_layout(network)}, found further entries: {', '.join(left)}. "
-            "Pass the network's own layout."
+            f"Expected a DDPM++ network of {layout}, found further entries: {', '.join(left)}. Pass the network's own "
+            "layout."
         )
     return state
 
