@@ -12,20 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from bench.attacks._short import cut_short
 from bench.cell import Cell, Tier
 from bench.datasets import DATASETS, DatasetInfo, ImageSet, dataset_info
-from bench.gates.strength import SQUARE
 from bench.run.prepare import names_of
 from bench.store.smoke_mark import SMOKE
-from defenses.compat import import_autoattack, import_robustbench
-from defenses.models.classifiers import CLASSIFIERS, ClassifierInfo
-from defenses.models.score_models import NetworkScore, ScoreInfo
-from defenses.models.scores import score_models
+from defenses.base import Defense
+from defenses.compat import import_robustbench
+from defenses.models.classifiers import CLASSIFIERS
+from defenses.models.info import ClassifierInfo, ScoreInfo
+from defenses.models.score_models import NetworkScore
+from defenses.models.scores import SCORES
 
 IMAGES = 4
 CLASSES = 50  # at most: the embedding network of contrastive guidance has 18 weights for every pair of classes
@@ -56,13 +57,13 @@ def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 def toy_cell(cell: Cell, tier: Tier) -> Cell:
     """The same path through the code with two pictures, two steps, two draws."""
-    named = {name: SMOKE + getattr(cell.defense, name) for name in ("guide", "model") if _text(cell.defense, name)}
+    classifiers, scores = names_of(cell)
     return dataclasses.replace(
         cell,
         dataset=SMOKE + cell.dataset,
         classifier=SMOKE + cell.classifier,
         score=SMOKE + cell.score if cell.score else None,
-        defense=_small(dataclasses.replace(cell.defense, **named), DEFENSE),
+        defense=_small(_marked(cell.defense, {*classifiers, *scores}), DEFENSE),
         attack=_small(cell.attack, ATTACK),
         num_images=2,
         data_seed=0,
@@ -74,8 +75,16 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
     )
 
 
-def _text(part: Any, name: str) -> bool:
-    return isinstance(getattr(part, name, None), str)
+def _marked(part: Any, networks: set[str]) -> Any:
+    """A defense whose own networks, named by its fields or by those of its members, are the toys."""
+    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    named = {name: SMOKE + value for name, value in fields.items() if isinstance(value, str) and value in networks}
+    members = {
+        name: tuple(_marked(member, networks) for member in value)
+        for name, value in fields.items()
+        if isinstance(value, tuple) and all(isinstance(member, Defense) for member in value)
+    }
+    return dataclasses.replace(part, **named, **members)
 
 
 def _small(part: Any, most: Mapping[str, int]) -> Any:
@@ -89,41 +98,28 @@ def _small(part: Any, most: Mapping[str, int]) -> Any:
 
 @contextmanager
 def toy_world(cells: Sequence[Cell]) -> Iterator[None]:
-    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates'
-    search take two steps."""
-    library = import_autoattack()
+    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates' search take
+    two steps."""
+    datasets = [toy_dataset(name) for name in dict.fromkeys(cell.dataset for cell in cells)]
+    classifiers = [toy_classifier(name, *of) for name, of in _uses(cells, 0).items()]
+    scores = [toy_score(name, *of) for name, of in _uses(cells, 1).items()]
     with (
-        patch.dict(DATASETS, {SMOKE + name: toy_dataset(name) for name in {cell.dataset for cell in cells}}),
-        patch.dict(CLASSIFIERS, _classifiers(cells)),
-        patch.dict(score_models, _scores(cells)),
-        patch.dict(SQUARE, steps=2, eot=2),
-        patch.object(library, "AutoAttack", _short(library.AutoAttack)),
+        DATASETS.temporarily(datasets),
+        CLASSIFIERS.temporarily(classifiers),
+        SCORES.temporarily(scores),
+        cut_short(2),
     ):
         yield
 
 
-def _classifiers(cells: Sequence[Cell]) -> dict[str, ClassifierInfo]:
-    wanted = {(name, cell.dataset) for cell in cells for name in names_of(cell)[0]}
-    return {SMOKE + name: toy_classifier(name, dataset) for name, dataset in wanted}
-
-
-def _scores(cells: Sequence[Cell]) -> dict[str, Any]:
-    return {SMOKE + cell.score: _score(cell.score, cell.dataset) for cell in cells if cell.score}
-
-
-def _short(library_class: Any) -> Any:
-    """The library's class with two steps, queries and targets in each of its attacks."""
-
-    class Short(library_class):
-        def run_standard_evaluation(self, *arguments: Any, **options: Any) -> Tensor:
-            for part in (self.apgd, self.apgd_targeted, self.fab):
-                part.n_iter = 2
-                part.n_target_classes = min(2, getattr(part, "n_target_classes", 2))
-            self.apgd.eot_iter = min(2, self.apgd.eot_iter)
-            self.square.n_queries = 2
-            return super().run_standard_evaluation(*arguments, **options)
-
-    return Short
+def _uses(cells: Sequence[Cell], kind: int) -> dict[str, list[str]]:
+    """Name of each classifier (kind 0) or score network (1) behind the cells -> the data sets that it is used on."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        for name in names_of(cell)[kind]:
+            used = found.setdefault(name, [])
+            used += [cell.dataset] * (cell.dataset not in used)
+    return found
 
 
 def _side(dataset: str) -> int:
@@ -163,20 +159,20 @@ def _no_file() -> Path:
     raise LookupError("A toy network has random weights and no file.")
 
 
-def toy_classifier(name: str, dataset: str) -> ClassifierInfo:
-    """A network of the architecture that `name` speaks of, at toy width and depth."""
-    info = dataset_info(dataset)
+def toy_classifier(name: str, *datasets: str) -> ClassifierInfo:
+    """A network of the architecture that `name` speaks of, at toy width and depth, for data sets of one shape."""
+    info = dataset_info(datasets[0])
 
     def load() -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = _architecture(name, min(CLASSES, info.classes), info.image_shape[0], _side(dataset))
+            network = _architecture(name, min(CLASSES, info.classes), info.image_shape[0], _side(datasets[0]))
         return nn.Sequential(network, _Lean()).eval().requires_grad_(False)
 
     return _ToyClassifier(
         name=SMOKE + name,
         title=name,
-        datasets=(SMOKE + dataset,),
+        datasets=tuple(SMOKE + dataset for dataset in datasets),
         load=load,
         find=_no_file,
         source="random",
@@ -217,9 +213,9 @@ def _architecture(name: str, classes: int, channels: int, side: int) -> nn.Modul
     return WideResNet(depth=10, num_classes=classes, widen_factor=1)
 
 
-def _score(name: str, dataset: str) -> Any:
-    """() -> the record of a toy U-Net of the kind that `name` speaks of."""
-    shape = dataset_info(dataset).image_shape
+def toy_score(name: str, *datasets: str) -> ScoreInfo:
+    """A U-Net of the kind that `name` speaks of, at toy width and depth, for data sets of one shape."""
+    shape = dataset_info(datasets[0]).image_shape
     side = 256 if shape[-1] == 224 else shape[-1]
     side = SIDE.get(side, side)
 
@@ -229,9 +225,15 @@ def _score(name: str, dataset: str) -> Any:
             network, labels = _unet(name, shape[0])
         return NetworkScore(network.eval().requires_grad_(False), (shape[0], side, side), labels=labels)
 
-    return lambda: _ToyScore(
-        load=load, find=_no_file, datasets=(SMOKE + dataset,), source="random", licence="none"
-    )  # fmt: skip
+    return _ToyScore(
+        name=SMOKE + name,
+        title=name,
+        datasets=tuple(SMOKE + dataset for dataset in datasets),
+        load=load,
+        find=_no_file,
+        source="random",
+        licence="none",
+    )
 
 
 def _unet(name: str, channels: int) -> tuple[nn.Module, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from defenses.diffusion.schedule import VPSchedule
-from defenses.models.score_models import Labels, NetworkScore, ScoreInfo, ScoreModel
-from defenses.models.weights import asset_path, asset_record, load_checkpoint
+from defenses.models.score_models import Labels, NetworkScore, ScoreModel
 
 
 @runtime_checkable
@@ -47,28 +45,3 @@ class ConditionalScore(NetworkScore):
             return self.network(x, label, labels)  # type: ignore[call-arg]
 
         return NetworkScore(network, self.image_shape, labels=self.labels, schedule=self.schedule)
-
-
-def digits_conditional() -> ScoreInfo:
-    """The score network that `bench train digits_conditional` made."""
-    name = "digits_conditional/digits_conditional.safetensors"
-    record = asset_record("digits_conditional")["files"][Path(name).name]
-
-    def find() -> Path:
-        return asset_path(name)
-
-    def load() -> ScoreModel:
-        from defenses.models.networks.score_mlp import ScoreMLP
-
-        network = ScoreMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        network.eval().requires_grad_(False)
-        return ConditionalScore(network, (1, 8, 8), classes=record["network"]["classes"])
-
-    return ScoreInfo(
-        load=load,
-        find=find,
-        datasets=("digits",),
-        source="bench train digits_conditional (this package)",
-        licence="Apache-2.0",
-    )

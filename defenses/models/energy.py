@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from defenses.diffusion.schedule import to_model_space
-from defenses.models.score_models import ScoreInfo
-from defenses.models.weights import asset_path, asset_record, load_checkpoint
 
 
 class EnergyScore(nn.Module):
@@ -35,24 +32,3 @@ class EnergyScore(nn.Module):
             total = self.energy(to_model_space(x)).sum()
             (gradient,) = torch.autograd.grad(total, x, create_graph=recorded)
         return -self.temperature * gradient
-
-
-def digits_energy() -> ScoreInfo:
-    """The energy that `bench train digits_energy` made."""
-    name = "digits_energy/digits_energy.safetensors"
-    record = asset_record("digits_energy")["files"][Path(name).name]
-
-    def find() -> Path:
-        return asset_path(name)
-
-    def load() -> EnergyScore:
-        from defenses.models.networks.energy import EnergyMLP
-
-        network = EnergyMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        return EnergyScore(network.eval().requires_grad_(False), (1, 8, 8))
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("digits",), source="bench train digits_energy (this package)",
-        licence="Apache-2.0",
-    )  # fmt: skip
