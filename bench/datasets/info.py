@@ -19,7 +19,7 @@ class DatasetInfo:
 
     Attributes:
         name: what a cell calls it.
-        title: what tables call it.
+        title: what tables call it; its name where nothing is given.
         classes: number of classes.
         image_shape: (channels, height, width) of its pictures.
         source: where it comes from.
@@ -30,7 +30,7 @@ class DatasetInfo:
     """
 
     name: str
-    title: str
+    title: str = ""
     classes: int
     image_shape: tuple[int, int, int]
     source: str
@@ -38,3 +38,7 @@ class DatasetInfo:
     licence: str
     load: Loader = field(repr=False)
     downloads: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)

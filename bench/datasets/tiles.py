@@ -36,7 +36,15 @@ def read_tiles(path: Path) -> np.ndarray:
 
 
 def tile_set(name: str, grids: list[Path], labels: np.ndarray, class_names: tuple[str, ...], note: str) -> ImageSet:
-    """An ImageSet over grids laid end to end; a grid is decoded when one of its pictures is first asked for."""
+    """An ImageSet over grids laid end to end; a grid is decoded when one of its pictures is first asked for.
+
+    Args:
+        name: of the data set.
+        grids: files of equally many tiles, the last of which may have fewer.
+        labels: (N,), one a tile.
+        class_names: in the order of the labels.
+        note: see `ImageSet`.
+    """
     per_grid = -(-len(labels) // len(grids))
 
     def read(indices: list[int]) -> torch.Tensor:

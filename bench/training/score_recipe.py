@@ -27,9 +27,14 @@ TIMES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.5)
 class Scale:
     """A network and how it is trained.
 
-    network: arguments of `make(image_shape, network, pictures)`. save: (trained network, `network`, path) writes the
-    file, whose name ends in `file`. focus: nineteen of twenty times are focus u^1.5, u uniform, the rest u; None: all
-    are uniform on (1e-5, 1].
+    Attributes:
+        network: arguments of the network.
+        plan: steps, batch size, rates.
+        focus: nineteen of twenty training times are focus u^1.5, u uniform on (0, 1), the rest u; None for all uniform
+            on (1e-5, 1].
+        make: (image_shape, network, pictures (n, channels, height, width) in [-1, 1]) -> untrained network.
+        save: (trained network, network, path) -> None; writes the file.
+        file: how the file's name ends.
     """
 
     network: dict[str, Any]
@@ -69,9 +74,18 @@ def fit_noise(
     network: nn.Module, images: Tensor, setting: Scale, *, seed: int, what: str, checkpoint: Path | None,
     progress: Progress, mirror: bool = True, compiled: bool = False,
 ) -> tuple[nn.Module, float]:  # fmt: skip
-    """Train `network(x_t, label)` on uint8 pictures (N, ...) on its device by the squared error of the noise.
+    """Train a network to predict the noise, by its mean squared error; returns what `fit_long` does.
 
-    mirror: half of the pictures are.
+    Args:
+        network: (x_t, label) -> noise.
+        images: uint8 (N, channels, height, width), on the network's device.
+        setting: the plan and the training times.
+        seed: of every random draw.
+        what: is trained, for `progress` and the checkpoint.
+        checkpoint: file to continue from; None for none.
+        progress: see `Progress`.
+        mirror: whether half of the pictures are mirrored.
+        compiled: whether to torch.compile the network.
     """
     plan = setting.plan
 
@@ -100,10 +114,22 @@ def train_score(
     train: ImageSet, test: ImageSet, output: Path, *, seed: int, effort: float, progress: Progress,
     scale: str = "small", device: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a network on the pictures of `train` into `output`; returns the record.
+    """Train a score network on the pictures of a data set; returns the record.
 
-    scale: of `SCALES`. device: default the CPU for "small", a GPU for "full". Raises LookupError for another scale,
-    ValueError for a device that is not there or pictures that the network cannot take.
+    Args:
+        train: pictures to train on.
+        test: pictures to measure on.
+        output: folder for the weights and the checkpoint.
+        seed: of every random draw.
+        effort: scales the number of steps.
+        progress: see `Progress`.
+        scale: of `SCALES`.
+        device: "cpu", "cuda" or "cuda:<number>"; the CPU for "small" and a GPU for "full" where None.
+
+    Raises:
+        LookupError: another scale.
+        ValueError: a device that is not there, pictures that the network cannot take, or an `output` that holds another
+            network.
     """
     setting, place = _scale(scale, effort), _device(scale, device)
     path = output / f"{train.name}{setting.file}"

@@ -13,18 +13,26 @@ from defenses.models.score_models import Labels, NetworkScore, ScoreModel
 
 @runtime_checkable
 class ClassConditional(Protocol):
-    """A family of score models, one for each class. Most also are a `ScoreModel` for images of any class."""
+    """A family of score models, one for each class. Most also are a `ScoreModel` for images of any class.
+
+    Attributes:
+        classes: number of classes.
+    """
 
     classes: int
 
     def given(self, labels: Tensor) -> ScoreModel:
-        """The score model of images of these classes, labels (batch,) in 0..classes-1, one an image of the batch."""
+        """The score model of images of these classes: `labels` (batch,) in 0..classes-1, one an image of the batch."""
         ...
 
 
 class ConditionalScore(NetworkScore):
-    """A `ScoreModel` around network(x, label, classes=None) -> noise, class-conditional where classes (batch,) are
-    given; see `NetworkScore`."""
+    """A `NetworkScore` that can be told the class of each image.
+
+    Attributes:
+        network: (x_t, label (batch,), classes (batch,) or None) -> noise; no classes stand for any class.
+        classes: number of classes.
+    """
 
     def __init__(
         self,
@@ -39,7 +47,7 @@ class ConditionalScore(NetworkScore):
         self.classes = classes
 
     def given(self, labels: Tensor) -> ScoreModel:
-        """The score model of images of these classes, labels (batch,)."""
+        """See `ClassConditional.given`."""
 
         def network(x: Tensor, label: Tensor) -> Tensor:
             return self.network(x, label, labels)  # type: ignore[call-arg]

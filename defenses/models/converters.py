@@ -1,6 +1,8 @@
 """State dicts of score_sde and guided-diffusion under the names of diffusers' `UNet2DModel`.
 
-The size of the network is read off the state dict itself; a network of that size must then consume every entry.
+The size of the network is read off the state dict itself; a network of that size must then consume every entry. The
+layouts are those of https://github.com/yang-song/score_sde_pytorch and https://github.com/openai/guided-diffusion;
+docs/methods.md, section Networks, has them in words.
 """
 
 from __future__ import annotations
@@ -32,9 +34,14 @@ _GUIDED = {
 
 
 def load_ddpmpp(state: State, expected: Layout | None = None) -> EpsilonUNet:
-    """The DDPM++ network of a score_sde state dict (`all_modules.<i>...`), float32, in eval mode.
+    """The DDPM++ network of a score_sde state dict, float32, in eval mode.
 
-    expected: refuse another size. Raises ValueError for another network's state, naming what is missing or left over.
+    Args:
+        state: `all_modules.<i>...`, with or without score_sde's buffer `sigmas`.
+        expected: refuse another size.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
     """
     layout = _layout(_ddpmpp_layout, "score_sde (DDPM++)", state, expected)
     network = _filled(lambda: ddpmpp_unet(layout), _ddpmpp_entries(state, layout))
@@ -82,9 +89,15 @@ def _stored(tensor: Tensor) -> Tensor:
 
 
 def load_guided(state: State, expected: Layout | None = None, head: int = HEAD) -> EpsilonUNet:
-    """The network of a guided-diffusion state dict (`input_blocks.<n>...`), float32, in eval mode.
+    """The network of a guided-diffusion state dict, float32, in eval mode.
 
-    head: channels of an attention head, which the state does not tell. Otherwise as `load_ddpmpp`.
+    Args:
+        state: `input_blocks.<n>...`.
+        expected: refuse another size.
+        head: channels of an attention head, which the state does not tell.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
     """
     layout = _layout(_guided_layout, "guided-diffusion", state, expected)
     return _filled(lambda: guided_unet(layout, head), _guided_entries(state, layout, head))

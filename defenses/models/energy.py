@@ -11,11 +11,13 @@ from defenses.diffusion.schedule import to_model_space
 
 
 class EnergyScore(nn.Module):
-    """A `DataScore` around an energy: score(x01) = -2 grad U(2 x01 - 1), U = temperature * energy.
+    """A `DataScore` around an energy: score(x) = -temperature * d/dx energy(2 x - 1), x in [0, 1].
 
-    energy: (batch, channels, height, width) in the [-1, 1] space -> (batch,), a negative log density. temperature: of
-    the U that `Langevin` is given; 5e-5 is what its default expects, which then samples exp(-energy) whatever its
-    noise_scale is. With 1 the score is the gradient of the log density itself.
+    Attributes:
+        energy: (batch, channels, height, width) in the [-1, 1] space -> (batch,), a negative log density.
+        image_shape: (channels, height, width) of its images.
+        temperature: of what `Langevin` is given; 5e-5 is what its default expects, which then samples exp(-energy)
+            whatever its noise_scale is. With 1 the score is the gradient of the log density itself.
     """
 
     def __init__(
@@ -25,7 +27,7 @@ class EnergyScore(nn.Module):
         self.energy, self.image_shape, self.temperature = energy, image_shape, temperature
 
     def score(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) in [0, 1] -> score, same shape; differentiable where x records gradients."""
+        """See `DataScore.score`; differentiable where `x` records gradients."""
         recorded = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
             x = x if recorded else x.detach().requires_grad_()

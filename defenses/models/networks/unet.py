@@ -22,7 +22,13 @@ HALF = 2**0.5  # divisor that keeps the variance of a sum of two
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Size of a U-Net. channels, attention: of each resolution, largest first; blocks: residual blocks of each."""
+    """Size of a U-Net; resolutions from the largest.
+
+    Attributes:
+        channels: of each resolution.
+        blocks: residual blocks of each resolution on the way down; there is one more on the way up.
+        attention: of each resolution, whether its blocks are followed by self-attention.
+    """
 
     channels: tuple[int, ...]
     blocks: int
@@ -35,10 +41,13 @@ HEAD = 64  # channels of an attention head of guided-diffusion's networks
 
 
 class EpsilonUNet(nn.Module):
-    """A `UNet2DModel` as network(x, label) -> noise: images (batch, channels, height, width), labels (batch,).
+    """A `UNet2DModel` as network(x, label) -> noise.
 
-    Labels are real numbers (a Python float would be cut to an integer by diffusers). Its attention is the plain one,
-    whose derivative can be differentiated again; the fused kernel's cannot.
+    Its attention is the plain one, whose derivative can be differentiated again; the fused kernel's cannot.
+
+    Attributes:
+        unet: the `UNet2DModel`.
+        unused: entries of a weight file that the network's value does not need, kept so that it can be written again.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -51,6 +60,10 @@ class EpsilonUNet(nn.Module):
                 module.upcast_softmax = False  # to float32: it would round a float64 audit
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Noise, or noise and variance range, of x (batch, channels, height, width) at real labels (batch,).
+
+        A label must be a tensor: diffusers cuts a Python float to an integer.
+        """
         return self.unet(x, label, return_dict=False)[0]
 
 
