@@ -18,7 +18,6 @@ from bench.datasets import DATASETS
 from bench.run.prepare import names_of
 from bench.run.toys import toy_classifier, toy_dataset, toy_score
 from bench.store.smoke_mark import SMOKE
-from defenses.base import Defense
 from defenses.models.classifiers import CLASSIFIERS
 from defenses.models.scores import SCORES
 
@@ -54,12 +53,14 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
         tier: of the small cell; "gold" brings the gates.
     """
     classifiers, scores = names_of(cell)
+    fields = {field.name: getattr(cell.defense, field.name) for field in dataclasses.fields(cell.defense)}
+    marked = {name: _marked(value, {*classifiers, *scores}) for name, value in fields.items()}
     return dataclasses.replace(
         cell,
         dataset=SMOKE + cell.dataset,
         classifier=SMOKE + cell.classifier,
         score=SMOKE + cell.score if cell.score else None,
-        defense=_small(_marked(cell.defense, {*classifiers, *scores}), DEFENSE),
+        defense=_small(dataclasses.replace(cell.defense, **marked), DEFENSE),
         attack=_small(cell.attack, ATTACK),
         num_images=2,
         data_seed=0,
@@ -71,16 +72,13 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
     )
 
 
-def _marked(part: Any, networks: set[str]) -> Any:
-    """A defense whose own networks, named by its fields or by those of its members, are the toys."""
-    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    named = {name: SMOKE + value for name, value in fields.items() if isinstance(value, str) and value in networks}
-    members = {
-        name: tuple(_marked(member, networks) for member in value)
-        for name, value in fields.items()
-        if isinstance(value, tuple) and all(isinstance(member, Defense) for member in value)
-    }
-    return dataclasses.replace(part, **named, **members)
+def _marked(value: Any, networks: set[str]) -> Any:
+    """A field of a defense, in which the names of its own networks become those of toys; a chain's members too."""
+    if isinstance(value, str):
+        return SMOKE + value if value in networks else value
+    if isinstance(value, Mapping):
+        return {name: _marked(inner, networks) for name, inner in value.items()}
+    return tuple(_marked(inner, networks) for inner in value) if isinstance(value, tuple) else value
 
 
 def _small(part: Any, most: Mapping[str, int]) -> Any:
