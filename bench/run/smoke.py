@@ -53,7 +53,7 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
         tier: of the small cell; "gold" brings the gates.
     """
     classifiers, scores = names_of(cell)
-    fields = {field.name: getattr(cell.defense, field.name) for field in dataclasses.fields(cell.defense)}
+    fields = {field.name: getattr(cell.defense, field.name) for field in dataclasses.fields(cell.defense) if field.init}
     marked = {name: _marked(value, {*classifiers, *scores}) for name, value in fields.items()}
     return dataclasses.replace(
         cell,
