@@ -110,5 +110,13 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def robust_accuracy(network: nn.Module, images: Tensor, labels: Tensor, attack: PGD, seed: int = 0) -> float:
-    """Accuracy on the images that `attack` makes for this very network."""
+    """Accuracy on the images that an attack makes for this very network, in [0, 1].
+
+    Args:
+        network: images -> logits.
+        images: (batch, channels, height, width) in [0, 1].
+        labels: (batch,).
+        attack: sees the network's gradient.
+        seed: of its random start.
+    """
     return accuracy(network, attack(network, images, labels, torch.Generator().manual_seed(seed)), labels)

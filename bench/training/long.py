@@ -60,9 +60,16 @@ class Optimizer:
 
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; torch's takes matrices alone, so
     convolutions are shown to it as (outputs, inputs x rows x columns).
+
+    Attributes:
+        plan: the rates and their course.
+        hidden: the parameters that Muon moves.
+        matrices: the same memory, as matrices.
+        parts: (highest rate, optimiser) of each.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, plain: tuple[str, ...]) -> None:
+        """`plain`: prefixes of the parameters that AdamW moves although they are matrices."""
         rate, named = plan.learning_rate, dict(network.named_parameters())
         hidden = {
             name: p for name, p in named.items() if rate is not None and p.ndim > 1 and not name.startswith(plain)

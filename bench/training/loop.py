@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless index batches: every epoch a fresh permutation, its ragged end dropped."""
+    """Endless index batches (size,) of 0..count-1: every epoch a fresh permutation, its ragged end dropped."""
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count - count % size].split(size)
@@ -66,7 +66,7 @@ def fit(
 
 @torch.no_grad()
 def follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the network's; buffers (running means) are copied."""
+    """Move the averaged weights towards the network's, by 1 - decay; buffers (running means) are copied."""
     for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
     for kept, current in zip(averaged.buffers(), network.buffers(), strict=True):

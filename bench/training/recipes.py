@@ -118,7 +118,7 @@ def train(
     recipe = RECIPES[name]
     if recipe.for_dataset != (dataset is not None):
         needy = " and ".join(other.name for other in RECIPES.values() if other.for_dataset)
-        raise ValueError(f"Expected --dataset for {needy} and for them alone, got {dataset}.")
+        raise ValueError(f"Expected --dataset for {needy} and for no other recipe, got {dataset}.")
     if strange := set(options) - set(recipe.options):
         raise ValueError(f"Expected options of {name} among {recipe.options}, got {', '.join(strange)}.")
     if not 0 < effort < inf:

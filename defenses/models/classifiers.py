@@ -55,7 +55,7 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
 
 
 def check_dataset(name: str, dataset: str) -> None:
-    """Raises ValueError where the classifier `name` does not answer with the classes of `dataset`."""
+    """Raise ValueError where the classifier `name` does not answer with the classes of the data set `dataset`."""
     info = classifier_info(name)
     if dataset not in info.datasets:
         fitting = [other.name for other in CLASSIFIERS.values() if dataset in other.datasets]

@@ -88,7 +88,7 @@ class NetworkScore(nn.Module):
         self.schedule = schedule or VPSchedule()
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise at continuous time t (batch,) in [0, 1]."""
+        """See `ScoreModel.epsilon`."""
         last = self.schedule.levels - 1
         if self.labels == "continuous":
             label = last * t
@@ -97,7 +97,7 @@ class NetworkScore(nn.Module):
         return self.network(x_t, label)[:, : self.image_shape[0]]
 
     def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
-        """Predicted noise at discrete level index (batch,) in 0..999."""
+        """See `ScoreModel.epsilon_at`."""
         return self.network(x_t, self._label_at(index, x_t))[:, : self.image_shape[0]]
 
     def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -68,5 +68,5 @@ class BlockResNet(nn.Module):
 
 
 def block_resnet(widths: Sequence[int] = (64, 128, 256), blocks: int = 2, classes: int = 10) -> Normalized:
-    """`BlockResNet` for pictures in [0, 1], normalised by CIFAR-10's mean and standard deviation."""
+    """`BlockResNet`, whose arguments it takes, for pictures in [0, 1], normalised by CIFAR-10's mean and deviation."""
     return Normalized(BlockResNet(widths, blocks, classes), CIFAR10_MEAN, CIFAR10_STD)

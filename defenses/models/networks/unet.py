@@ -68,7 +68,7 @@ class EpsilonUNet(nn.Module):
 
 
 def ddpmpp_unet(layout: Layout = DDPMPP_DEEP) -> EpsilonUNet:
-    """DDPM++ continuous with untrained weights: 3 channels in and out, labels 999 t unrounded."""
+    """score_sde's DDPM++ continuous with untrained weights: 3 channels in and out, labels 999 t unrounded."""
     width = layout.channels[0]
     unet = _unet(
         layout, out_channels=3, freq_shift=1, flip_sin_to_cos=False, mid_block_scale_factor=HALF, dropout=0.1,
@@ -91,7 +91,12 @@ def ddpmpp_unet(layout: Layout = DDPMPP_DEEP) -> EpsilonUNet:
 
 
 def guided_unet(layout: Layout = GUIDED_256, head: int = HEAD) -> EpsilonUNet:
-    """guided-diffusion's unconditional network with untrained weights: 6 channels out, noise and a variance range."""
+    """guided-diffusion's unconditional network with untrained weights: 6 channels out, noise and a variance range.
+
+    Args:
+        layout: its size.
+        head: channels of an attention head.
+    """
     return EpsilonUNet(
         _unet(
             layout, out_channels=6, freq_shift=0, flip_sin_to_cos=True, attention_head_dim=head, norm_num_groups=32,
