@@ -15,10 +15,10 @@ import pandas as pd
 from bench.cell import Cell
 from bench.commands.catalog import build
 from bench.commands.report import tables
+from bench.commands.titles import describe, with_titles
 from bench.grids import grid_cells
 from bench.grids.cifar10_small import (
     LEVELS,
-    NAMES,
     OTHERS,
     PER_IMAGE,
     SDE_LOSSES,
@@ -35,6 +35,7 @@ from bench.threat import Norm
 from defenses import Defense, Gradient
 from defenses.models.weights import asset_record
 
+DIFFERING = ("solver", "loss", "per_image")  # what parts the guided rows of a comparison
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 
@@ -42,7 +43,7 @@ ROOT = DOCS.parent
 def quickstart() -> str:
     """The quickstart's table, from the committed export."""
     frame = pd.read_csv(DOCS / "quickstart.csv")
-    return render(frame, format="markdown", title="Quickstart")
+    return render(with_titles(frame), format="markdown", title="Quickstart")
 
 
 def defenses() -> str:
@@ -80,7 +81,7 @@ def pair(question: str, a: Cell, b: Cell) -> str:
     with Store(ROOT / "results.sqlite", readonly=True) as store:
         runs = [_latest(store, cell) for cell in (a, b)]
         images = [store.images(run["id"]) for run in runs if run is not None]
-    names = [f"{NAMES.get(cell.defense.name, cell.defense.name)}{_note(cell)}, {_gradient(cell)}" for cell in (a, b)]
+    names = [f"{describe(cell.defense, DIFFERING)}, {_gradient(cell)}" for cell in (a, b)]
     head = f"| {question} | {a.threat.norm} | {names[0]} | {names[1]} |"
     if len(images) < 2:
         return ""
@@ -94,12 +95,6 @@ def _latest(store: Store, cell: Cell) -> dict[str, Any] | None:
         return store.latest_done(store.cell(cell.key)["key"])
     except LookupError:
         return None
-
-
-def _note(cell: Cell) -> str:
-    loss = getattr(cell.defense, "loss", "released_hard")
-    named = "" if loss == "released_hard" else f" ({NAMES.get(loss, loss)})"
-    return named + (" per image" if getattr(cell.defense, "per_image", False) else "")
 
 
 def _gradient(cell: Cell) -> str:

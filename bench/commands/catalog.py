@@ -65,7 +65,7 @@ def build() -> dict[str, list[Entry]]:
             {"name": s.name, "datasets": ", ".join(s.datasets), "licence": s.licence, "source": s.source}
             for s in SCORES.values()
         ],
-        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).__doc__)} for name in grid_names()],
+        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).about)} for name in grid_names()],
     }
 
 

@@ -158,14 +158,11 @@ def _robustbench(name: str) -> ClassifierInfo:
         return network
 
     return ClassifierInfo(
-        name=name, title=_ROBUSTBENCH_TITLES.get(model, model),
+        name=name, title="WRN-28-10" if model == "Standard" else f"{model}, {threat}",
         datasets=_IMAGENET if dataset == "imagenet" else (dataset,), load=load, find=find,
         source="https://github.com/RobustBench/robustbench",
         licence="as the model's entry in RobustBench says",
     )  # fmt: skip
-
-
-_ROBUSTBENCH_TITLES = {"Standard": "WRN-28-10"}
 
 
 def _folder_of(file: str) -> Path:
@@ -176,14 +173,14 @@ def _folder_of(file: str) -> Path:
 
 CLASSIFIERS.resolve("robustbench:", _robustbench, "robustbench:<dataset>:<threat>:<model>")
 CLASSIFIERS.resolve("file:", _file, "file:<architecture>:<path>")
-for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, adversarially trained")):
+for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, AT")):
     _digits = Shipped(file=f"digits/{_name}.safetensors", architecture="small_cnn", recipe="digits")
     register_classifier(_shipped(_name, _title, "digits", "500", _digits))
 _cifar10 = Shipped(
     file="cifar10/classifier/cifar10_at_linf.safetensors", architecture="block_resnet",
     recipe="classifier --dataset cifar10 --adversarial Linf:6/255",
 )  # fmt: skip
-register_classifier(_shipped("cifar10_small_at", "small ResNet, adversarially trained", "cifar10", "10,000", _cifar10))
+register_classifier(_shipped("cifar10_small_at", "small ResNet, AT", "cifar10", "10,000", _cifar10))
 _TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
 for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
     register_classifier(
