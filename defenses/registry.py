@@ -237,13 +237,20 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
 class ModuleRegistry(Registry[T]):
     """Name -> what the module of that name in a package holds; a module is imported when its own name is asked for.
 
-    Names of modules that begin with an underscore are not listed.
+    Modules that begin with an underscore are not listed. Names are sorted.
     """
 
-    def __init__(self, kind: str, package: str, read: Callable[[ModuleType], T]) -> None:
-        """`package`: dotted name. `read`: module -> item."""
+    def __init__(self, kind: str, package: str, read: Callable[[ModuleType], T], besides: Iterable[str] = ()) -> None:
+        """An empty registry.
+
+        Args:
+            kind: what the names stand for, in error messages.
+            package: dotted name.
+            read: module -> item.
+            besides: modules of the package that hold no item.
+        """
         super().__init__(kind)
-        self.package, self.read = package, read
+        self.package, self.read, self.besides = package, read, frozenset(besides)
 
     def __getitem__(self, name: str) -> T:
         """The item `name`, read once. Raises UnknownName."""
@@ -261,5 +268,5 @@ class ModuleRegistry(Registry[T]):
         return len({*self._modules(), *self._items})
 
     def _modules(self) -> list[str]:
-        package = importlib.import_module(self.package)
-        return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+        names = (module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__))
+        return [name for name in names if not name.startswith("_") and name not in self.besides]
