@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
