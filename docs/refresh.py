@@ -28,7 +28,7 @@ from bench.grids.cifar10_small import (
     gold_rows,
     sde_rows,
 )
-from bench.report import render
+from bench.report import Table, render
 from bench.statistics import compare
 from bench.store import Store
 from bench.threat import Norm
@@ -44,6 +44,28 @@ def quickstart() -> str:
     """The quickstart's table, from the committed export."""
     frame = pd.read_csv(DOCS / "quickstart.csv")
     return render(with_titles(frame), format="markdown", title="Quickstart")
+
+
+SUMMARY = {
+    "undefended": ("exact",),
+    "adversarial_training": ("exact",),
+    "diffpure_sde": ("transfer", "straight_through", "exact"),
+    "contrastive": ("exact", "guidance_detached"),
+}
+"""Defense -> kinds of gradient: the quickstart's rows that the README shows."""
+
+
+def summary() -> str:
+    """The README's table: the rows of `SUMMARY`, as the quickstart shows them."""
+    frame = pd.read_csv(DOCS / "quickstart.csv")
+    layout = Table(name="summary", columns=(), only=_in_summary)
+    return render(with_titles(frame), format="markdown", tables=(layout,))
+
+
+def _in_summary(cell: dict[str, Any]) -> bool:
+    per_image = cell["defense_params"].get("per_image", False)
+    shown = cell["gradient"] in SUMMARY.get(cell["defense"], ())
+    return shown and cell["classifier"] == "digits_cnn" and not per_image
 
 
 def defenses() -> str:
@@ -226,14 +248,11 @@ def curve(name: str) -> Callable[[], str]:
 
 PICTURES: dict[Path, Callable[[], str]] = {DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level")}
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {
-        "quickstart": quickstart,
-        "cifar10_small": grid("cifar10_small", "main"),
-        "defenses": defenses,
-    },
+    ROOT / "README.md": {"summary": summary},
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
-    DOCS / "defenses.md": {"digits_defenses": grid("digits_defenses")},
+    DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses")},
+    DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
         "main": grid("cifar10_small", "main"),
         "comparisons": comparisons,
