@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import Noise
-from defenses.registry import Registry, plain_fields
+from defenses.registry import ClassRegistry, plain_fields
 from defenses.resize import at_size
 
 Purify = Callable[[Tensor, Noise], Tensor]
@@ -27,7 +27,7 @@ GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 ROWS = 1024  # rows of several runs that are purified together; memory, not numbers
 _ALWAYS: tuple[Gradient, ...] = ("straight_through", "transfer", "none")
 
-defenses: Registry[Defense] = Registry("defense", "defenses")
+defenses: ClassRegistry[Defense] = ClassRegistry("defense", "defenses")
 
 
 def register(cls: type[Defense]) -> type[Defense]:

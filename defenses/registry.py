@@ -1,4 +1,8 @@
-"""Registries: a name stands for one class, and the name is the stem of the file that defines it."""
+"""Registries: a name stands for one thing, and an unknown name is answered with the nearest one.
+
+`Registry` holds records (classifiers, score networks, data sets, training recipes), `ClassRegistry` the classes of
+defenses and attacks, whose names are the stems of their files.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,32 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class UnknownName(LookupError):
-    """A name that stands for nothing. The message holds the nearest match and the list."""
+    """A name that stands for nothing. The message holds the nearest match and the list.
+
+    Class attributes:
+        remedy: what to do, for the command line.
+    """
 
     remedy = "Correct the name; `bench list` shows what is registered."
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
-    """The error for a name that is not registered: nearest match first, then the sorted list."""
+    """The error for a name that is not registered: nearest match first, then the sorted list.
+
+    Args:
+        kind: what the name should stand for, e.g. "grid".
+        name: as it was given.
+        known: the names that there are.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
@@ -31,8 +47,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 
 def plain_fields(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass as plain data. Whole numbers in fields of floats become floats, so that sigma=1 and
-    sigma=1.0 are stored alike and have one key."""
+    """The fields of a dataclass as plain data.
+
+    Whole numbers in fields of floats become floats, so that sigma=1 and sigma=1.0 are stored alike and have one key.
+    """
     named = {f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in dataclasses.fields(record)}
     floats = {name for name, kind in named.items() if kind.split(" | ")[0] == "float"}
     values = dataclasses.asdict(record)
@@ -68,23 +86,123 @@ def field_docs(cls: type) -> dict[str, str]:
     return {field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found}
 
 
-class Registry(Mapping[str, type[T]], Generic[T]):
-    """Name -> class. Modules of `package` are imported the first time that a name is asked for.
+class Registry(Mapping[str, T]):
+    """Name -> what is registered under it: the one shape behind every list of names that a cell can use.
 
-    kind: what the names stand for, in error messages. package: dotted name of the package that holds one file a class.
+    An item has an attribute `name`. `registry[name]` also answers for names made on the spot, such as
+    "file:<architecture>:<path>", where a resolver of that prefix is registered; iteration, `len` and `in` speak of
+    the registered names alone. Names come in the order of registration.
+
+    Attributes:
+        kind: what the names stand for, in error messages, e.g. "classifier".
+        patterns: the names that resolvers answer for, as a reader would write them.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.patterns: tuple[str, ...] = ()
+        self._items: dict[str, T] = {}
+        self._resolvers: dict[str, Callable[[str], T]] = {}
+
+    def register(self, item: T) -> T:
+        """Make `item` known under its name and return it: a call, or a decorator of classes.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        name = self._name_of(item)
+        if name in self:
+            raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
+        self._items[name] = item
+        return item
+
+    def resolve(self, prefix: str, resolver: Callable[[str], T], *patterns: str) -> None:
+        """Let `resolver(name)` answer for every name that begins with `prefix`.
+
+        Args:
+            prefix: with its colon, e.g. "file:".
+            resolver: whole name -> item; raises LookupError for a name that it cannot read.
+            patterns: for error messages, e.g. "file:<architecture>:<path>".
+        """
+        self._resolvers[prefix] = resolver
+        self.patterns += patterns
+
+    @contextmanager
+    def temporarily(self, items: Iterable[T]) -> Iterator[None]:
+        """Register `items` while the context lasts. Raises ValueError for a name that is taken."""
+        added: list[str] = []
+        try:
+            for item in items:
+                self.register(item)
+                added.append(self._name_of(item))
+            yield
+        finally:
+            for name in added:
+                self._items.pop(name, None)
+
+    def _name_of(self, item: T) -> str:
+        return item.name  # type: ignore[attr-defined]
+
+    def _known(self) -> dict[str, T]:
+        """The registered items; a subclass may fill them on first use."""
+        return self._items
+
+    def __getitem__(self, name: str) -> T:
+        """The item `name`. Raises UnknownName."""
+        known = self._known()
+        if name in known:
+            return known[name]
+        for prefix, resolver in self._resolvers.items():
+            if name.startswith(prefix):
+                return resolver(name)
+        raise unknown_name(self.kind, name, [*self, *self.patterns])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The item `name`, else `default`."""
+        try:
+            return self[name]
+        except UnknownName:
+            return default
+
+    def __delitem__(self, name: str) -> None:
+        """Forget a registered item, e.g. to register it again in a notebook. Raises UnknownName."""
+        if name not in self:
+            raise unknown_name(self.kind, name, self._known())
+        del self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+
+class ClassRegistry(Registry[type[T]], Generic[T]):
+    """Name -> class, one class a file: the name is the file's stem. Names are sorted.
+
+    The modules of a package are imported the first time that a name is asked for.
     """
 
     def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
-        self._classes: dict[str, type[T]] = {}
+        """`package`: dotted name of the package that holds the files."""
+        super().__init__(kind)
+        self.package = package
         self._loaded = False
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: register `cls` under the stem of its file, its `name`, which is also its title where
-        it has none. A taken name is refused."""
-        module = sys.modules[cls.__module__]
-        name = Path(module.__file__ or cls.__module__).stem
-        other = self._classes.get(name)
+        """Class decorator: register `cls` under the stem of its file, which becomes its `name`, and its title where it
+        has none.
+
+        The same class again, from a file that is read twice, replaces the first.
+
+        Raises:
+            ValueError: another class has the name.
+        """
+        name = self._name_of(cls)
+        other = self._items.get(name)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise ValueError(
                 f"Two {self.kind} classes in {name}.py: {other.__name__} and {cls.__name__}. "
@@ -93,36 +211,62 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         cls.name = name  # type: ignore[attr-defined]
         if not getattr(cls, "title", ""):
             cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
-        self._classes[name] = cls
+        self._items[name] = cls
         return cls
 
     def make(self, name: str, params: Mapping[str, Any] | None = None) -> T:
         """Instance of the class `name` with the fields `params` (the inverse of storing them)."""
         return self[name](**(params or {}))
 
-    def _load(self) -> dict[str, type[T]]:
+    def _name_of(self, item: type[T]) -> str:
+        return Path(sys.modules[item.__module__].__file__ or item.__module__).stem
+
+    def _known(self) -> dict[str, type[T]]:
         if not self._loaded:
             self._loaded = True
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__, self.package + "."):
                 if not module.ispkg:
                     importlib.import_module(module.name)
-        return self._classes
-
-    def __getitem__(self, name: str) -> type[T]:
-        classes = self._load()
-        if name not in classes:
-            raise unknown_name(self.kind, name, classes)
-        return classes[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._load()
+        return self._items
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._load()))
+        return iter(sorted(self._known()))
+
+
+class ModuleRegistry(Registry[T]):
+    """Name -> what the module of that name in a package holds; a module is imported when its own name is asked for.
+
+    Modules that begin with an underscore are not listed. Names are sorted.
+    """
+
+    def __init__(self, kind: str, package: str, read: Callable[[ModuleType], T], besides: Iterable[str] = ()) -> None:
+        """An empty registry.
+
+        Args:
+            kind: what the names stand for, in error messages.
+            package: dotted name.
+            read: module -> item.
+            besides: modules of the package that hold no item.
+        """
+        super().__init__(kind)
+        self.package, self.read, self.besides = package, read, frozenset(besides)
+
+    def __getitem__(self, name: str) -> T:
+        """The item `name`, read once. Raises UnknownName."""
+        if name not in self._items and name in self._modules():
+            self._items[name] = self.read(importlib.import_module(f"{self.package}.{name}"))
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items or name in self._modules()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._modules(), *self._items}))
 
     def __len__(self) -> int:
-        return len(self._load())
+        return len({*self._modules(), *self._items})
 
-
-Decorator = Callable[[type[T]], type[T]]
+    def _modules(self) -> list[str]:
+        names = (module.name for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__))
+        return [name for name in names if not name.startswith("_") and name not in self.besides]

@@ -29,7 +29,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield tmp_path
     for program in PROGRAMS:
         for registry in (defenses, attacks):
-            registry._classes.pop(Path(program).stem, None)
+            if Path(program).stem in registry:
+                del registry[Path(program).stem]
 
 
 def test_every_program_of_the_pages_is_tried() -> None:

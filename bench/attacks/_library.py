@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from bench.attacks._short import shorten
 from bench.attacks.base import NoSuchAttack, Trace
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -91,6 +92,7 @@ def run_library(
             queries, norm=threat.norm, eps=threat.epsilon, seed=seed, version=variant, device=images.device
         )
         attack.verbose = False
+        shorten(attack)
         adversarial, predicted = attack.run_standard_evaluation(images, labels, batch_size=len(images))
     if model.batch_coupled:
         warnings.append(

@@ -14,9 +14,9 @@ from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
-from defenses.registry import Registry, plain_fields
+from defenses.registry import ClassRegistry, plain_fields
 
-attacks: Registry[Attack] = Registry("attack", "bench.attacks")
+attacks: ClassRegistry[Attack] = ClassRegistry("attack", "bench.attacks")
 UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
 """Kinds of gradient under which an attack looks at something else than the defense."""
 

@@ -42,7 +42,7 @@ def build() -> dict[str, list[Entry]]:
     from bench.grids import grid_names, load_grid
     from defenses import defenses
     from defenses.models.classifiers import CLASSIFIERS
-    from defenses.models.scores import score_info, score_models
+    from defenses.models.scores import SCORES
 
     return {
         "defenses": [_defense(cls) for cls in defenses.values()],
@@ -62,8 +62,8 @@ def build() -> dict[str, list[Entry]]:
             for c in CLASSIFIERS.values()
         ],
         "scores": [
-            {"name": name, "datasets": ", ".join(info.datasets), "licence": info.licence, "source": info.source}
-            for name, info in ((name, score_info(name)) for name in score_models)
+            {"name": s.name, "datasets": ", ".join(s.datasets), "licence": s.licence, "source": s.source}
+            for s in SCORES.values()
         ],
         "grids": [{"name": name, "about": _first_paragraph(load_grid(name).about)} for name in grid_names()],
     }
@@ -94,10 +94,6 @@ def _attack(cls: Any) -> Entry:
 
 def _first_paragraph(text: str | None) -> str:
     return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().split("\n")[0]
 
 
 def sources_hash() -> str:

@@ -7,15 +7,22 @@ from defenses.registry import unknown_name
 
 
 def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
-    """(data sets, network -> its file) of a grid, of a single network, or of everything where `what` is None.
+    """The data sets and network files that something needs.
 
-    Networks that ship with the package, or are files of the user's, have no entry. Raises LookupError for an unknown
-    grid.
+    Args:
+        what: a grid, a network or a data set by name; everything there is where None.
+
+    Returns:
+        (names of data sets, network -> its public file). Networks that ship with the package, or are files of the
+        user's, have no entry.
+
+    Raises:
+        LookupError: nothing has this name.
     """
     from bench.datasets import DATASETS
     from bench.grids import grid_names
     from defenses.models.classifiers import CLASSIFIERS
-    from defenses.models.scores import score_models
+    from defenses.models.scores import SCORES
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
@@ -23,10 +30,10 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
         return [what], {}
     if what.startswith("robustbench:") or source_of(what) is not None:
         return [], _files([what])
-    if what in (*CLASSIFIERS, *score_models):  # ships with the package
+    if what in (*CLASSIFIERS, *SCORES):  # ships with the package
         return [], {}
     if not what.endswith(".py") and what not in (grids := grid_names()):
-        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *CLASSIFIERS, *score_models])
+        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *CLASSIFIERS, *SCORES])
     return _grid(what)
 
 

@@ -17,7 +17,16 @@ from bench.training.progress import Progress
 def train(
     name: str, output: Path | None, dataset: str | None, seed: int, effort: float, options: dict[str, Any]
 ) -> None:
-    """Train what `name` stands for into `output`, and say where it lies. Default: a folder of its own in weights/."""
+    """Train what `name` stands for, with progress, and say where it lies.
+
+    Args:
+        name: of `bench.training.recipes.RECIPES`.
+        output: folder; one of its own in weights/ where None.
+        dataset: see `bench.training.recipes.train`.
+        seed: of every random draw.
+        effort: scales the number of steps.
+        options: see `bench.training.recipes.train`.
+    """
     from rich.console import Console
 
     from bench.training.recipes import train as make

@@ -13,7 +13,11 @@ TEST_IMAGES = 500
 
 
 def load_digits(split: str) -> ImageSet:
-    """This project's split: 500 test images, 1,297 to train on, both in the order of `shuffled(1797, SPLIT_SEED)`."""
+    """One part of this project's split, which is in the order of `shuffled(1797, SPLIT_SEED)`.
+
+    Args:
+        split: "test", 500 images, or "train", the other 1,297.
+    """
     import torch
     from sklearn.datasets import load_digits as read
 

@@ -16,12 +16,18 @@ HELD_OUT = 10
 
 
 def picture_folder(name: str, split: str, size: int = 32) -> ImageSet:
-    """imagefolder:<folder>: every picture in or below a folder, by name; one of ten is "test", the rest "train".
+    """Every picture in or below a folder, in a random order that is always the same; all have label 0.
 
-    Colour pictures of `size` x `size`, the middle square resized (bilinear, antialiased), in a random order that is
-    always the same; all have label 0. Raises
-    ValueError for a name without a folder and, when read, for a picture that cannot be; MissingData where there are
-    fewer than ten.
+    Colour pictures: the middle square, resized (bilinear, antialiased).
+
+    Args:
+        name: imagefolder:<folder>.
+        split: "test", one of ten pictures by file name, or "train", the rest.
+        size: height and width in pixels.
+
+    Raises:
+        ValueError: a name without a folder and, when it is read, a picture that cannot be.
+        MissingData: there are fewer than ten pictures.
     """
     scheme, _, path = name.partition(":")
     if scheme != "imagefolder" or not path:

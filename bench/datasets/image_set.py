@@ -12,7 +12,11 @@ if TYPE_CHECKING:  # listing the data sets must not pay for importing torch
 
 
 class MissingData(LookupError):
-    """A data set is not on this machine. The message says which file goes where and where it comes from."""
+    """A data set is not on this machine. The message says which file goes where and where it comes from.
+
+    Class attributes:
+        remedy: what to do, for the command line.
+    """
 
     remedy = "`bench doctor` says what is missing and where it goes; `--download` gets what torchvision can download."
 
@@ -21,8 +25,13 @@ class MissingData(LookupError):
 class ImageSet:
     """Labelled pictures of one size.
 
-    labels: (N,) int64. image_shape: (channels, height, width). read: indices -> (n, channels, height, width), float
-    in [0, 1] or uint8. note: what a reader of the numbers must know (split, part of the official set).
+    Attributes:
+        name: of the data set.
+        labels: (N,) int64.
+        class_names: in the order of the labels.
+        image_shape: (channels, height, width).
+        read: indices -> pictures (n, channels, height, width), float in [0, 1] or uint8.
+        note: what a reader of the numbers must know (split, part of the official set).
     """
 
     name: str
@@ -48,9 +57,13 @@ class ImageSet:
         return digest.hexdigest()[:12]
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """The pictures at `indices`, float32 (n, channels, height, width) in [0, 1]; only these are decoded.
+        """The pictures at some indices, float32 (n, channels, height, width) in [0, 1]; only these are decoded.
 
-        Raises ValueError for an index outside 0..N-1, another shape, or values outside [0, 1].
+        Args:
+            indices: n integers in 0..N-1.
+
+        Raises:
+            ValueError: an index outside 0..N-1, another shape, or values outside [0, 1].
         """
         rows = [int(index) for index in indices]
         wrong = [index for index in rows if not 0 <= index < len(self)]
@@ -67,7 +80,16 @@ class ImageSet:
 
 
 def check_range(images: Tensor, indices: Sequence[int], name: str) -> Tensor:
-    """`images` itself if every value lies in [0, 1]; else ValueError with the count and the first image's index."""
+    """`images` themselves, if every value lies in [0, 1].
+
+    Args:
+        images: (n, channels, height, width).
+        indices: their n places in the data set, for the message.
+        name: of the data set, for the message.
+
+    Raises:
+        ValueError: with the number of images that do not, and the first one's index.
+    """
     good = ((images >= 0) & (images <= 1)).flatten(1).all(1)  # NaN compares false, so it is refused too
     if not bool(good.all()):
         first = int((~good).nonzero()[0])

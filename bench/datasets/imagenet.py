@@ -34,7 +34,15 @@ def resize_and_crop(picture: Image.Image) -> Tensor:
 
 
 def picture_set(name: str, files: list[Open], labels: list[int], class_names: tuple[str, ...], note: str) -> ImageSet:
-    """An ImageSet that opens one encoded picture for each index asked for."""
+    """An ImageSet that opens one encoded picture for each index asked for.
+
+    Args:
+        name: of the data set.
+        files: one opener a picture.
+        labels: one a picture.
+        class_names: in the order of the labels.
+        note: see `ImageSet`.
+    """
 
     def read(indices: list[int]) -> Tensor:
         from PIL import Image

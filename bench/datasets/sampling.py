@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    """The indices 0..count-1 in the order of sha256(f"{seed}:{index}").
+    """The indices 0..count-1 in the order of sha256("<seed>:<index>").
 
     A hash rather than a library's generator, whose stream may change between versions. The first n of the order are a
     sample without replacement, and a larger sample contains every smaller one.
@@ -19,10 +19,20 @@ def shuffled(count: int, seed: int) -> list[int]:
 
 
 def subset(labels: Tensor, num_images: int, data_seed: int, balanced: bool = False) -> Tensor:
-    """Indices (num_images,) int64 of a sample without replacement from the images with labels (N,).
+    """A sample of images without replacement.
 
-    balanced: take the classes in turn, so that their counts differ by one at most (or by as little as a class allows
-    that has too few pictures). Raises ValueError when num_images is not in 1..N.
+    Args:
+        labels: (N,) of all images.
+        num_images: size of the sample, in 1..N.
+        data_seed: which sample; a larger one of the same seed contains the smaller.
+        balanced: take the classes in turn, so that their counts differ by one at most (or by as little as a class
+            allows that has too few pictures).
+
+    Returns:
+        Indices (num_images,) int64.
+
+    Raises:
+        ValueError: num_images is not in 1..N.
     """
     import torch
 

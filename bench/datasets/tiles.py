@@ -36,7 +36,15 @@ def read_tiles(path: Path) -> np.ndarray:
 
 
 def tile_set(name: str, grids: list[Path], labels: np.ndarray, class_names: tuple[str, ...], note: str) -> ImageSet:
-    """An ImageSet over grids laid end to end; a grid is decoded when one of its pictures is first asked for."""
+    """An ImageSet over grids laid end to end; a grid is decoded when one of its pictures is first asked for.
+
+    Args:
+        name: of the data set.
+        grids: files of equally many tiles, the last of which may have fewer.
+        labels: (N,), one a tile.
+        class_names: in the order of the labels.
+        note: see `ImageSet`.
+    """
     per_grid = -(-len(labels) // len(grids))
 
     def read(indices: list[int]) -> torch.Tensor:
@@ -50,7 +58,16 @@ def tile_set(name: str, grids: list[Path], labels: np.ndarray, class_names: tupl
 
 
 def cifar10_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> ImageSet | None:
-    """CIFAR-10 from `folder`/cifar10, or None when it is not there."""
+    """CIFAR-10 as tiles.
+
+    Args:
+        folder: holds cifar10.
+        split: "test" or "train".
+        class_names: in the order of the labels.
+
+    Returns:
+        None where the files are not there.
+    """
     stems = ["test"] if split == "test" else [f"train_{part}" for part in range(1, 6)]
     grids = [folder / "cifar10" / f"{stem}.webp" for stem in stems]
     labels = folder / "cifar10" / "labels.npz"
@@ -62,7 +79,10 @@ def cifar10_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> Ima
 
 
 def cifar100_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> ImageSet | None:
-    """CIFAR-100's test pictures from `folder`/cifar100, in class order (the original order is not kept), or None."""
+    """CIFAR-100's test pictures as tiles, in class order: the original order is not kept.
+
+    Arguments and answer as those of `cifar10_tiles`; `folder` holds cifar100.
+    """
     grid = folder / "cifar100" / "test_class_order.webp"
     if split != "test" or not grid.is_file():
         return None
@@ -71,7 +91,10 @@ def cifar100_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> Im
 
 
 def gtsrb_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> ImageSet | None:
-    """The GTSRB subset from `folder`/gtsrb, or None when it is not there."""
+    """A subset of GTSRB as tiles.
+
+    Arguments and answer as those of `cifar10_tiles`; `folder` holds gtsrb.
+    """
     grid = folder / "gtsrb" / f"{split}_subset_32.webp"
     if not grid.is_file():
         return None

@@ -26,7 +26,18 @@ def _open(kind: str, folder: Path, split: str, download: bool) -> Any | None:
 
 
 def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
-    """CIFAR-10 or CIFAR-100 (`kind`: torchvision's class) from `folder`/cifar-10-batches-py or cifar-100-python."""
+    """CIFAR-10 or CIFAR-100 in torchvision's layout.
+
+    Args:
+        kind: torchvision's class, "CIFAR10" or "CIFAR100".
+        folder: holds cifar-10-batches-py or cifar-100-python.
+        split: "test" or "train".
+        download: fetch what is not there.
+        class_names: in the order of the labels.
+
+    Returns:
+        None where the files are not there.
+    """
     data = _open(kind, folder, split, download)
     if data is None:
         return None
@@ -37,7 +48,10 @@ def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tupl
 
 
 def gtsrb(folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
-    """GTSRB from `folder`/gtsrb, whole pictures (no crop to the sign) resized to 32x32, bilinear, antialiased."""
+    """GTSRB in torchvision's layout: whole pictures (no crop to the sign), resized to 32x32, bilinear, antialiased.
+
+    Arguments and answer as those of `cifar`; `folder` holds gtsrb.
+    """
     data = _open("GTSRB", folder, split, download)
     if data is None:
         return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bench.attacks._short import at_most
 from bench.attacks.base import Attack, NoSuchAttack, attacks
 from bench.gates.base import Gate, Subject, scaled, share
 from bench.statistics import paired_difference, wilson
@@ -55,8 +56,9 @@ def beats_square(subject: Subject) -> Gate:
     name = "beats_square"
     if subject.attack.name == "square_eot" or not subject.attack.restricted:
         return Gate(name, None, None, "The attack is Square itself, or not restricted to the ball.")
-    square = attacks.make("square_eot", {**SQUARE, "eot": min(subject.eot, SQUARE["eot"])})
-    return _compared(name, subject, subject.attacked(square), f"Square with {SQUARE['steps']} queries")
+    steps = at_most(SQUARE["steps"])
+    square = attacks.make("square_eot", {"steps": steps, "eot": at_most(min(subject.eot, SQUARE["eot"]))})
+    return _compared(name, subject, subject.attacked(square), f"Square with {steps} queries")
 
 
 def more_steps(subject: Subject) -> Gate:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
-import pkgutil
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from bench.grids.grid import Grid
-from defenses.registry import unknown_name
+from defenses.registry import ModuleRegistry
 
 if TYPE_CHECKING:
     from bench.cell import Cell
 
-__all__ = ["Grid", "grid_cells", "grid_label", "grid_names", "load_grid"]
+__all__ = ["GRIDS", "Grid", "grid_cells", "grid_label", "grid_names", "load_grid"]
 
 
 def grid_names() -> list[str]:
     """Names of the grids that ship with the package: its modules that hold a `GRID`."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if not name.startswith("_") and name != "grid")
+    return list(GRIDS)
 
 
 def load_grid(name: str) -> Grid:
@@ -39,9 +37,7 @@ def load_grid(name: str) -> Grid:
     """
     if name.endswith(".py"):
         return _grid_of(_load_file(Path(name)), name)
-    if name not in grid_names():
-        raise unknown_name("grid", name, grid_names())
-    return _grid_of(importlib.import_module(f"{__name__}.{name}"), name)
+    return GRIDS[name]
 
 
 def grid_label(name: str) -> str:
@@ -81,9 +77,21 @@ def _grid_of(module: ModuleType, name: str) -> Grid:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LookupError(f"There is no grid file {path}. Known grids: {', '.join(grid_names())}.")
+    status = path.stat()
+    return _executed(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _executed(path: Path, changed: int, size: int) -> ModuleType:
+    """The module of a file, run once for each state of the file: what it registers is then registered once."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
+    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid",)
+)

@@ -10,26 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import torch
-from torch import Tensor, nn
-
+from bench.attacks._short import cut_short
 from bench.cell import Cell, Tier
-from bench.datasets import DATASETS, DatasetInfo, ImageSet, dataset_info
-from bench.gates.strength import SQUARE
+from bench.datasets import DATASETS
 from bench.run.prepare import names_of
+from bench.run.toys import toy_classifier, toy_dataset, toy_score
 from bench.store.smoke_mark import SMOKE
-from defenses.compat import import_autoattack, import_robustbench
-from defenses.models.classifiers import CLASSIFIERS, ClassifierInfo
-from defenses.models.score_models import NetworkScore, ScoreInfo
-from defenses.models.scores import score_models
+from defenses.models.classifiers import CLASSIFIERS
+from defenses.models.scores import SCORES
 
-IMAGES = 4
-CLASSES = 50  # at most: the embedding network of contrastive guidance has 18 weights for every pair of classes
-SIDE = {224: 32, 256: 36}  # toy sides of large pictures
 DEFENSE = {"steps": 2, "rounds": 2, "runs": 2, "guide_from": 1}
 ATTACK = {
     **dict.fromkeys(("steps", "apgd_steps", "check_draws"), 1),
@@ -55,14 +46,21 @@ def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def toy_cell(cell: Cell, tier: Tier) -> Cell:
-    """The same path through the code with two pictures, two steps, two draws."""
-    named = {name: SMOKE + getattr(cell.defense, name) for name in ("guide", "model") if _text(cell.defense, name)}
+    """The same path through the code with two pictures, two steps, two draws.
+
+    Args:
+        cell: of a grid.
+        tier: of the small cell; "gold" brings the gates.
+    """
+    classifiers, scores = names_of(cell)
+    fields = {field.name: getattr(cell.defense, field.name) for field in dataclasses.fields(cell.defense) if field.init}
+    marked = {name: _marked(value, {*classifiers, *scores}) for name, value in fields.items()}
     return dataclasses.replace(
         cell,
         dataset=SMOKE + cell.dataset,
         classifier=SMOKE + cell.classifier,
         score=SMOKE + cell.score if cell.score else None,
-        defense=_small(dataclasses.replace(cell.defense, **named), DEFENSE),
+        defense=_small(dataclasses.replace(cell.defense, **marked), DEFENSE),
         attack=_small(cell.attack, ATTACK),
         num_images=2,
         data_seed=0,
@@ -74,8 +72,13 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
     )
 
 
-def _text(part: Any, name: str) -> bool:
-    return isinstance(getattr(part, name, None), str)
+def _marked(value: Any, networks: set[str]) -> Any:
+    """A field of a defense, in which the names of its own networks become those of toys; a chain's members too."""
+    if isinstance(value, str):
+        return SMOKE + value if value in networks else value
+    if isinstance(value, Mapping):
+        return {name: _marked(inner, networks) for name, inner in value.items()}
+    return tuple(_marked(inner, networks) for inner in value) if isinstance(value, tuple) else value
 
 
 def _small(part: Any, most: Mapping[str, int]) -> Any:
@@ -89,163 +92,25 @@ def _small(part: Any, most: Mapping[str, int]) -> Any:
 
 @contextmanager
 def toy_world(cells: Sequence[Cell]) -> Iterator[None]:
-    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates'
-    search take two steps."""
-    library = import_autoattack()
+    """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates' search take
+    two steps."""
+    datasets = [toy_dataset(name) for name in dict.fromkeys(cell.dataset for cell in cells)]
+    classifiers = [toy_classifier(name, *of) for name, of in _uses(cells, 0).items()]
+    scores = [toy_score(name, *of) for name, of in _uses(cells, 1).items()]
     with (
-        patch.dict(DATASETS, {SMOKE + name: toy_dataset(name) for name in {cell.dataset for cell in cells}}),
-        patch.dict(CLASSIFIERS, _classifiers(cells)),
-        patch.dict(score_models, _scores(cells)),
-        patch.dict(SQUARE, steps=2, eot=2),
-        patch.object(library, "AutoAttack", _short(library.AutoAttack)),
+        DATASETS.temporarily(datasets),
+        CLASSIFIERS.temporarily(classifiers),
+        SCORES.temporarily(scores),
+        cut_short(2),
     ):
         yield
 
 
-def _classifiers(cells: Sequence[Cell]) -> dict[str, ClassifierInfo]:
-    wanted = {(name, cell.dataset) for cell in cells for name in names_of(cell)[0]}
-    return {SMOKE + name: toy_classifier(name, dataset) for name, dataset in wanted}
-
-
-def _scores(cells: Sequence[Cell]) -> dict[str, Any]:
-    return {SMOKE + cell.score: _score(cell.score, cell.dataset) for cell in cells if cell.score}
-
-
-def _short(library_class: Any) -> Any:
-    """The library's class with two steps, queries and targets in each of its attacks."""
-
-    class Short(library_class):
-        def run_standard_evaluation(self, *arguments: Any, **options: Any) -> Tensor:
-            for part in (self.apgd, self.apgd_targeted, self.fab):
-                part.n_iter = 2
-                part.n_target_classes = min(2, getattr(part, "n_target_classes", 2))
-            self.apgd.eot_iter = min(2, self.apgd.eot_iter)
-            self.square.n_queries = 2
-            return super().run_standard_evaluation(*arguments, **options)
-
-    return Short
-
-
-def _side(dataset: str) -> int:
-    side = dataset_info(dataset).image_shape[-1]
-    return SIDE.get(side, side)
-
-
-def toy_dataset(name: str) -> DatasetInfo:
-    """Random pictures, a few, with the classes of the data set `name`."""
-    info, side = dataset_info(name), _side(name)
-    shape = (info.image_shape[0], side, side)
-    images = torch.rand((IMAGES, *shape), generator=torch.Generator().manual_seed(0))
-    pictures = ImageSet(
-        name=SMOKE + name,
-        labels=torch.zeros(IMAGES, dtype=torch.int64),
-        class_names=tuple(map(str, range(min(CLASSES, info.classes)))),
-        image_shape=shape,
-        read=lambda rows: images[rows],
-        note="random",
-    )
-    return dataclasses.replace(
-        info, name=SMOKE + name, image_shape=shape, source="random", place="nothing", load=lambda *_: pictures
-    )
-
-
-class _ToyClassifier(ClassifierInfo):
-    def weights_sha256(self) -> str:
-        return "random weights"
-
-
-class _ToyScore(ScoreInfo):
-    def weights_sha256(self) -> str:
-        return "random weights"
-
-
-def _no_file() -> Path:
-    raise LookupError("A toy network has random weights and no file.")
-
-
-def toy_classifier(name: str, dataset: str) -> ClassifierInfo:
-    """A network of the architecture that `name` speaks of, at toy width and depth."""
-    info = dataset_info(dataset)
-
-    def load() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = _architecture(name, min(CLASSES, info.classes), info.image_shape[0], _side(dataset))
-        return nn.Sequential(network, _Lean()).eval().requires_grad_(False)
-
-    return _ToyClassifier(
-        name=SMOKE + name,
-        title=name,
-        datasets=(SMOKE + dataset,),
-        load=load,
-        find=_no_file,
-        source="random",
-        licence="none",
-    )
-
-
-class _Lean(nn.Module):
-    """Logits (batch, classes) with a little more for class 0."""
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits + 2 * nn.functional.one_hot(logits.new_zeros(len(logits)).long(), logits.shape[1])
-
-
-def _architecture(name: str, classes: int, channels: int, side: int) -> nn.Module:
-    size = {"num_classes": classes, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    if channels == 1:
-        return nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
-    if "xcit" in name:
-        from timm.models.xcit import Xcit
-
-        return Xcit(img_size=side, patch_size=16, cls_attn_layers=1, **size)
-    if "deit" in name:
-        from timm.models.vision_transformer import VisionTransformer
-
-        return VisionTransformer(img_size=side, patch_size=8, **size)
-    if "imagenet" in name:
-        from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-
-        return ResNet(BasicBlock if "18" in name else Bottleneck, [1, 1, 1, 1], num_classes=classes, width_per_group=64)
-    import_robustbench()
-    if "resnet" in name:
-        from robustbench.model_zoo.architectures import resnet
-
-        return resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
-    from robustbench.model_zoo.architectures.wide_resnet import WideResNet
-
-    return WideResNet(depth=10, num_classes=classes, widen_factor=1)
-
-
-def _score(name: str, dataset: str) -> Any:
-    """() -> the record of a toy U-Net of the kind that `name` speaks of."""
-    shape = dataset_info(dataset).image_shape
-    side = 256 if shape[-1] == 224 else shape[-1]
-    side = SIDE.get(side, side)
-
-    def load() -> NetworkScore:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network, labels = _unet(name, shape[0])
-        return NetworkScore(network.eval().requires_grad_(False), (shape[0], side, side), labels=labels)
-
-    return lambda: _ToyScore(
-        load=load, find=_no_file, datasets=(SMOKE + dataset,), source="random", licence="none"
-    )  # fmt: skip
-
-
-def _unet(name: str, channels: int) -> tuple[nn.Module, Any]:
-    from defenses.models.networks.unet import Layout, ddpmpp_unet, guided_unet
-
-    if channels == 1:
-        return _Zero(), "continuous"
-    if "guided" in name:
-        return guided_unet(Layout(channels=(32, 32), blocks=1, attention=(False, True)), head=32), "index"
-    return ddpmpp_unet(Layout(channels=(8, 8), blocks=1, attention=(False, True))), "continuous"
-
-
-class _Zero(nn.Module):
-    """Predicts no noise: the score network of one-channel pictures."""
-
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return 0 * x
+def _uses(cells: Sequence[Cell], kind: int) -> dict[str, list[str]]:
+    """Name of each classifier (kind 0) or score network (1) behind the cells -> the data sets that it is used on."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        for name in names_of(cell)[kind]:
+            used = found.setdefault(name, [])
+            used += [cell.dataset] * (cell.dataset not in used)
+    return found

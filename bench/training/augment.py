@@ -17,8 +17,13 @@ def jitter(
 ) -> Tensor:
     """Rotate, scale and shift images at random (bilinear, black outside).
 
-    images: (batch, channels, height, width) in [0, 1]. share: of the images that are changed at all. degrees, scale,
-    shift: half-widths of the uniform ranges; shift is a fraction of the half width of the image.
+    Args:
+        images: (batch, channels, height, width) in [0, 1].
+        generator: of the random draws.
+        share: of the images that are changed at all, in [0, 1].
+        degrees: half-width of the uniform range of angles.
+        scale: half-width of the uniform range of zooms around 1.
+        shift: half-width of the uniform range of shifts, as a fraction of the image's half width.
     """
     count = len(images)
     chosen = torch.rand(count, generator=generator) < share

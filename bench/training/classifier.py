@@ -20,7 +20,10 @@ Norm = Literal["Linf", "L2"]
 class PGD:
     """Projected gradient ascent on the cross-entropy from a random start.
 
-    epsilon: radius in image units. steps: iterations of size 2.5 epsilon / steps (Madry et al.).
+    Attributes:
+        norm: "Linf" or "L2".
+        epsilon: radius, image units, > 0.
+        steps: iterations of size 2.5 epsilon / steps (Madry et al., ICLR 2018).
     """
 
     norm: Norm
@@ -28,7 +31,14 @@ class PGD:
     steps: int
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Adversarial images (batch, ...) in [0, 1] within epsilon of `images`."""
+        """Adversarial images in [0, 1] within epsilon of the given ones.
+
+        Args:
+            network: images -> logits.
+            images: (batch, channels, height, width) in [0, 1].
+            labels: (batch,).
+            generator: of the random start.
+        """
         x = (images + self.epsilon * self._start(images, generator)).clamp(0, 1)
         for _ in range(self.steps):
             x = x.detach().requires_grad_()
@@ -66,7 +76,20 @@ def fit_classifier(
     learning_rate: float = 2e-3,
     progress: Progress = silent,
 ) -> Network:
-    """Train `network` on images (N, channels, height, width) in [0, 1] and labels (N,), attacked by `attack` first."""
+    """Train a classifier; returns the averaged network, see `fit`.
+
+    Args:
+        network: images -> logits.
+        images: (N, channels, height, width) in [0, 1], jittered before use.
+        labels: (N,).
+        steps: of the optimiser.
+        seed: of batches, jitter and attack.
+        what: is trained, for `progress` and messages.
+        attack: each batch is attacked by it first; None for plain training.
+        batch_size: images a step, at most N.
+        learning_rate: highest one.
+        progress: see `Progress`.
+    """
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
 
@@ -82,10 +105,18 @@ def fit_classifier(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest logit is the label's."""
+    """Share of images (batch, channels, height, width) whose largest logit is the label's, in [0, 1]."""
     return (network(images).argmax(1) == labels).double().mean().item()
 
 
 def robust_accuracy(network: nn.Module, images: Tensor, labels: Tensor, attack: PGD, seed: int = 0) -> float:
-    """Accuracy on the images that `attack` makes for this very network."""
+    """Accuracy on the images that an attack makes for this very network, in [0, 1].
+
+    Args:
+        network: images -> logits.
+        images: (batch, channels, height, width) in [0, 1].
+        labels: (batch,).
+        attack: sees the network's gradient.
+        seed: of its random start.
+    """
     return accuracy(network, attack(network, images, labels, torch.Generator().manual_seed(seed)), labels)

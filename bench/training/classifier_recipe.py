@@ -26,9 +26,13 @@ DELAY = 0.25  # share of the steps before the attack begins: S. Gupta et al., "I
 
 
 def parse_attack(text: str) -> PGD | None:
-    """What to train against: "none", or "Linf:8/255" and the like: two PGD steps of 1.25 epsilon from a random start.
+    """What to train against: two PGD steps of 1.25 epsilon from a random start.
 
-    Raises ValueError for anything else.
+    Args:
+        text: "none", or a norm and a radius such as "Linf:8/255".
+
+    Raises:
+        ValueError: anything else.
     """
     from bench.epsilon import parse_epsilon
 
@@ -44,7 +48,8 @@ def parse_attack(text: str) -> PGD | None:
 
 
 def cropped(images: Tensor, generator: torch.Generator, *, mirror: bool = True) -> Tensor:
-    """Pictures (batch, channels, height, width), half of them mirrored, moved by up to 2 pixels, black outside."""
+    """Pictures (batch, channels, height, width) moved by up to 2 pixels, black outside; with `mirror`, half of them
+    mirrored."""
     count, _, height, width = images.shape
     flip = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5) & mirror
     padded = pad(torch.where(flip, images.flip(3), images), (2, 2, 2, 2))
@@ -58,7 +63,20 @@ def fit(
     network: nn.Module, images: Tensor, labels: Tensor, attack: PGD | None, plan: Plan, *, seed: int, what: str,
     checkpoint: Path | None, progress: Progress, mirror: bool = True,
 ) -> tuple[nn.Module, float]:  # fmt: skip
-    """Train on uint8 pictures (N, 3, height, width) and labels (N,), each batch attacked by `attack` first."""
+    """Train a classifier; returns the averaged network and the seconds spent, see `fit_long`.
+
+    Args:
+        network: images in [0, 1] -> logits.
+        images: uint8 (N, 3, height, width).
+        labels: (N,).
+        attack: each batch is attacked by it, from `DELAY` of the steps on; None for plain training.
+        plan: steps, batch size, rates.
+        seed: of every random draw.
+        what: is trained, for `progress` and the checkpoint.
+        checkpoint: file to continue from; None for none.
+        progress: see `Progress`.
+        mirror: whether half of the pictures are mirrored.
+    """
 
     def loss(net: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         rows = rows_of(step, plan.batch_size, len(images), seed)
@@ -76,9 +94,19 @@ def fit(
 def train_classifier(
     train: ImageSet, test: ImageSet, output: Path, *, adversarial: str, seed: int, effort: float, progress: Progress
 ) -> dict[str, Any]:
-    """Train a classifier on the pictures of `train` into `output`; returns the record.
+    """Train a classifier on the pictures of a data set; returns the record.
 
-    adversarial: see `parse_attack`. Raises ValueError for pictures that the network cannot take.
+    Args:
+        train: pictures to train on, with three channels and sides that 8 divides.
+        test: pictures to measure on.
+        output: folder for the weights and the checkpoint.
+        adversarial: see `parse_attack`.
+        seed: of every random draw.
+        effort: scales the number of steps.
+        progress: see `Progress`.
+
+    Raises:
+        ValueError: pictures that the network cannot take, or an `output` of another network.
     """
     from safetensors.torch import save_file
 

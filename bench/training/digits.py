@@ -28,7 +28,14 @@ SCORE: dict[str, Any] = {"image_shape": [1, 8, 8], "width": 256, "blocks": 5, "t
 
 
 def train_digits(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
-    """Train the three networks into `output`; returns the record. effort scales the number of steps (1: as shipped)."""
+    """Train the three networks; returns the record.
+
+    Args:
+        output: folder for the weights.
+        seed: of every random draw.
+        effort: scales the number of steps; 1 is what the package ships.
+        progress: see `Progress`.
+    """
     train, test = load_dataset("digits", split="train"), load_dataset("digits")
     plain = _classifier("digits_cnn", train, test, output, seed, round(1500 * effort), None, progress)
     attack = PGD(norm="Linf", epsilon=THREAT["Linf"], steps=7)

@@ -23,7 +23,14 @@ STEPS = 3000
 
 
 def train_digits_energy(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
-    """Train the energy into `output`; returns the record. effort scales the number of steps (1: as shipped)."""
+    """Train the energy; returns the record.
+
+    Args:
+        output: folder for the weights.
+        seed: of every random draw.
+        effort: scales the number of steps; 1 is what the package ships.
+        progress: see `Progress`.
+    """
     from safetensors.torch import save_file
 
     train, test = load_dataset("digits", split="train"), load_dataset("digits")

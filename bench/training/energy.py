@@ -12,7 +12,15 @@ from defenses.diffusion.schedule import to_model_space
 
 
 def matching_loss(energy: nn.Module, x: Tensor, noise: Tensor, sigma: float, *, create_graph: bool = True) -> Tensor:
-    """Mean squared error of sigma grad E(x + sigma noise) against the noise; x in [-1, 1]. Zero gradient gets 1."""
+    """Mean squared error of sigma grad E(x + sigma noise) against the noise; a zero gradient gets 1.
+
+    Args:
+        energy: (batch, ...) in the [-1, 1] space -> (batch,).
+        x: images in the [-1, 1] space.
+        noise: standard normal, shape of `x`.
+        sigma: standard deviation of the noise that is added, > 0.
+        create_graph: whether the loss is differentiated afterwards.
+    """
     noisy = (x + sigma * noise).requires_grad_()
     (gradient,) = torch.autograd.grad(energy(noisy).sum(), noisy, create_graph=create_graph)
     return (sigma * gradient - noise).square().mean()
@@ -30,8 +38,19 @@ def fit_energy(
     learning_rate: float = 1e-3,
     progress: Progress = silent,
 ) -> Network:
-    """Train `network` on images (N, ...) in [0, 1], half of them jittered, to be the energy of data plus noise of
-    standard deviation sigma, [-1, 1] units."""
+    """Train the energy of data plus noise; returns the averaged network, see `fit`.
+
+    Args:
+        network: (batch, ...) in the [-1, 1] space -> energies (batch,).
+        images: (N, channels, height, width) in [0, 1], half of them jittered before use.
+        sigma: standard deviation of the noise, [-1, 1] units.
+        steps: of the optimiser.
+        seed: of every random draw.
+        what: is trained, for `progress` and messages.
+        batch_size: images a step, at most N.
+        learning_rate: highest one.
+        progress: see `Progress`.
+    """
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
 

@@ -25,9 +25,17 @@ from defenses.models.weights import load_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long and how fast. average: decay of the weights' moving average. learning_rate: of Muon, which moves the
-    matrices and convolutions (None: no Muon); other_rate: of AdamW, which moves the rest. Both rise over `warm_up`
-    steps and fall to zero in a straight line."""
+    """How long and how fast. Both rates rise over the warm-up and fall to zero in a straight line.
+
+    Attributes:
+        steps: of the optimiser.
+        batch_size: images a step.
+        learning_rate: of Muon, which moves the matrices and convolutions; None for no Muon.
+        other_rate: of AdamW, which moves the rest.
+        weight_decay: of both.
+        average: decay of the weights' moving average, in [0, 1).
+        warm_up: steps of the rise.
+    """
 
     steps: int
     batch_size: int
@@ -42,7 +50,7 @@ class Plan:
         return min(1.0, (step + 1) / self.warm_up) * (1 - step / self.steps)
 
     def scaled(self, effort: float) -> Plan:
-        """The plan with `effort` times the steps, of which the rise takes a tenth at most."""
+        """The plan with `effort` times the steps, of which the warm-up takes a tenth at most."""
         steps = max(1, round(self.steps * effort))
         return replace(self, steps=steps, warm_up=min(self.warm_up, max(1, steps // 10)))
 
@@ -50,11 +58,18 @@ class Plan:
 class Optimizer:
     """Muon for the weights of two and more dimensions, AdamW for the rest and for the layers named in `plain`.
 
-    K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the library's takes matrices
-    alone, so convolutions are shown to it as (outputs, inputs x rows x columns).
+    K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; torch's takes matrices alone, so
+    convolutions are shown to it as (outputs, inputs x rows x columns).
+
+    Attributes:
+        plan: the rates and their course.
+        hidden: the parameters that Muon moves.
+        matrices: the same memory, as matrices.
+        parts: (highest rate, optimiser) of each.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, plain: tuple[str, ...]) -> None:
+        """`plain`: prefixes of the parameters that AdamW moves although they are matrices."""
         rate, named = plan.learning_rate, dict(network.named_parameters())
         hidden = {
             name: p for name, p in named.items() if rate is not None and p.ndim > 1 and not name.startswith(plain)
@@ -92,9 +107,19 @@ class Optimizer:
 
 
 def rows_of(step: int, size: int, count: int, seed: int) -> Tensor:
-    """Which `size` of `count` images step 0, 1, ... sees: every epoch a fresh permutation, its ragged end dropped.
+    """Which images a step sees: every epoch a fresh permutation, its ragged end dropped.
 
-    Raises ValueError where there is no whole batch.
+    Args:
+        step: 0, 1, ...
+        size: images a step.
+        count: images in all.
+        seed: of the permutations.
+
+    Returns:
+        Indices (size,).
+
+    Raises:
+        ValueError: there is no whole batch.
     """
     if count < size:
         raise ValueError(f"Expected at least {size} pictures to train on, a batch, got {count}.")
@@ -108,9 +133,14 @@ def _order(count: int, seed: int) -> Tensor:
 
 
 def claim(output: Path, file: str) -> Path:
-    """Where the checkpoint of a training into `output` goes. file: the name of what it will write.
+    """Where the checkpoint of a training goes.
 
-    Raises ValueError where the record there is that of another network, which would lose it.
+    Args:
+        output: the folder of the training.
+        file: the name of what it will write there.
+
+    Raises:
+        ValueError: the record there is that of another network, which would lose it.
     """
     record = output / "record.json"
     held = json.loads(record.read_text()).get("files", {}) if record.is_file() else {file: {}}
@@ -144,12 +174,26 @@ def fit_long(
     compiled: bool = False,
     progress: Progress = silent,
 ) -> tuple[Network, float]:
-    """Minimise `loss(network, step, generator)`; returns the averaged network (frozen) and the seconds spent.
+    """Minimise a loss; forward and backward run under bf16 autocast, the weights stay float32.
 
-    Forward and backward run under bf16 autocast, the weights stay float32. pictures: `digest` of what is trained on.
-    plain: prefixes of the parameters that AdamW moves. checkpoint: written every `every` seconds and continued from
-    when it is of the same plan, seed and pictures; ValueError when it is not. compiled: torch.compile the network.
-    Raises ValueError when the loss is no longer finite.
+    Args:
+        network: what is trained, on its device.
+        loss: (network, step, generator) -> scalar; draws its own batch.
+        plan: steps, batch size, rates.
+        seed: of every random draw.
+        what: is trained, for `progress` and the checkpoint.
+        pictures: `digest` of what is trained on.
+        plain: prefixes of the parameters that AdamW moves although they are matrices.
+        checkpoint: file that is written now and then, and continued from where it is there; None for none.
+        every: seconds between two writings.
+        compiled: whether to torch.compile the network.
+        progress: see `Progress`.
+
+    Returns:
+        The averaged network, in eval mode and frozen, and the seconds spent.
+
+    Raises:
+        ValueError: the loss is no longer finite, or the checkpoint is of another plan, seed or pictures.
     """
     device = next(network.parameters()).device
     optimizer, averaged = Optimizer(network, plan, plain), deepcopy(network)

@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless index batches: every epoch a fresh permutation, its ragged end dropped."""
+    """Endless index batches (size,) of 0..count-1: every epoch a fresh permutation, its ragged end dropped."""
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count - count % size].split(size)
@@ -31,10 +31,19 @@ def fit(
     average: float = 0.999,
     progress: Progress = silent,
 ) -> Network:
-    """Minimise `loss(network)` for `steps` steps; returns the averaged copy, in eval mode and without gradients.
+    """Minimise a loss; returns the averaged copy of the network, in eval mode and without gradients.
 
-    loss: draws its own batch and returns a scalar. average: decay of the weights' moving average (0 for none).
-    Raises ValueError when the loss is no longer finite.
+    Args:
+        network: what is trained.
+        loss: network -> scalar; draws its own batch.
+        steps: of the optimiser.
+        learning_rate: highest one, of one cycle.
+        what: is trained, for `progress` and messages.
+        average: decay of the weights' moving average, 0 for none.
+        progress: see `Progress`.
+
+    Raises:
+        ValueError: the loss is no longer finite.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
@@ -57,7 +66,7 @@ def fit(
 
 @torch.no_grad()
 def follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the network's; buffers (running means) are copied."""
+    """Move the averaged weights towards the network's, by 1 - decay; buffers (running means) are copied."""
     for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
     for kept, current in zip(averaged.buffers(), network.buffers(), strict=True):

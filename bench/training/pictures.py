@@ -26,7 +26,15 @@ def pixels_of(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def draw_purified(network: Predict, images: Tensor, path: Path, *, times: tuple[float, ...], steps: int = 50) -> None:
-    """A PNG: each picture (n, channels, height, width) in [0, 1], then noised and purified at each time, in a row."""
+    """A PNG with a row for each picture: itself, then noised and purified at each time.
+
+    Args:
+        network: (x_t, label) -> noise.
+        images: (n, channels, height, width) in [0, 1].
+        path: of the PNG.
+        times: diffusion times in (0, 1].
+        steps: reverse steps.
+    """
     from torchvision.utils import save_image
 
     columns = [images]

@@ -6,34 +6,47 @@ import json
 import platform
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from bench.training.progress import Progress, silent
-from defenses.registry import unknown_name
-
-Recipe = Callable[[Path, int, float, Progress], dict[str, Any]]
+from defenses.registry import Registry
 
 
-def _digits(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
-    from bench.training.digits import train_digits
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Something that `bench train` can make.
 
-    return train_digits(output, seed, effort, progress)
+    Attributes:
+        name: what `bench train` is told.
+        run: (output, seed, effort, progress, **options) -> the record. Writes its files into the folder `output`.
+            With `for_dataset`, the data set's name comes first.
+        for_dataset: whether it trains on a data set that the user names.
+        options: what `bench train` may be told besides.
+    """
+
+    name: str
+    run: Callable[..., dict[str, Any]]
+    for_dataset: bool = False
+    options: tuple[str, ...] = ()
 
 
-def _digits_conditional(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
-    from bench.training.digits_conditional import train_digits_conditional
-
-    return train_digits_conditional(output, seed, effort, progress)
+RECIPES: Registry[Recipe] = Registry("training recipe")
 
 
-def _digits_energy(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
-    from bench.training.digits_energy import train_digits_energy
+def _digits(name: str) -> Recipe:
+    """The recipe `train_<name>` of the module `name`, imported when it runs: torch takes a second."""
 
-    return train_digits_energy(output, seed, effort, progress)
+    def run(output: Path, seed: int, effort: float, progress: Progress) -> dict[str, Any]:
+        module = import_module(f"bench.training.{name}")
+        return getattr(module, f"train_{name}")(output, seed, effort, progress)
+
+    return Recipe(name=name, run=run)
 
 
 def _score(
@@ -62,16 +75,12 @@ def _classifier(
     return train_classifier(train, test, output, adversarial=adversarial, seed=seed, effort=effort, progress=progress)
 
 
-RECIPES: dict[str, Recipe] = {
-    "digits": _digits,
-    "digits_conditional": _digits_conditional,
-    "digits_energy": _digits_energy,
-}
-FOR_DATASET: dict[str, Callable[..., dict[str, Any]]] = {"score": _score, "classifier": _classifier}
-OPTIONS = {  # of the recipes for a data set
-    "score": ("scale", "device", "download"),
-    "classifier": ("adversarial", "download"),
-}
+for _recipe in (
+    *map(_digits, ("digits", "digits_conditional", "digits_energy")),
+    Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "download")),
+    Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "download")),
+):
+    RECIPES.register(_recipe)
 
 
 def train(
@@ -84,32 +93,42 @@ def train(
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train what `name` stands for into the folder `output` (safetensors and record.json); returns the record.
+    """Train what `name` stands for into a folder: safetensors (or score_sde's .pt) and record.json.
 
-    dataset: whose training pictures, for "score" and "classifier". effort: scales the number of steps; 1 is what the
-    package ships. progress: called after each step with what is trained, steps done, steps in all, and the loss.
-    options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
-    "full") and device of "score"; download, for both: let torchvision fetch a missing data set. The same seed gives the
-    same files on the same machine with the same packages and number of threads. Raises LookupError for an unknown name,
-    ValueError for an effort that is not positive, an option that the recipe does not have, or a folder that holds
-    another network's record.
+    The same seed gives the same files on the same machine with the same packages and number of threads.
+
+    Args:
+        name: of `RECIPES`.
+        output: the folder; it is made.
+        dataset: whose training pictures, for "score" and "classifier".
+        seed: of every random draw.
+        effort: scales the number of steps, > 0; 1 is what the package ships.
+        progress: called after each step with what is trained, steps done, steps in all, and the loss.
+        options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
+            "full") and device of "score"; download, for both: let torchvision fetch a missing data set.
+
+    Returns:
+        The record, as record.json holds it.
+
+    Raises:
+        LookupError: an unknown name.
+        ValueError: an effort that is not positive, an option that the recipe does not have, or a folder that holds
+            another network's record.
     """
-    if name not in (*RECIPES, *FOR_DATASET):
-        raise unknown_name("training recipe", name, [*RECIPES, *FOR_DATASET])
-    if (name in FOR_DATASET) != (dataset is not None):
-        raise ValueError(f"Expected --dataset for {' and '.join(FOR_DATASET)} and for them alone, got {dataset}.")
-    if strange := set(options) - set(OPTIONS.get(name, ())):
-        raise ValueError(f"Expected options of {name} among {OPTIONS.get(name, ())}, got {', '.join(strange)}.")
+    recipe = RECIPES[name]
+    if recipe.for_dataset != (dataset is not None):
+        needy = " and ".join(other.name for other in RECIPES.values() if other.for_dataset)
+        raise ValueError(f"Expected --dataset for {needy} and for no other recipe, got {dataset}.")
+    if strange := set(options) - set(recipe.options):
+        raise ValueError(f"Expected options of {name} among {recipe.options}, got {', '.join(strange)}.")
     if not 0 < effort < inf:
         raise ValueError(f"Expected a finite effort > 0, got {effort}.")
     import torch
 
     output.mkdir(parents=True, exist_ok=True)
     try:
-        if dataset is None:
-            record = RECIPES[name](output, seed, effort, progress)
-        else:
-            record = FOR_DATASET[name](dataset, output, seed, effort, progress, **options)
+        of = () if dataset is None else (dataset,)
+        record = recipe.run(*of, output, seed, effort, progress, **options)
     except BaseException:
         with suppress(OSError):  # a folder in which nothing was written goes
             output.rmdir()
@@ -125,6 +144,6 @@ def train(
         **record,
     }
     (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
-    if dataset is not None:  # the other recipes have no checkpoint, and a file of that name is not theirs
+    if recipe.for_dataset:  # the other recipes have no checkpoint, and a file of that name is not theirs
         (output / "checkpoint.pt").unlink(missing_ok=True)
     return record

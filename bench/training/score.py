@@ -16,7 +16,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t, label) -> noise, on the CP
 
 
 def diffuse(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """x_t at a time of its own for each row: t (batch,)."""
+    """x_t of images x (batch, channels, height, width) in the [-1, 1] space, each at a time of its own, t (batch,)."""
     t = t.view(-1, 1, 1, 1)
     schedule = VPSchedule()
     return schedule.alpha_bar(t).sqrt() * x + schedule.sigma(t) * noise
@@ -35,11 +35,19 @@ def fit_score(
     labels: Tensor | None = None,
     progress: Progress = silent,
 ) -> Network:
-    """Train `network(x_t, label)` on images (N, ...) in [0, 1] by the mean squared error of the noise.
+    """Train a network to predict the noise, by its mean squared error; returns the averaged network, see `fit`.
 
-    t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works, the rest on (0, 1]. Half of
-    the images are jittered (docs/assets.md compares). labels: (N,); where given, the network is trained as
-    network(x_t, label, classes), and one image in ten is shown without its class (see `ScoreMLP`).
+    Args:
+        network: (x_t, label) -> noise; with `labels`, (x_t, label, classes) -> noise.
+        images: (N, channels, height, width) in [0, 1], half of them jittered before use (docs/assets.md compares).
+        steps: of the optimiser.
+        seed: of every random draw.
+        what: is trained, for `progress` and messages.
+        batch_size: images a step, at most N.
+        t_focus: 9 of 10 times are uniform on (0, t_focus], where purification works, the rest on (0, 1].
+        learning_rate: highest one.
+        labels: (N,); where given, one image in ten is shown without its class (see `ScoreMLP`).
+        progress: see `Progress`.
     """
     generator = torch.Generator().manual_seed(seed)
     stream = batches(len(images), min(batch_size, len(images)), generator)
@@ -68,7 +76,14 @@ def _mostly(labels: Tensor, any_class: int, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def losses_by_time(network: Predict, images: Tensor, times: tuple[float, ...], seed: int = 0) -> dict[str, float]:
-    """Mean squared error of the predicted noise at each time (1.0 is what predicting zero gets)."""
+    """Mean squared error of the predicted noise at each time; predicting zero gets 1.
+
+    Args:
+        network: (x_t, label) -> noise, on the CPU.
+        images: (n, channels, height, width) in [0, 1].
+        times: diffusion times in (0, 1].
+        seed: of the noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     x, errors = to_model_space(images), {}
     for time in times:
@@ -81,7 +96,15 @@ def losses_by_time(network: Predict, images: Tensor, times: tuple[float, ...], s
 
 @torch.no_grad()
 def purify(network: Predict, images: Tensor, *, t: float, steps: int, seed: int = 0) -> Tensor:
-    """DiffPure (Nie et al., ICML 2022, Eqs. 4-6) with Euler-Maruyama, to check a fresh network; images in [0, 1]."""
+    """DiffPure (Nie et al., ICML 2022, Eqs. 4-6) with Euler-Maruyama, to check a fresh network.
+
+    Args:
+        network: (x_t, label) -> noise, on the CPU.
+        images: (n, channels, height, width) in [0, 1].
+        t: diffusion time in (0, 1].
+        steps: reverse steps.
+        seed: of the noise.
+    """
     schedule, generator = VPSchedule(), torch.Generator().manual_seed(seed)
     x = schedule.diffuse(to_model_space(images), t, torch.randn(images.shape, generator=generator))
     h = t / steps

@@ -14,14 +14,26 @@ SILENT = ("conv2", "to_out.0", "unet.conv_out")  # of DDPM++: what ends a block,
 
 
 def make_blocks(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:
-    """A `BlockUNet` scaled to the pictures x (n, channels, height, width) in [-1, 1]."""
+    """An untrained `BlockUNet`, scaled to some pictures.
+
+    Args:
+        image_shape: (channels, height, width).
+        arguments: of `BlockUNet`.
+        x: pictures (n, channels, height, width) in [-1, 1].
+    """
     network = BlockUNet(image_shape=image_shape, **arguments)
     network.fit_scale(x)
     return network
 
 
 def save_blocks(network: nn.Module, arguments: dict[str, Any], path: Path) -> None:
-    """Write bf16 safetensors, which `file:blocks<size>:<path>` reads; the network then holds what the file holds."""
+    """Write bf16 safetensors, which `file:blocks<size>:<path>` reads; the network then holds what the file holds.
+
+    Args:
+        network: a trained `BlockUNet`.
+        arguments: of `BlockUNet`.
+        path: of the file.
+    """
     from safetensors.torch import save_file
 
     state = {name: value.bfloat16().cpu() for name, value in network.state_dict().items()}
@@ -30,9 +42,15 @@ def save_blocks(network: nn.Module, arguments: dict[str, Any], path: Path) -> No
 
 
 def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:
-    """DDPM++ of the `Layout` in `arguments`, with the first weights of its authors, in channels_last.
+    """An untrained DDPM++, with the first weights of its authors' code, in channels_last.
 
-    Raises ValueError for pictures that it cannot take.
+    Args:
+        image_shape: (channels, height, width).
+        arguments: of its `Layout`.
+        x: not used.
+
+    Raises:
+        ValueError: pictures that it cannot take.
     """
     from defenses.models.networks.unet import Layout, ddpmpp_unet
 
@@ -49,7 +67,13 @@ def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x:
 
 
 def save_ddpmpp(network: nn.Module, arguments: dict[str, Any], path: Path) -> None:
-    """Write score_sde's state dict in float32, which `ddpmpp_<dataset>` and `file:ddpmpp<size>:<path>` read."""
+    """Write score_sde's state dict in float32, which `ddpmpp_<dataset>` and `file:ddpmpp<size>:<path>` read.
+
+    Args:
+        network: a trained DDPM++.
+        arguments: of its `Layout`.
+        path: of the file, .pt.
+    """
     from defenses.models.converters import ddpmpp_state
     from defenses.models.networks.unet import Layout
 

@@ -24,12 +24,17 @@ TIMES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Scale:
     """A network and how it is trained.
 
-    network: arguments of `make(image_shape, network, pictures)`. save: (trained network, `network`, path) writes the
-    file, whose name ends in `file`. focus: nineteen of twenty times are focus u^1.5, u uniform, the rest u; None: all
-    are uniform on (1e-5, 1].
+    Attributes:
+        network: arguments of the network.
+        plan: steps, batch size, rates.
+        focus: nineteen of twenty training times are focus u^1.5, u uniform on (0, 1), the rest u; None for all uniform
+            on (1e-5, 1].
+        make: (image_shape, network, pictures (n, channels, height, width) in [-1, 1]) -> untrained network.
+        save: (trained network, network, path) -> None; writes the file.
+        file: how the file's name ends.
     """
 
     network: dict[str, Any]
@@ -40,7 +45,7 @@ class Recipe:
     file: str
 
 
-SMALL = Recipe(
+SMALL = Scale(
     network={"widths": [96, 192], "blocks": [2, 4, 2], "time_width": 256},
     plan=Plan(steps=4000, batch_size=128),
     focus=0.25,
@@ -51,7 +56,7 @@ SMALL = Recipe(
 # DDPM++ continuous, deep (Song et al., ICLR 2021, and the authors' settings): Adam, 2e-4 after 5,000 steps, batches of
 # 128, average 0.9999. They store a state every 50,000 of at most 950,000 steps: checkpoint_8 has seen 400,000. Their
 # rate stays; here it falls to zero.
-FULL = Recipe(
+FULL = Scale(
     network={"channels": (128, 256, 256, 256), "blocks": 8, "attention": (False, True, False, False)},
     plan=Plan(
         steps=400_000, batch_size=128, learning_rate=None, other_rate=2e-4, weight_decay=0.0, average=0.9999,
@@ -66,21 +71,30 @@ SCALES = {"small": SMALL, "full": FULL}
 
 
 def fit_noise(
-    network: nn.Module, images: Tensor, recipe: Recipe, *, seed: int, what: str, checkpoint: Path | None,
+    network: nn.Module, images: Tensor, setting: Scale, *, seed: int, what: str, checkpoint: Path | None,
     progress: Progress, mirror: bool = True, compiled: bool = False,
 ) -> tuple[nn.Module, float]:  # fmt: skip
-    """Train `network(x_t, label)` on uint8 pictures (N, ...) on its device by the squared error of the noise.
+    """Train a network to predict the noise, by its mean squared error; returns what `fit_long` does.
 
-    mirror: half of the pictures are.
+    Args:
+        network: (x_t, label) -> noise.
+        images: uint8 (N, channels, height, width), on the network's device.
+        setting: the plan and the training times.
+        seed: of every random draw.
+        what: is trained, for `progress` and the checkpoint.
+        checkpoint: file to continue from; None for none.
+        progress: see `Progress`.
+        mirror: whether half of the pictures are mirrored.
+        compiled: whether to torch.compile the network.
     """
-    plan = recipe.plan
+    plan = setting.plan
 
     def loss(net: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         x = pixels_of(images, rows_of(step, plan.batch_size, len(images), seed))
         draw = torch.rand(3, len(x), device=x.device, generator=generator)
         if mirror:
             x = torch.where((draw[0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
-        t = _times(draw[1], draw[2], recipe.focus)
+        t = _times(draw[1], draw[2], setting.focus)
         noise = torch.randn(x.shape, device=x.device, generator=generator)
         return (net(diffuse(x, t, noise), 999 * t).float() - noise).square().mean()
 
@@ -100,24 +114,36 @@ def train_score(
     train: ImageSet, test: ImageSet, output: Path, *, seed: int, effort: float, progress: Progress,
     scale: str = "small", device: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a network on the pictures of `train` into `output`; returns the record.
+    """Train a score network on the pictures of a data set; returns the record.
 
-    scale: of `SCALES`. device: default the CPU for "small", a GPU for "full". Raises LookupError for another scale,
-    ValueError for a device that is not there or pictures that the network cannot take.
+    Args:
+        train: pictures to train on.
+        test: pictures to measure on.
+        output: folder for the weights and the checkpoint.
+        seed: of every random draw.
+        effort: scales the number of steps.
+        progress: see `Progress`.
+        scale: of `SCALES`.
+        device: "cpu", "cuda" or "cuda:<number>"; the CPU for "small" and a GPU for "full" where None.
+
+    Raises:
+        LookupError: another scale.
+        ValueError: a device that is not there, pictures that the network cannot take, or an `output` that holds another
+            network.
     """
-    recipe, place = _recipe(scale, effort), _device(scale, device)
-    path = output / f"{train.name}{recipe.file}"
+    setting, place = _scale(scale, effort), _device(scale, device)
+    path = output / f"{train.name}{setting.file}"
     checkpoint = claim(output, path.name)
     images = bytes_of(train)
     torch.manual_seed(seed)
-    network = recipe.make(
-        train.image_shape, recipe.network, pixels_of(images, torch.arange(min(len(images), 10_000)))
+    network = setting.make(
+        train.image_shape, setting.network, pixels_of(images, torch.arange(min(len(images), 10_000)))
     ).to(place)
     fitted, seconds = fit_noise(
-        network, images.to(place), recipe, seed=seed, what=f"{train.name}_score", checkpoint=checkpoint,
+        network, images.to(place), setting, seed=seed, what=f"{train.name}_score", checkpoint=checkpoint,
         progress=progress, mirror=train.name not in HANDED, compiled=place.type == "cuda",
     )  # fmt: skip
-    recipe.save(fitted, recipe.network, path)
+    setting.save(fitted, setting.network, path)
 
     def predict(x: Tensor, label: Tensor) -> Tensor:
         return fitted(x.to(place), label.to(place)).cpu()
@@ -131,21 +157,21 @@ def train_score(
         "files": {
             path.name: {
                 "sha256": sha256_of(path), "bytes": path.stat().st_size,
-                "network": {"image_shape": list(train.image_shape), **recipe.network},
-                "parameters": sum(p.numel() for p in fitted.parameters()), "steps": recipe.plan.steps,
-                "batch_size": recipe.plan.batch_size, "seconds": round(seconds, 1),
-                "pictures_per_second": round(recipe.plan.steps * recipe.plan.batch_size / seconds, 1),
+                "network": {"image_shape": list(train.image_shape), **setting.network},
+                "parameters": sum(p.numel() for p in fitted.parameters()), "steps": setting.plan.steps,
+                "batch_size": setting.plan.batch_size, "seconds": round(seconds, 1),
+                "pictures_per_second": round(setting.plan.steps * setting.plan.batch_size / seconds, 1),
                 "loss_train": losses_by_time(predict, seen, TIMES), "loss_test": losses_by_time(predict, first, TIMES),
             }
         },
     }  # fmt: skip
 
 
-def _recipe(scale: str, effort: float) -> Recipe:
+def _scale(scale: str, effort: float) -> Scale:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
-    recipe = SCALES[scale]
-    return replace(recipe, plan=recipe.plan.scaled(effort))
+    setting = SCALES[scale]
+    return replace(setting, plan=setting.plan.scaled(effort))
 
 
 def _device(scale: str, name: str | None) -> torch.device:

@@ -28,7 +28,13 @@ def bare_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def ema_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """score_sde's averaged weights: a list without names, in the order of the trained weights beside it.
 
-    The buffer `sigmas` is no parameter and has no average. Raises ValueError where number or shapes do not agree.
+    The buffer `sigmas` is no parameter and has no average.
+
+    Args:
+        checkpoint: with `model`, the trained weights by name, and `ema`, whose `shadow_params` are their averages.
+
+    Raises:
+        ValueError: their number or their shapes do not agree.
     """
     raw = {name: value for name, value in strip_prefix(checkpoint["model"]).items() if name != "sigmas"}
     averaged = checkpoint["ema"]["shadow_params"]
@@ -47,9 +53,14 @@ def ema_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """`network` with the weights of `state`, whose names may all carry one prefix ("module.", "model.", ...).
+    """`network` with the weights of a state dict, every entry of which is consumed.
 
-    Every entry is consumed; ValueError names what is missing and what is left over.
+    Args:
+        network: is filled in place.
+        state: its names may all carry one prefix ("module.", "model.", ...).
+
+    Raises:
+        ValueError: naming what is missing and what is left over.
     """
     wanted = network.state_dict()
     prefix = _prefix(state, next(iter(wanted)))

@@ -49,7 +49,8 @@ def _gtsrb_resnet18() -> Normalized:
 
 
 def _cifar100_wrn28_10() -> Normalized:
-    """Normalised twice, as it was trained: by ImageNet's statistics outside, by CIFAR-100's inside."""
+    """Normalised twice, as it was trained (docs/methods.md, Networks): by ImageNet's statistics outside, by CIFAR-100's
+    inside."""
     dm = _robustbench("dm_wide_resnet")
     return Normalized(
         dm.DMWideResNet(

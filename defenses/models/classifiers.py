@@ -7,94 +7,47 @@ record. `robustbench:<dataset>:<threat>:<model>` reaches every model of RobustBe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from defenses.models.info import ClassifierInfo
+from defenses.models.shipped import Shipped, trained_network
 from defenses.models.sources import SOURCES, robustbench_parts, robustbench_source
-from defenses.models.weights import (
-    asset_path,
-    asset_record,
-    find_weights,
-    load_checkpoint,
-    own_file,
-    sha256_of,
-    training_record,
-    weight_folders,
-)
-from defenses.registry import unknown_name
+from defenses.models.weights import find_weights, load_checkpoint, own_file, training_record, weight_folders
+from defenses.registry import Registry
 
 if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay for it
     from torch import nn
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassifierInfo:
-    """What is known about a classifier without loading it.
-
-    Attributes:
-        name: what a cell calls it.
-        datasets: the data sets whose classes it answers with.
-        load: () -> network for [0, 1] images, on the CPU.
-        find: () -> the weight file; raises MissingWeights.
-        source: where the weights come from.
-        licence: of the weights.
-        sha256: what the file must be, 64 hex digits; None where nobody states it.
-        clean_accuracy: percent of the data set's test images; None where unknown.
-        accuracy_source: who measured that, and on what.
-        title: what tables call it; its name where nothing is given.
-    """
-
-    name: str
-    datasets: tuple[str, ...]
-    load: Callable[[], nn.Module] = field(repr=False)
-    find: Callable[[], Path] = field(repr=False)
-    source: str
-    licence: str
-    sha256: str | None = None
-    clean_accuracy: float | None = None
-    accuracy_source: str = ""
-    title: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.title:
-            object.__setattr__(self, "title", self.name)
-
-    def weights_sha256(self) -> str:
-        """sha256 of the weight file on this machine, for the results' row. Raises MissingWeights."""
-        return sha256_of(self.find())
-
-
 _IMAGENET = ("imagenet", "imagenet_sample")
-PATTERNS = ("robustbench:<dataset>:<threat>:<model>", "file:<architecture>:<path>")
-CLASSIFIERS: dict[str, ClassifierInfo] = {}
+CLASSIFIERS: Registry[ClassifierInfo] = Registry("classifier")
 
 
 def register_classifier(info: ClassifierInfo) -> ClassifierInfo:
     """Make `info` known under its name. Raises ValueError when the name is taken."""
-    if info.name in CLASSIFIERS:
-        raise ValueError(f"Expected a new classifier name, got {info.name!r}, which is registered. Choose another.")
-    CLASSIFIERS[info.name] = info
-    return info
+    return CLASSIFIERS.register(info)
 
 
 def classifier_info(name: str) -> ClassifierInfo:
     """The record of a classifier; an unknown name raises LookupError with the nearest match and the list."""
-    if name.startswith("robustbench:"):
-        return _robustbench(name)
-    if name.startswith("file:"):
-        return _file(name)
-    if name not in CLASSIFIERS:
-        raise unknown_name("classifier", name, [*CLASSIFIERS, *PATTERNS])
     return CLASSIFIERS[name]
 
 
 def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
-    """The network `name`: images (batch, channels, height, width) in [0, 1] -> logits; eval mode, parameters frozen.
+    """The network `name`, on the CPU, in eval mode, its parameters frozen.
 
-    dataset: where given, refuse (ValueError) a classifier of another data set. Raises LookupError for an unknown name,
-    MissingWeights for a file that is not here, ValueError for an altered one.
+    Args:
+        name: a registered name, "robustbench:<dataset>:<threat>:<model>" or "file:<architecture>:<path>".
+        dataset: where given, a classifier of another data set is refused.
+
+    Returns:
+        Images (batch, channels, height, width) in [0, 1] -> logits (batch, classes).
+
+    Raises:
+        LookupError: an unknown name.
+        MissingWeights: the file is not on this machine.
+        ValueError: an altered file, or another data set.
     """
     if dataset is not None:
         check_dataset(name, dataset)
@@ -102,7 +55,7 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
 
 
 def check_dataset(name: str, dataset: str) -> None:
-    """Raises ValueError where the classifier `name` does not answer with the classes of `dataset`."""
+    """Raise ValueError where the classifier `name` does not answer with the classes of the data set `dataset`."""
     info = classifier_info(name)
     if dataset not in info.datasets:
         fitting = [other.name for other in CLASSIFIERS.values() if dataset in other.datasets]
@@ -112,44 +65,13 @@ def check_dataset(name: str, dataset: str) -> None:
         )
 
 
-def _shipped(
-    name: str,
-    title: str,
-    file: str,
-    dataset: str,
-    build: Callable[[], Callable[..., nn.Module]],
-    recipe: str,
-    images: str,
-) -> ClassifierInfo:
-    """A network that `bench train <recipe>` made; its numbers are those of the training record.
-
-    file: in defenses/models/assets. build: () -> what makes the network from the record's arguments. images: tested on.
-    """
-    folder, _, stem = file.rpartition("/")
-    record = asset_record(folder)["files"][stem]
-
-    def load() -> nn.Module:
-        network = build()(**record["network"])
-        network.load_state_dict(load_checkpoint(asset_path(file), record["sha256"]))
-        return network
-
+def _shipped(name: str, title: str, dataset: str, images: str, shipped: Shipped) -> ClassifierInfo:
+    """A classifier that ships; its accuracy is that of the training record, on so many test `images`."""
     return ClassifierInfo(
-        name=name, title=title, datasets=(dataset,), load=load, find=lambda: asset_path(file), licence="Apache-2.0",
-        source=f"bench train {recipe} (this package)", sha256=record["sha256"], clean_accuracy=record["clean_accuracy"],
-        accuracy_source=f"defenses/models/assets/{folder}/record.json, {images} test images",
+        name=name, title=title, datasets=(dataset,), load=shipped.network, **shipped.facts(),
+        clean_accuracy=shipped.record["clean_accuracy"],
+        accuracy_source=f"defenses/models/assets/{shipped.file.rpartition('/')[0]}/record.json, {images} test images",
     )  # fmt: skip
-
-
-def _small_cnn() -> Callable[..., nn.Module]:
-    from defenses.models.networks.small_cnn import SmallCNN
-
-    return SmallCNN
-
-
-def _block_resnet() -> Callable[..., nn.Module]:
-    from defenses.models.networks.block_resnet import block_resnet
-
-    return block_resnet
 
 
 def _public(
@@ -210,9 +132,7 @@ def _trained(name: str, path: str) -> ClassifierInfo:
     record = training_record(found, "classifier")
 
     def load() -> nn.Module:
-        network = _block_resnet()(**record["network"])
-        network.load_state_dict(load_checkpoint(found, record["sha256"]))
-        return network
+        return trained_network("block_resnet", found, record)
 
     return ClassifierInfo(
         name=name, title=Path(path).stem, datasets=(record["dataset"],), load=load, find=lambda: own_file(path),
@@ -251,15 +171,16 @@ def _folder_of(file: str) -> Path:
     return next((folder for folder in folders if (folder / file).is_file()), folders[-1])
 
 
+CLASSIFIERS.resolve("robustbench:", _robustbench, "robustbench:<dataset>:<threat>:<model>")
+CLASSIFIERS.resolve("file:", _file, "file:<architecture>:<path>")
 for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, AT")):
-    register_classifier(_shipped(_name, _title, f"digits/{_name}.safetensors", "digits", _small_cnn, "digits", "500"))
-register_classifier(
-    _shipped(
-        "cifar10_small_at", "small ResNet, AT",
-        "cifar10/classifier/cifar10_at_linf.safetensors", "cifar10", _block_resnet,
-        "classifier --dataset cifar10 --adversarial Linf:6/255", "10,000",
-    )
+    _digits = Shipped(file=f"digits/{_name}.safetensors", architecture="small_cnn", recipe="digits")
+    register_classifier(_shipped(_name, _title, "digits", "500", _digits))
+_cifar10 = Shipped(
+    file="cifar10/classifier/cifar10_at_linf.safetensors", architecture="block_resnet",
+    recipe="classifier --dataset cifar10 --adversarial Linf:6/255",
 )  # fmt: skip
+register_classifier(_shipped("cifar10_small_at", "small ResNet, AT", "cifar10", "10,000", _cifar10))
 _TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
 for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
     register_classifier(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from defenses.diffusion.schedule import VPSchedule
-from defenses.models.score_models import Labels, NetworkScore, ScoreInfo, ScoreModel
-from defenses.models.weights import asset_path, asset_record, load_checkpoint
+from defenses.models.score_models import Labels, NetworkScore, ScoreModel
 
 
 @runtime_checkable
 class ClassConditional(Protocol):
-    """A family of score models, one for each class. Most also are a `ScoreModel` for images of any class."""
+    """A family of score models, one for each class. Most also are a `ScoreModel` for images of any class.
+
+    Attributes:
+        classes: number of classes.
+    """
 
     classes: int
 
     def given(self, labels: Tensor) -> ScoreModel:
-        """The score model of images of these classes, labels (batch,) in 0..classes-1, one an image of the batch."""
+        """The score model of images of these classes: `labels` (batch,) in 0..classes-1, one an image of the batch."""
         ...
 
 
 class ConditionalScore(NetworkScore):
-    """A `ScoreModel` around network(x, label, classes=None) -> noise, class-conditional where classes (batch,) are
-    given; see `NetworkScore`."""
+    """A `NetworkScore` that can be told the class of each image.
+
+    Attributes:
+        network: (x_t, label (batch,), classes (batch,) or None) -> noise; no classes stand for any class.
+        classes: number of classes.
+    """
 
     def __init__(
         self,
@@ -41,34 +47,9 @@ class ConditionalScore(NetworkScore):
         self.classes = classes
 
     def given(self, labels: Tensor) -> ScoreModel:
-        """The score model of images of these classes, labels (batch,)."""
+        """See `ClassConditional.given`."""
 
         def network(x: Tensor, label: Tensor) -> Tensor:
             return self.network(x, label, labels)  # type: ignore[call-arg]
 
         return NetworkScore(network, self.image_shape, labels=self.labels, schedule=self.schedule)
-
-
-def digits_conditional() -> ScoreInfo:
-    """The score network that `bench train digits_conditional` made."""
-    name = "digits_conditional/digits_conditional.safetensors"
-    record = asset_record("digits_conditional")["files"][Path(name).name]
-
-    def find() -> Path:
-        return asset_path(name)
-
-    def load() -> ScoreModel:
-        from defenses.models.networks.score_mlp import ScoreMLP
-
-        network = ScoreMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        network.eval().requires_grad_(False)
-        return ConditionalScore(network, (1, 8, 8), classes=record["network"]["classes"])
-
-    return ScoreInfo(
-        load=load,
-        find=find,
-        datasets=("digits",),
-        source="bench train digits_conditional (this package)",
-        licence="Apache-2.0",
-    )

@@ -1,12 +1,15 @@
 """State dicts of score_sde and guided-diffusion under the names of diffusers' `UNet2DModel`.
 
-The size of the network is read off the state dict itself; a network of that size must then consume every entry.
+The size of the network is read off the state dict itself; a network of that size must then consume every entry. The
+layouts are those of https://github.com/yang-song/score_sde_pytorch and https://github.com/openai/guided-diffusion;
+docs/methods.md, section Networks, has them in words.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from defenses.models.networks.unet import HEAD, EpsilonUNet, Layout, ddpmpp_unet
 State = Mapping[str, Tensor]
 Entries = Iterator[tuple[str, Tensor]]
 
+UNUSED = ("sigmas",)  # entries of a score_sde file that do not enter the network's value
 _DDPMPP_BLOCK = {
     "GroupNorm_0": "norm1", "Conv_0": "conv1", "Dense_0": "time_emb_proj", "GroupNorm_1": "norm2", "Conv_1": "conv2",
     "Conv_2": "conv_shortcut",
@@ -30,31 +34,70 @@ _GUIDED = {
 
 
 def load_ddpmpp(state: State, expected: Layout | None = None) -> EpsilonUNet:
-    """The DDPM++ network of a score_sde state dict (`all_modules.<i>...`), float32, in eval mode.
+    """The DDPM++ network of a score_sde state dict, float32, in eval mode.
 
-    expected: refuse another size. Raises ValueError for another network's state, naming what is missing or left over.
+    Args:
+        state: `all_modules.<i>...`, with or without score_sde's buffer `sigmas`.
+        expected: refuse another size.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
     """
     layout = _layout(_ddpmpp_layout, "score_sde (DDPM++)", state, expected)
-    return _filled(lambda: ddpmpp_unet(layout), _ddpmpp_entries(state, layout))
+    network = _filled(lambda: ddpmpp_unet(layout), _ddpmpp_entries(state, layout))
+    network.unused = {name: state[name] for name in UNUSED if name in state}
+    return network
 
 
-def ddpmpp_state(network: EpsilonUNet, layout: Layout) -> dict[str, Tensor]:
-    """score_sde's state dict (`all_modules.<i>...`, float32, on the CPU) of a DDPM++ network: undoes `load_ddpmpp`."""
-    places = {place: f"all_modules.{i}" for i, place in enumerate(_ddpmpp_places(layout))}
-    parts, state = {new: old for old, new in (_DDPMPP_BLOCK | _DDPMPP_ATTENTION).items()}, {}
-    for name, tensor in network.unet.state_dict().items():
-        place, part, leaf = _split(name, places)
-        part = parts.get(part, part)
-        if part.startswith("NIN"):
-            tensor, leaf = (tensor.T, "W") if leaf == "weight" else (tensor, "b")
-        state[_joined(place, part, leaf)] = tensor.float().cpu().contiguous()
+def ddpmpp_state(network: EpsilonUNet, layout: Layout | None = None) -> dict[str, Tensor]:
+    """score_sde's state dict of a DDPM++ network: undoes `load_ddpmpp`, entry for entry and in score_sde's order.
+
+    Args:
+        network: of `ddpmpp_unet` or `load_ddpmpp`.
+        layout: its size; read off the network where None.
+
+    Returns:
+        `sigmas` (unless the network comes from a file without it) and `all_modules.<i>...`, float32, on the CPU.
+
+    Raises:
+        ValueError: the network has entries that DDPM++ of this size does not have.
+    """
+    layout = layout or _unet_layout(network)
+    left, state = network.unet.state_dict(), dict(network.unused)
+    for i, place in enumerate(_ddpmpp_places(layout)):
+        parts = _ddpmpp_parts(place) if f"{place}.weight" not in left else {"": ""}
+        for old, new in parts.items():
+            for leaf in ("weight", "bias"):
+                tensor = left.pop(_joined(place, new, leaf), None)
+                if tensor is None:  # a block without a shortcut
+                    continue
+                if old.startswith("NIN"):
+                    tensor, leaf = (tensor.T, "W") if leaf == "weight" else (tensor, "b")
+                state[_joined(f"all_modules.{i}", old, leaf)] = _stored(tensor)
+    if left:
+        raise ValueError(
+            f"Expected a DDPM++ network of {layout}, found further entries: {', '.join(left)}. Pass the network's own "
+            "layout."
+        )
     return state
 
 
-def load_guided(state: State, expected: Layout | None = None, head: int = HEAD) -> EpsilonUNet:
-    """The network of a guided-diffusion state dict (`input_blocks.<n>...`), float32, in eval mode.
+def _stored(tensor: Tensor) -> Tensor:
+    """float32 on the CPU; a tensor without memory (device "meta") stays one."""
+    tensor = tensor.float().contiguous()
+    return tensor if tensor.is_meta else tensor.cpu()
 
-    head: channels of an attention head, which the state does not tell. Otherwise as `load_ddpmpp`.
+
+def load_guided(state: State, expected: Layout | None = None, head: int = HEAD) -> EpsilonUNet:
+    """The network of a guided-diffusion state dict, float32, in eval mode.
+
+    Args:
+        state: `input_blocks.<n>...`.
+        expected: refuse another size.
+        head: channels of an attention head, which the state does not tell.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
     """
     layout = _layout(_guided_layout, "guided-diffusion", state, expected)
     return _filled(lambda: guided_unet(layout, head), _guided_entries(state, layout, head))
@@ -113,13 +156,28 @@ def _ddpmpp_places(layout: Layout) -> list[str]:
     return [*places, "conv_norm_out", "conv_out"]
 
 
+def _ddpmpp_parts(place: str) -> dict[str, str]:
+    """score_sde's names of a block's parts, in its order -> diffusers'. Both kinds of block have a `GroupNorm_0`."""
+    return _DDPMPP_ATTENTION if ".attentions." in place else _DDPMPP_BLOCK
+
+
+def _unet_layout(network: EpsilonUNet) -> Layout:
+    """The size of a network made here, from the arguments that diffusers keeps of it."""
+    config: Any = network.unet.config
+    return Layout(
+        channels=tuple(config["block_out_channels"]),
+        blocks=config["layers_per_block"],
+        attention=tuple(kind == "AttnDownBlock2D" for kind in config["down_block_types"]),
+    )
+
+
 def _ddpmpp_entries(state: State, layout: Layout) -> Entries:
     places = {f"all_modules.{i}": place for i, place in enumerate(_ddpmpp_places(layout))}
     for name, tensor in state.items():
-        if name == "sigmas":  # of no use to the network's value
+        if name in UNUSED:
             continue
         place, part, leaf = _split(name, places)
-        part = (_DDPMPP_ATTENTION if ".attentions." in place else _DDPMPP_BLOCK).get(part, part)
+        part = _ddpmpp_parts(place).get(part, part)
         if leaf == "W":  # (in, out), where a linear map's weight is (out, in)
             tensor = tensor.T
         yield _joined(place, part, {"W": "weight", "b": "bias"}.get(leaf, leaf)), tensor

@@ -19,10 +19,17 @@ TIMEOUT = 30  # seconds without a byte
 
 
 def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
-    """The file of `source` in the cache folder, downloaded unless it is on this machine already.
+    """The weight file of a source, downloaded into the cache folder unless it is on this machine already.
 
-    What a broken download has left is continued. Raises MissingWeights, with what to do by hand, where the file cannot
-    be had; ValueError where it is not what it must be.
+    What a broken download has left is continued.
+
+    Args:
+        source: of `SOURCES`, or another.
+        tell: is told of progress: bytes here, bytes in all (None while unknown).
+
+    Raises:
+        MissingWeights: the file cannot be had; the message says what to do by hand.
+        ValueError: the file is not what it must be.
     """
     try:
         path = source.find()

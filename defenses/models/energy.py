@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from defenses.diffusion.schedule import to_model_space
-from defenses.models.score_models import ScoreInfo
-from defenses.models.weights import asset_path, asset_record, load_checkpoint
 
 
 class EnergyScore(nn.Module):
-    """A `DataScore` around an energy: score(x01) = -2 grad U(2 x01 - 1), U = temperature * energy.
+    """A `DataScore` around an energy: score(x) = -temperature * d/dx energy(2 x - 1), x in [0, 1].
 
-    energy: (batch, channels, height, width) in the [-1, 1] space -> (batch,), a negative log density. temperature: of
-    the U that `Langevin` is given; 5e-5 is what its default expects, which then samples exp(-energy) whatever its
-    noise_scale is. With 1 the score is the gradient of the log density itself.
+    Attributes:
+        energy: (batch, channels, height, width) in the [-1, 1] space -> (batch,), a negative log density.
+        image_shape: (channels, height, width) of its images.
+        temperature: of what `Langevin` is given; 5e-5 is what its default expects, which then samples exp(-energy)
+            whatever its noise_scale is. With 1 the score is the gradient of the log density itself.
     """
 
     def __init__(
@@ -28,31 +27,10 @@ class EnergyScore(nn.Module):
         self.energy, self.image_shape, self.temperature = energy, image_shape, temperature
 
     def score(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) in [0, 1] -> score, same shape; differentiable where x records gradients."""
+        """See `DataScore.score`; differentiable where `x` records gradients."""
         recorded = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
             x = x if recorded else x.detach().requires_grad_()
             total = self.energy(to_model_space(x)).sum()
             (gradient,) = torch.autograd.grad(total, x, create_graph=recorded)
         return -self.temperature * gradient
-
-
-def digits_energy() -> ScoreInfo:
-    """The energy that `bench train digits_energy` made."""
-    name = "digits_energy/digits_energy.safetensors"
-    record = asset_record("digits_energy")["files"][Path(name).name]
-
-    def find() -> Path:
-        return asset_path(name)
-
-    def load() -> EnergyScore:
-        from defenses.models.networks.energy import EnergyMLP
-
-        network = EnergyMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        return EnergyScore(network.eval().requires_grad_(False), (1, 8, 8))
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("digits",), source="bench train digits_energy (this package)",
-        licence="Apache-2.0",
-    )  # fmt: skip

@@ -17,10 +17,20 @@ FAMILIES: tuple[tuple[str, ...], ...] = (
 
 
 def features(classifier: nn.Module, images: Tensor) -> list[Tensor]:
-    """Activations [(batch, channels, height, width), ...] of the classifier's feature layers, for its input `images`.
+    """Activations of the classifier's feature layers. No hook outlives the call.
 
     The layers are those that the classifier, or the network that it wraps, names in its attribute `feature_layers`;
-    else those of a known architecture (`FAMILIES`). No hook outlives the call. Raises ValueError where there are none.
+    else those of a known architecture (`FAMILIES`).
+
+    Args:
+        classifier: any network.
+        images: its input.
+
+    Returns:
+        [(batch, channels, height, width), ...], from the input on.
+
+    Raises:
+        ValueError: the classifier has no known feature layers.
     """
     names = feature_layers(classifier)
     seen: dict[str, Tensor] = {}

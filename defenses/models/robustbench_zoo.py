@@ -13,10 +13,18 @@ from defenses.registry import unknown_name
 
 
 def load_robustbench(model: str, dataset: str, threat: str, folder: Path) -> nn.Module:
-    """`model` as RobustBench loads it, from `folder`/<dataset>/<threat>/<model>.pt, fetched by RobustBench if absent.
+    """A model of RobustBench as RobustBench loads it, which also fetches its file where it is absent.
 
-    Raises LookupError for an unknown data set, threat or model and for one that is not a single file, MissingWeights
-    when the file can be neither found nor had, ValueError when it is something else.
+    Args:
+        model: name in RobustBench's zoo.
+        dataset: e.g. "cifar10".
+        threat: "Linf", "L2" or "corruptions".
+        folder: holds <dataset>/<threat>/<model>.pt.
+
+    Raises:
+        LookupError: an unknown data set, threat or model, or one that is not a single file.
+        MissingWeights: the file can be neither found nor had.
+        ValueError: the file is something else.
     """
     drive = drive_id(model, dataset, threat)
     if not drive:

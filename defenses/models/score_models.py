@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from defenses.diffusion.schedule import VPSchedule
-from defenses.models.weights import sha256_of
 
 Labels = Literal["continuous", "index"]
 AtLevel = Literal["index", "time"]
@@ -20,18 +17,27 @@ AtLevel = Literal["index", "time"]
 
 @runtime_checkable
 class ScoreModel(Protocol):
-    """A noise-prediction network eps(x_t, t) of the VP diffusion (Song et al. 2021; Ho et al. 2020)."""
+    """A noise-prediction network eps(x_t, t) of the VP diffusion (Song et al., ICLR 2021; Ho et al., NeurIPS 2020).
+
+    Attributes:
+        schedule: the diffusion that it was trained on.
+        image_shape: (channels, height, width) of its images.
+    """
 
     schedule: VPSchedule
     image_shape: tuple[int, int, int]
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise, shape of x_t. x_t: (batch, channels, height, width) in [-1, 1] space. t: (batch,) in [0,
-        1]."""
+        """Predicted noise, shape of x_t.
+
+        Args:
+            x_t: (batch, channels, height, width), a state of the diffusion in the [-1, 1] space.
+            t: (batch,) times in [0, 1].
+        """
         ...
 
     def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
-        """Predicted noise at discrete levels. index: (batch,) integers 0..999."""
+        """Predicted noise at discrete levels, `index` (batch,) integers in 0..999."""
         ...
 
     def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -51,10 +57,17 @@ class DataScore(Protocol):
 class NetworkScore(nn.Module):
     """A `ScoreModel` around any network(x, label) -> noise, or noise and a learned variance range.
 
-    labels: "continuous" networks take 999 t unrounded (score_sde); "index" networks take trunc(1000 t) clamped to
-    0..999 (guided-diffusion; DDPM). at_level: what a continuous network takes at a discrete level, the index itself
-    ("index"; Lee & Kim) or 999 t of the time of equal alpha_bar ("time"). See NETWORKS.md 1.5, 2.4. A network with
-    twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15).
+    A network with twice the image's channels has a learned variance (Nichol & Dhariwal, ICML 2021, Eq. 15). Time labels
+    and their sources: docs/methods.md, section Networks.
+
+    Attributes:
+        network: (x_t, label (batch,)) -> (batch, channels or twice as many, height, width).
+        image_shape: (channels, height, width).
+        labels: what the network is shown at time t: "continuous" 999 t unrounded (score_sde), "index" trunc(1000 t)
+            clamped to 0..999 (guided-diffusion, DDPM).
+        at_level: what a continuous network is shown at the discrete level k: "index" k itself (Lee & Kim, ICCV 2023),
+            "time" 999 t of the time t of equal alpha_bar.
+        schedule: the diffusion; the linear one of 1000 levels where none is given.
     """
 
     def __init__(
@@ -67,7 +80,7 @@ class NetworkScore(nn.Module):
         schedule: VPSchedule | None = None,
     ) -> None:
         if (labels, at_level) == ("index", "time"):
-            raise ValueError("Expected at_level='index' of a network with integer labels, got 'time'.")
+            raise ValueError("Expected at_level='index' for a network with integer labels, got 'time'. Leave it out.")
         super().__init__()
         self.network = network
         self.image_shape = image_shape
@@ -75,7 +88,7 @@ class NetworkScore(nn.Module):
         self.schedule = schedule or VPSchedule()
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise at continuous time t (batch,) in [0, 1]."""
+        """See `ScoreModel.epsilon`."""
         last = self.schedule.levels - 1
         if self.labels == "continuous":
             label = last * t
@@ -84,12 +97,15 @@ class NetworkScore(nn.Module):
         return self.network(x_t, label)[:, : self.image_shape[0]]
 
     def epsilon_at(self, x_t: Tensor, index: Tensor) -> Tensor:
-        """Predicted noise at discrete level index (batch,) in 0..999."""
+        """See `ScoreModel.epsilon_at`."""
         return self.network(x_t, self._label_at(index, x_t))[:, : self.image_shape[0]]
 
     def epsilon_and_log_variance(self, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predicted noise and the learned log variance: interpolated between the posterior's and beta in the log
-        domain."""
+        """Predicted noise and the learned log variance, which lies between those of the posterior and of beta.
+
+        Returns:
+            The noise, and the log variance of the same shape; None for a network without one.
+        """
         out = self.network(x_t, self._label_at(index, x_t))
         channels = self.image_shape[0]
         if out.shape[1] == channels:
@@ -113,25 +129,6 @@ class NetworkScore(nn.Module):
         high = [self.schedule.log_variance_at(i, "large") if i else None for i in levels]
         high[0] = float(torch.tensor(self.schedule.beta_at(0), dtype=torch.float64).log())
         return torch.tensor([low, high], dtype=torch.float64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreInfo:
-    """What is known about a score network without loading it.
-
-    load: () -> network, on the CPU, in eval mode, without parameter gradients. find: () -> the weight file (raises
-    MissingWeights). datasets: whose pictures it was trained on. Both may raise ValueError for an altered file.
-    """
-
-    load: Callable[[], ScoreModel | DataScore]
-    find: Callable[[], Path]
-    datasets: tuple[str, ...]
-    source: str
-    licence: str
-
-    def weights_sha256(self) -> str:
-        """sha256 of the weight file on this machine, for the results' row. Raises MissingWeights."""
-        return sha256_of(self.find())
 
 
 def times(x: Tensor, t: float) -> Tensor:

@@ -7,58 +7,77 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from defenses.models.checkpoints import bare_state, read
-from defenses.models.score_models import AtLevel, NetworkScore, ScoreInfo
+from defenses.models.info import ScoreInfo
+from defenses.models.score_models import AtLevel, NetworkScore
+from defenses.models.shipped import trained_network
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
 from defenses.models.weights import MissingWeights, load_checkpoint, own_file, training_record
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+if TYPE_CHECKING:  # diffusers takes seconds to import
     from defenses.models.networks.unet import Layout
 
-LICENCES = {"ddpmpp_cifar10": "Apache-2.0 (score_sde)", "guided256": "MIT (guided-diffusion)"}
 SCHEDULE = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000,
             "prediction_type": "epsilon"}  # fmt: skip
-
 PATTERNS = (
     "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
     "file:blocks<size>:<path>",
 )  # fmt: skip
+PUBLIC = {
+    "ddpmpp_cifar10": ("DDPM++", ("cifar10",), "Apache-2.0 (score_sde)"),
+    "ddpmpp_cifar100": ("DDPM++", ("cifar100",), "none stated"),
+    "ddpmpp_gtsrb": ("DDPM++", ("gtsrb",), "none stated"),
+    "guided256": ("guided diffusion", ("imagenet", "imagenet_sample"), "MIT (guided-diffusion)"),
+    "ddpm_cifar10_32": ("DDPM", ("cifar10",), "Apache-2.0"),
+}
+"""Name -> (title, data sets, licence) of the public score networks; `SOURCES` says where their files are."""
 
 
 def public_score(name: str) -> ScoreInfo:
-    """The record of a public score network, `diffusers:<repository or folder>` or `file:<layout><size>:<path>`."""
+    """The record of a network of `PUBLIC`, or of a name of the form of one of `PATTERNS`."""
     scheme, _, rest = name.partition(":")
     if scheme == "file":
         return _file(name)
     if scheme == "diffusers":
-        return _pipeline(rest, ())
+        folder = Path(rest).expanduser()
+        return _folder(name, folder) if folder.is_dir() else _hub(name, rest)
     if name == "ddpm_cifar10_32":
-        return _pipeline("google/ddpm-cifar10-32", ("cifar10",))
-    source, dataset = SOURCES[name], name.removeprefix("ddpmpp_")
+        return _hub(name, "google/ddpm-cifar10-32")
+    source, (title, datasets, licence) = SOURCES[name], PUBLIC[name]
     load = _guided if name == "guided256" else _ddpmpp
     return ScoreInfo(
-        load=lambda: load(read(source)),
-        find=source.find,
-        datasets=("imagenet", "imagenet_sample") if name == "guided256" else (dataset,),
-        source=source.where,
-        licence=LICENCES.get(name, "none stated"),
-    )
+        name=name, title=title, load=lambda: load(read(source)), find=source.find, datasets=datasets,
+        source=source.where, licence=licence,
+    )  # fmt: skip
 
 
 def ddpmpp_score(
     state: dict[str, Tensor], size: int, expected: Layout | None = None, *, at_level: AtLevel = "index"
 ) -> NetworkScore:
-    """DDPM++ (score_sde state dict) on 3 x size x size images: continuous labels (at_level: see `NetworkScore`), noise
-    only."""
+    """DDPM++ of a score_sde state dict: continuous labels, no learned variance.
+
+    Args:
+        state: `all_modules.<i>...`.
+        size: height and width of the images, which have three channels.
+        expected: refuse another size of network.
+        at_level: see `NetworkScore`.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
+    """
     from defenses.models.converters import load_ddpmpp
 
     return NetworkScore(load_ddpmpp(state, expected).requires_grad_(False), (3, size, size), at_level=at_level)
 
 
 def guided_score(state: dict[str, Tensor], size: int, expected: Layout | None = None) -> NetworkScore:
-    """guided-diffusion's network on 3 x size x size images: labels cut to integers, learned variance."""
+    """guided-diffusion's network of its state dict (`input_blocks.<n>...`): labels cut to integers, learned variance.
+
+    Arguments and errors as those of `ddpmpp_score`.
+    """
     from defenses.models.converters import load_guided
 
     return NetworkScore(load_guided(state, expected).requires_grad_(False), (3, size, size), labels="index")
@@ -90,48 +109,57 @@ def _file(name: str) -> ScoreInfo:
         return make(bare_state(load_checkpoint(own_file(path))), size)
 
     return ScoreInfo(
-        load=load, find=lambda: own_file(path), datasets=(), source=path, licence="the user's own"
+        name=name, title=Path(path).stem, load=load, find=lambda: own_file(path), datasets=(), source=path,
+        licence="the user's own",
     )  # fmt: skip
 
 
 def blocks_score(path: Path, size: int) -> NetworkScore:
-    """A network of `bench train score` (scale small) for 3 x size x size images, bf16 in the file, float32 in memory.
+    """A network that `bench train score` made at scale small; the record beside its file says how large it is.
 
-    The record beside the file says how large it is. Raises MissingWeights without one, ValueError for another size or
-    an altered file.
+    Args:
+        path: the weight file, bf16; float32 in memory.
+        size: height and width of the images.
+
+    Raises:
+        MissingWeights: there is no file or no record.
+        ValueError: the network is for another size, or the file is altered.
     """
-    import torch
-
-    from defenses.models.networks.block_unet import BlockUNet
-
     record = training_record(path, "score")
     if record["network"]["image_shape"][1:] != [size, size]:
         own = record["network"]["image_shape"][1]
         raise ValueError(
             f"Expected a network for {size} x {size} pictures, {path} is for {own} x {own}. Use file:blocks{own}:..."
         )
-    network = BlockUNet(**record["network"]).to(memory_format=torch.channels_last)
-    network.load_state_dict(load_checkpoint(path, record["sha256"]))
-    return NetworkScore(network.eval().requires_grad_(False), tuple(record["network"]["image_shape"]))
+    return blocks_network(trained_network("block_unet", path, record), tuple(record["network"]["image_shape"]))
 
 
-def _pipeline(name: str, datasets: tuple[str, ...]) -> ScoreInfo:
-    """An unconditional `UNet2DModel`: a folder of diffusers' layout, or a fetched repository of the hub."""
-    local = Path(name).expanduser()
-    if local.is_dir():
-        return ScoreInfo(
-            load=lambda: _load_pipeline(_local(local)), find=lambda: _local(local), datasets=datasets,
-            source=str(local), licence="the user's own",
-        )  # fmt: skip
-    source = pipeline(name)
+def blocks_network(network: nn.Module, image_shape: tuple[int, int, int]) -> NetworkScore:
+    """A trained `BlockUNet` as a score network, in the memory format that it is fast in."""
+    return NetworkScore(network.to(memory_format=torch.channels_last), image_shape)
+
+
+def _folder(name: str, folder: Path) -> ScoreInfo:
+    """An unconditional `UNet2DModel` in a folder of diffusers' layout."""
+    return ScoreInfo(
+        name=name, title=folder.name, load=lambda: _load_pipeline(_local(folder)), find=lambda: _local(folder),
+        datasets=(), source=str(folder), licence="the user's own",
+    )  # fmt: skip
+
+
+def _hub(name: str, repository: str) -> ScoreInfo:
+    """An unconditional `UNet2DModel` of the Hugging Face hub, fetched before."""
+    source = pipeline(repository)
 
     def load() -> NetworkScore:
         path = source.find()
         source.check(path)
         return _load_pipeline(path)
 
-    licence = "Apache-2.0" if datasets else "as its model card says"
-    return ScoreInfo(load=load, find=source.find, datasets=datasets, source=source.where, licence=licence)
+    title, datasets, licence = PUBLIC.get(name, (repository, (), "as its model card says"))
+    return ScoreInfo(
+        name=name, title=title, load=load, find=source.find, datasets=datasets, source=source.where, licence=licence
+    )
 
 
 def _local(folder: Path) -> Path:

@@ -1,74 +1,88 @@
-"""Score networks by name: those that ship, the public ones, and files of the user's."""
+"""Score networks by name: those that ship, the public ones, and files of the user's.
+
+To add one, `register_score` its record. `diffusers:<repository or folder>` reaches an unconditional diffusers pipeline,
+`file:<layout><size>:<path>` a state dict of the user's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
-from defenses.models.conditional import digits_conditional
-from defenses.models.energy import digits_energy
-from defenses.models.score_models import DataScore, NetworkScore, ScoreInfo, ScoreModel
-from defenses.models.score_zoo import PATTERNS, blocks_score, public_score
-from defenses.models.weights import asset_path, asset_record, load_checkpoint
-from defenses.registry import unknown_name
+from torch import nn
 
+from defenses.models.conditional import ConditionalScore
+from defenses.models.energy import EnergyScore
+from defenses.models.info import ScoreInfo
+from defenses.models.score_models import DataScore, NetworkScore, ScoreModel
+from defenses.models.score_zoo import PATTERNS, PUBLIC, blocks_network, public_score
+from defenses.models.shipped import Shipped
+from defenses.registry import Registry
 
-def _digits() -> ScoreInfo:
-    """The score network that `bench train digits` made."""
-    file = "digits_score.safetensors"
-    record = asset_record("digits")["files"][file]
-
-    def find() -> Path:
-        return asset_path(f"digits/{file}")
-
-    def load() -> ScoreModel:
-        from defenses.models.networks.score_mlp import ScoreMLP
-
-        network = ScoreMLP(**record["network"])
-        network.load_state_dict(load_checkpoint(find(), record["sha256"]))
-        return NetworkScore(network.eval().requires_grad_(False), (1, 8, 8))
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("digits",), source="bench train digits (this package)", licence="Apache-2.0"
-    )
+SCORES: Registry[ScoreInfo] = Registry("score network")
 
 
-def _cifar10_small() -> ScoreInfo:
-    """The score network that `bench train score --dataset cifar10` made on two CPU cores."""
-
-    def find() -> Path:
-        return asset_path("cifar10/score/cifar10_score.safetensors")
-
-    def load() -> ScoreModel:
-        return blocks_score(find(), 32)
-
-    return ScoreInfo(
-        load=load, find=find, datasets=("cifar10",), source="bench train score --dataset cifar10 (this package)",
-        licence="Apache-2.0",
-    )  # fmt: skip
-
-
-PUBLIC = ("ddpmpp_cifar10", "ddpmpp_cifar100", "ddpmpp_gtsrb", "guided256", "ddpm_cifar10_32")
-score_models: dict[str, Callable[[], ScoreInfo]] = {
-    "digits_score": _digits,
-    "digits_conditional": digits_conditional,
-    "digits_energy": digits_energy,
-    "cifar10_small": _cifar10_small,
-    **{name: partial(public_score, name) for name in PUBLIC},
-}
-
-
-def load_score(name: str) -> ScoreModel | DataScore:
-    """A score network by name, in eval mode and without parameter gradients; see `score_info`."""
-    return score_info(name).load()
+def register_score(info: ScoreInfo) -> ScoreInfo:
+    """Make `info` known under its name. Raises ValueError when the name is taken."""
+    return SCORES.register(info)
 
 
 def score_info(name: str) -> ScoreInfo:
-    """What is known of a score network: a registered one, a diffusers pipeline, or a state dict of a known layout
-    (`PATTERNS`). An unknown name raises LookupError with the nearest match and the list."""
-    if name.startswith(("diffusers:", "file:")):
-        return public_score(name)
-    if name not in score_models:
-        raise unknown_name("score network", name, [*score_models, *PATTERNS])
-    return score_models[name]()
+    """The record of a score network; an unknown name raises LookupError with the nearest match and the list."""
+    return SCORES[name]
+
+
+def load_score(name: str) -> ScoreModel | DataScore:
+    """The score network `name`, on the CPU, in eval mode and without parameter gradients.
+
+    Args:
+        name: a registered name, "diffusers:<repository or folder>" or "file:<layout><size>:<path>".
+
+    Raises:
+        LookupError: an unknown name.
+        MissingWeights: the file is not on this machine.
+        ValueError: an altered file, or one of another layout.
+    """
+    return score_info(name).load()
+
+
+def _shipped(
+    name: str, title: str, dataset: str, shipped: Shipped, wrap: Callable[[nn.Module], ScoreModel | DataScore]
+) -> ScoreInfo:
+    return ScoreInfo(
+        name=name, title=title, datasets=(dataset,), load=lambda: wrap(shipped.network()), **shipped.facts()
+    )
+
+
+DIGITS = (1, 8, 8)
+for _info in (
+    _shipped(
+        "digits_score", "digits score network", "digits",
+        Shipped(file="digits/digits_score.safetensors", architecture="score_mlp", recipe="digits"),
+        lambda network: NetworkScore(network, DIGITS),
+    ),
+    _shipped(
+        "digits_conditional", "class-conditional digits score network", "digits",
+        Shipped(
+            file="digits_conditional/digits_conditional.safetensors", architecture="score_mlp",
+            recipe="digits_conditional",
+        ),
+        lambda network: ConditionalScore(network, DIGITS, classes=10),
+    ),
+    _shipped(
+        "digits_energy", "digits energy model", "digits",
+        Shipped(file="digits_energy/digits_energy.safetensors", architecture="energy", recipe="digits_energy"),
+        lambda network: EnergyScore(network, DIGITS),
+    ),
+    _shipped(
+        "cifar10_small", "small U-Net", "cifar10",
+        Shipped(
+            file="cifar10/score/cifar10_score.safetensors", architecture="block_unet",
+            recipe="score --dataset cifar10",
+        ),
+        lambda network: blocks_network(network, (3, 32, 32)),
+    ),
+    *map(public_score, PUBLIC),
+):  # fmt: skip
+    register_score(_info)
+for _prefix in ("diffusers:", "file:"):
+    SCORES.resolve(_prefix, public_score, *(pattern for pattern in PATTERNS if pattern.startswith(_prefix)))

@@ -14,10 +14,14 @@ from defenses.models.weights import cache_folder, find_weights, refuse_page, sha
 class Source:
     """A weight file and its origin.
 
-    file: path below a weight folder. at: "https://...", "drive:<file id>", "drive-folder:<folder id>/<path>",
-    "hub:<owner>/<repository>/<path>" or "pipeline:<owner>/<repository>" (`file` is then a folder of diffusers' layout);
-    empty where no public origin is known. note: for the reader, e.g. what to do then. gigabytes: about how large.
-    sha256: hex digits that its sha256 begins with, all 64 or fewer; empty where nobody states them.
+    Attributes:
+        file: path below a weight folder.
+        at: "https://...", "drive:<file id>", "drive-folder:<folder id>/<path>", "hub:<owner>/<repository>/<path>" or
+            "pipeline:<owner>/<repository>" (`file` is then a folder of diffusers' layout); "" where no public origin is
+            known.
+        note: for the reader, e.g. what to do where there is no public origin.
+        gigabytes: about how large; None where unknown.
+        sha256: hex digits that its sha256 begins with, all 64 or fewer; "" where nobody states them.
     """
 
     file: str
@@ -59,9 +63,12 @@ class Source:
         return sha256.startswith(self.sha256) and sha256 == (self.known_sha256() or sha256)
 
     def check(self, path: Path) -> None:
-        """Compare `path` with what is stated or recorded; record it the first time. Raises ValueError.
+        """Compare a file with the sha256 that is stated or recorded; record it the first time.
 
-        A web page is nothing that a source states. A cache folder that cannot be written records nothing.
+        A cache folder that cannot be written records nothing.
+
+        Raises:
+            ValueError: another sha256, or a web page in place of weights.
         """
         refuse_page(path)
         digest, known = sha256_of(path), self.known_sha256()
@@ -105,8 +112,11 @@ def _record(file: str, digest: str) -> None:
 
 
 def source_of(name: str) -> Source | None:
-    """The public file behind a classifier or score network; None where there is nothing to fetch (it is shipped, or a
-    file of the user's)."""
+    """The public file behind a classifier or score network.
+
+    Returns:
+        None where there is nothing to fetch: the network ships with the package, or is a file of the user's.
+    """
     if name.startswith("robustbench:"):
         return robustbench_source(name)
     if name.startswith("diffusers:"):

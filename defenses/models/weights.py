@@ -18,7 +18,11 @@ ASSETS = Path(__file__).with_name("assets")
 
 
 class MissingWeights(LookupError):
-    """A weight file is not on this machine. The message says where it comes from and where to put it."""
+    """A weight file is not on this machine. The message says where it comes from and where to put it.
+
+    Class attributes:
+        remedy: what to do, for the command line.
+    """
 
     remedy = "`bench doctor` says which files are missing and where each goes; `bench fetch` gets the public ones."
 
@@ -36,9 +40,15 @@ def weight_folders() -> tuple[Path, ...]:
 
 
 def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
-    """Path of the weight file `file` (a name, or a path relative to a weight folder).
+    """Path of a weight file on this machine.
 
-    source: where the file can be had, for the message. Raises MissingWeights when no folder holds it.
+    Args:
+        file: a name, or a path relative to a weight folder.
+        source: where the file can be had, for the message.
+        sha256: what it must be, for the message.
+
+    Raises:
+        MissingWeights: no folder of `weight_folders` holds it.
     """
     for folder in weight_folders():
         if (folder / file).is_file():
@@ -99,10 +109,15 @@ def refuse_page(path: Path) -> None:
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """What a checkpoint holds: .safetensors, or a file of torch.save read with weights_only=True, on the CPU.
+    """What a checkpoint holds, on the CPU. No code in the file runs.
 
-    sha256: what the file must be. Raises ValueError for a file that is truncated, altered, or holds more than tensors
-    and plain containers; MissingWeights when there is no such file.
+    Args:
+        path: .safetensors, or a file of torch.save, which is read with weights_only=True.
+        sha256: what the file must be, 64 hex digits; None where nobody states it.
+
+    Raises:
+        MissingWeights: there is no such file.
+        ValueError: it is truncated, altered, or holds more than tensors and plain containers.
     """
     if not path.is_file():
         raise MissingWeights(f"Expected a weight file at {path}, found none. Put it there.")
@@ -147,9 +162,18 @@ def _numpy_scalars() -> list[Any]:
 
 
 def training_record(path: Path, recipe: str) -> dict[str, Any]:
-    """What the record.json that `bench train <recipe>` wrote beside a weight file says of it, and `dataset`, a name.
+    """What the record.json that `bench train` wrote beside a weight file says of it.
 
-    Raises MissingWeights where there is none, ValueError where it does not describe the file.
+    Args:
+        path: the weight file.
+        recipe: what `bench train` must have been told, e.g. "classifier".
+
+    Returns:
+        The file's entry, and `dataset`, the name of what it was trained on.
+
+    Raises:
+        MissingWeights: there is no record.
+        ValueError: it does not describe the file, or it is that of another recipe or scale.
     """
     file = path.with_name("record.json")
     if not file.is_file():
@@ -182,8 +206,10 @@ def asset_path(name: str) -> Path:
 
 @lru_cache(maxsize=8)
 def asset_record(folder: str, name: str = "record") -> dict[str, Any]:
-    """The training record of the assets in `folder` (`bench train` writes it): sha256, accuracies, settings.
+    """The training record of the assets in a folder, which `bench train` writes: sha256, accuracies, settings.
 
-    name: "repeated" is that of the same training done again, where it was; its weights are not kept.
+    Args:
+        folder: below defenses/models/assets, e.g. "digits".
+        name: "record"; "repeated" where the same training was done again (its weights are not kept).
     """
     return json.loads(asset_path(f"{folder}/{name}.json").read_text())

@@ -4,13 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from defenses.base import Defense, Purifier, defenses
 from defenses.jpeg import JPEG
-from defenses.registry import Registry, unknown_name
+from defenses.registry import ClassRegistry, ModuleRegistry, Registry, UnknownName, unknown_name
 
 OUTSIDE = '''
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def test_unknown_field_and_abstract_class_are_refused() -> None:
 
 
 def test_a_file_outside_the_package_joins_under_its_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defenses, "_classes", dict(defenses._load()))
+    monkeypatch.setattr(defenses, "_items", dict(defenses))
     path = tmp_path / "my_brighten.py"
     path.write_text(OUTSIDE)
     load(path)
@@ -86,10 +87,61 @@ def test_a_file_outside_the_package_joins_under_its_stem(tmp_path: Path, monkeyp
 
 
 def test_a_registry_of_another_package_is_its_own() -> None:
-    empty: Registry[Defense] = Registry("thing", "json")
+    empty: ClassRegistry[Defense] = ClassRegistry("thing", "json")
     assert len(empty) == 0 and "jpeg" not in empty and "jpeg" in defenses
     with pytest.raises(LookupError, match="Unknown thing 'jpeg'"):
         empty["jpeg"]
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+
+
+def things(*names: str) -> Registry[Thing]:
+    registry: Registry[Thing] = Registry("thing")
+    for name in names:
+        registry.register(Thing(name))
+    return registry
+
+
+def test_records_keep_their_order_and_a_taken_name_is_refused() -> None:
+    registry = things("b", "a")
+    assert list(registry) == ["b", "a"] and registry["a"] == Thing("a") and registry.get("c") is None
+    with pytest.raises(ValueError, match="Expected a new thing name, got 'a', which is registered. Choose another"):
+        registry.register(Thing("a"))
+    del registry["a"]
+    assert registry.register(Thing("a")) == Thing("a")
+    with pytest.raises(UnknownName):
+        del registry["c"]
+
+
+def test_a_resolver_answers_for_its_prefix() -> None:
+    registry = things("plain")
+    registry.resolve("file:", Thing, "file:<path>")
+    assert registry["file:x.pt"] == Thing("file:x.pt")
+    assert list(registry) == ["plain"] and "file:x.pt" not in registry
+    with pytest.raises(LookupError) as error:
+        registry["fiel:x.pt"]
+    assert str(error.value).endswith("Known: file:<path>, plain.")
+
+
+def test_temporary_registrations_leave_nothing_behind() -> None:
+    registry = things("plain")
+    with pytest.raises(RuntimeError), registry.temporarily([Thing("one"), Thing("two")]):
+        assert list(registry) == ["plain", "one", "two"]
+        raise RuntimeError
+    with pytest.raises(ValueError, match="which is registered"), registry.temporarily([Thing("one"), Thing("plain")]):
+        pass
+    assert list(registry) == ["plain"]
+
+
+def test_a_registry_of_modules_imports_what_is_asked_for() -> None:
+    registry = ModuleRegistry("decoder", "json", lambda module: module.__name__)
+    assert {"decoder", "encoder"} < set(registry) and len(registry) == len(list(registry))
+    assert registry["decoder"] == "json.decoder" and "decoder" in registry and "decode" not in registry
+    with pytest.raises(LookupError, match="Unknown decoder 'decode'. Did you mean 'decoder'?"):
+        registry["decode"]
 
 
 def test_importing_the_package_costs_no_torch() -> None:

@@ -32,14 +32,22 @@ class _Block(nn.Module):
 
 
 class BlockResNet(nn.Module):
-    """ResNet of `len(widths)` resolutions, the first of them half the picture's; `blocks` residual blocks at each.
+    """A pre-activation ResNet whose first resolution is half the picture's.
 
-    forward(x): normalised pictures (batch, 3, height, width), height and width multiples of 8 -> logits.
+    Class attributes:
+        feature_layers: names of the layers whose activations `features` returns.
     """
 
     feature_layers: ClassVar[tuple[str, ...]] = ("stages.0", "stages.1", "stages.2")
 
     def __init__(self, widths: Sequence[int] = (64, 128, 256), blocks: int = 2, classes: int = 10) -> None:
+        """An untrained network.
+
+        Args:
+            widths: channels of each resolution, largest resolution first.
+            blocks: residual blocks of each resolution.
+            classes: number of classes.
+        """
         super().__init__()
         self.input = _conv(12, widths[0])
         inputs = (widths[0], *widths[:-1])
@@ -52,6 +60,7 @@ class BlockResNet(nn.Module):
         self.norm, self.output = nn.BatchNorm2d(widths[-1]), nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised pictures (batch, 3, height, width), sides multiples of 8 -> logits (batch, classes)."""
         h = self.input(pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         for stage in self.stages:
             h = stage(h)
@@ -59,5 +68,5 @@ class BlockResNet(nn.Module):
 
 
 def block_resnet(widths: Sequence[int] = (64, 128, 256), blocks: int = 2, classes: int = 10) -> Normalized:
-    """`BlockResNet` for pictures in [0, 1], normalised as CIFAR-10."""
+    """`BlockResNet`, whose arguments it takes, for pictures in [0, 1], normalised by CIFAR-10's mean and deviation."""
     return Normalized(BlockResNet(widths, blocks, classes), CIFAR10_MEAN, CIFAR10_STD)

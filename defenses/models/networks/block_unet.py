@@ -59,7 +59,6 @@ class _Attention(nn.Module):
 class BlockUNet(Preconditioned):
     """U-Net of two resolutions below the picture's: 2x2 blocks of pixels, and 4x4 with attention in the middle.
 
-    widths: channels of the two, multiples of 64. blocks: residual blocks on the way down, in the middle, on the way up.
     `Preconditioned` says what goes in and out; height and width are multiples of 4.
     """
 
@@ -70,6 +69,14 @@ class BlockUNet(Preconditioned):
         blocks: tuple[int, int, int] = (2, 4, 2),
         time_width: int = 256,
     ) -> None:
+        """An untrained network, which predicts no noise.
+
+        Args:
+            image_shape: (channels, height, width).
+            widths: channels of the two resolutions, multiples of 64.
+            blocks: residual blocks on the way down, in the middle, on the way up.
+            time_width: size of the embedded noise level, a multiple of 4.
+        """
         super().__init__(image_shape, time_width)
         pixels, (fine, coarse) = 4 * image_shape[0], widths
         self.time = nn.Sequential(nn.Linear(time_width // 2, time_width), nn.SiLU(), nn.Linear(time_width, time_width))

@@ -30,12 +30,22 @@ class _Block(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet of 6n + 2 layers for 32x32 pictures: stem, three stages of n blocks (16, 32, 64 channels), linear head.
 
-    forward(x): normalised pictures (batch, 3, 32, 32) -> logits (batch, classes). Raises ValueError for another depth.
+    Class attributes:
+        feature_layers: names of the layers whose activations `features` returns.
     """
 
     feature_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     def __init__(self, depth: int = 20, classes: int = 10) -> None:
+        """An untrained network.
+
+        Args:
+            depth: layers, 6n + 2.
+            classes: number of classes.
+
+        Raises:
+            ValueError: another depth.
+        """
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"Expected a depth of 6n + 2 layers (8, 14, 20, ...), got {depth}.")
@@ -48,5 +58,6 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised pictures (batch, 3, 32, 32) -> logits (batch, classes)."""
         h = relu(self.bn1(self.conv1(x)))
         return self.linear(self.layer3(self.layer2(self.layer1(h))).mean((2, 3)))

@@ -23,12 +23,15 @@ class _Block(nn.Module):
 
 
 class EnergyMLP(nn.Module):
-    """E(x) = |x - D(x)|^2 / (2 sigma^2), D a residual multilayer perceptron: (batch, channels, height, width) in the
-    [-1, 1] space -> (batch,), the negative log density of data plus N(0, sigma^2), up to a constant.
+    """E(x) = |x - D(x)|^2 / (2 sigma^2), D a residual multilayer perceptron.
 
-    The form is that of Salimans & Ho, "Should EBMs model the energy or the score?" (ICLR 2021 workshop, Eq. 7). sigma:
-    noise that it is trained with, [-1, 1] units. Input is scaled by `mean` and `std` so that layers see numbers of
-    size one.
+    The negative log density of data plus N(0, sigma^2), up to a constant, in the form of Salimans & Ho, "Should EBMs
+    model the energy or the score?" (ICLR 2021 workshop, Eq. 7).
+
+    Attributes:
+        sigma: standard deviation of the noise that it is trained with, [-1, 1] units, > 0.
+        mean: mean training image, taken off the input.
+        std: standard deviation of the rest, by which the input is scaled: layers see numbers of size one.
     """
 
     mean: Tensor
@@ -37,6 +40,17 @@ class EnergyMLP(nn.Module):
     def __init__(
         self, image_shape: tuple[int, int, int] = (1, 8, 8), width: int = 160, blocks: int = 3, sigma: float = 0.3
     ) -> None:
+        """An untrained energy.
+
+        Args:
+            image_shape: (channels, height, width).
+            width: of the hidden layers.
+            blocks: residual blocks.
+            sigma: see the class.
+
+        Raises:
+            ValueError: sigma is not positive.
+        """
         super().__init__()
         if not sigma > 0:
             raise ValueError(f"Expected sigma > 0, got {sigma}.")
@@ -54,6 +68,7 @@ class EnergyMLP(nn.Module):
         self.std.copy_((x - self.mean).square().mean().sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) in the [-1, 1] space -> energies (batch,)."""
         centred = (x - self.mean).flatten(1)
         scale = (self.std.square() + self.sigma**2).sqrt()
         denoised = self.std * self.layers(centred / scale)

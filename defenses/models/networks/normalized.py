@@ -12,7 +12,13 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 
 class Normalized(nn.Module):
-    """network((images - mean) / std), channel by channel, for images (batch, channels, height, width) in [0, 1]."""
+    """network((images - mean) / std), channel by channel.
+
+    Attributes:
+        network: of normalised images.
+        mean: of each channel.
+        std: standard deviation of each channel.
+    """
 
     mean: Tensor
     std: Tensor
@@ -26,4 +32,5 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The network's answer to images (batch, channels, height, width) in [0, 1]."""
         return self.network((images - self.mean) / self.std)

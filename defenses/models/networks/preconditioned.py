@@ -11,10 +11,15 @@ from defenses.diffusion.schedule import VPSchedule
 class Preconditioned(nn.Module):
     """Predicts epsilon of x_t = sqrt(alpha_bar) x_0 + sigma epsilon through layers that a subclass defines.
 
-    forward(x_t, label): x_t (batch, channels, height, width) in the [-1, 1] space, label (batch,) real in [0, 999],
-    the time 999 t of the continuous VP-SDE. Input and output are scaled as in Karras et al., "Elucidating the design
-    space of diffusion-based generative models" (NeurIPS 2022, Table 1) for data of mean `mean` and standard deviation
-    `std`, so the layers see and predict numbers of size one at every noise level; epsilon stays finite at t = 0.
+    Input and output are scaled as in Karras et al., "Elucidating the design space of diffusion-based generative models"
+    (NeurIPS 2022, Table 1), so the layers see and predict numbers of size one at every noise level; epsilon stays
+    finite at t = 0.
+
+    Attributes:
+        image_shape: (channels, height, width).
+        mean: mean training image, [-1, 1] units.
+        std: standard deviation of what is left without it.
+        frequencies: of the Fourier features of the noise level.
     """
 
     mean: Tensor
@@ -34,6 +39,13 @@ class Preconditioned(nn.Module):
         self.std.copy_((x - self.mean).square().mean().sqrt())
 
     def forward(self, x_t: Tensor, label: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Predicted noise, shape of `x_t`.
+
+        Args:
+            x_t: (batch, channels, height, width) in the [-1, 1] space.
+            label: (batch,) real numbers in [0, 999], the time 999 t of the continuous VP-SDE.
+            classes: (batch,), for a network that is told the class of each image; None for any class.
+        """
         ratio, inverse_signal = self._noise_to_signal(label, x_t)
         noisy = x_t * inverse_signal - self.mean  # x_0 - mean + ratio * epsilon
         total = (ratio.square() + self.std.square()).sqrt()
@@ -41,7 +53,16 @@ class Preconditioned(nn.Module):
         return (ratio * noisy / total - self.std * inner.view_as(x_t)) / total
 
     def _layers(self, pixels: Tensor, ratio: Tensor, classes: Tensor | None) -> Tensor:
-        """Pixels of size one (batch, channels, height, width), sigma / sqrt(alpha_bar) (batch,) -> as many numbers."""
+        """The network itself, on numbers of size one.
+
+        Args:
+            pixels: (batch, channels, height, width).
+            ratio: sigma / sqrt(alpha_bar), (batch,).
+            classes: see `forward`.
+
+        Returns:
+            As many numbers as `pixels` has.
+        """
         raise NotImplementedError
 
     def _waves(self, ratio: Tensor) -> Tensor:

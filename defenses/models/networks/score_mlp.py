@@ -28,8 +28,8 @@ class _Block(nn.Module):
 class ScoreMLP(Preconditioned):
     """Residual multilayer perceptron; `Preconditioned` says what goes in and out.
 
-    classes: where positive, forward also takes the images' classes (batch,); the value `classes`, or no argument,
-    stands for any class (Ho & Salimans, "Classifier-free diffusion guidance", 2022).
+    With classes it is conditional: the class number `classes`, or none, stands for any class (Ho & Salimans,
+    "Classifier-free diffusion guidance", 2022).
     """
 
     def __init__(
@@ -40,6 +40,15 @@ class ScoreMLP(Preconditioned):
         time_width: int = 64,
         classes: int = 0,
     ) -> None:
+        """An untrained network.
+
+        Args:
+            image_shape: (channels, height, width).
+            width: of the hidden layers.
+            blocks: residual blocks.
+            time_width: size of the embedded noise level, a multiple of 4.
+            classes: number of classes that it can be told; 0 for none.
+        """
         super().__init__(image_shape, time_width)
         pixels = math.prod(image_shape)
         self.time = nn.Sequential(nn.Linear(time_width // 2, time_width), nn.SiLU(), nn.Linear(time_width, time_width))

@@ -22,7 +22,13 @@ HALF = 2**0.5  # divisor that keeps the variance of a sum of two
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Size of a U-Net. channels, attention: of each resolution, largest first; blocks: residual blocks of each."""
+    """Size of a U-Net; resolutions from the largest.
+
+    Attributes:
+        channels: of each resolution.
+        blocks: residual blocks of each resolution on the way down; there is one more on the way up.
+        attention: of each resolution, whether its blocks are followed by self-attention.
+    """
 
     channels: tuple[int, ...]
     blocks: int
@@ -35,26 +41,34 @@ HEAD = 64  # channels of an attention head of guided-diffusion's networks
 
 
 class EpsilonUNet(nn.Module):
-    """A `UNet2DModel` as network(x, label) -> noise: images (batch, channels, height, width), labels (batch,).
+    """A `UNet2DModel` as network(x, label) -> noise.
 
-    Labels are real numbers (a Python float would be cut to an integer by diffusers). Its attention is the plain one,
-    whose derivative can be differentiated again; the fused kernel's cannot.
+    Its attention is the plain one, whose derivative can be differentiated again; the fused kernel's cannot.
+
+    Attributes:
+        unet: the `UNet2DModel`.
+        unused: entries of a weight file that the network's value does not need, kept so that it can be written again.
     """
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
+        self.unused: dict[str, Tensor] = {}
         for module in unet.modules():
             if isinstance(module, Attention):
                 module.set_processor(AttnProcessor())
                 module.upcast_softmax = False  # to float32: it would round a float64 audit
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Noise, or noise and variance range, of x (batch, channels, height, width) at real labels (batch,).
+
+        A label must be a tensor: diffusers cuts a Python float to an integer.
+        """
         return self.unet(x, label, return_dict=False)[0]
 
 
 def ddpmpp_unet(layout: Layout = DDPMPP_DEEP) -> EpsilonUNet:
-    """DDPM++ continuous with untrained weights: 3 channels in and out, labels 999 t unrounded."""
+    """score_sde's DDPM++ continuous with untrained weights: 3 channels in and out, labels 999 t unrounded."""
     width = layout.channels[0]
     unet = _unet(
         layout, out_channels=3, freq_shift=1, flip_sin_to_cos=False, mid_block_scale_factor=HALF, dropout=0.1,
@@ -71,11 +85,18 @@ def ddpmpp_unet(layout: Layout = DDPMPP_DEEP) -> EpsilonUNet:
         elif isinstance(module, nn.GroupNorm):
             module.num_groups = _groups(module.num_channels)
     unet.time_proj = _SineCosine(width)
-    return EpsilonUNet(unet)
+    network = EpsilonUNet(unet)
+    network.unused = {"sigmas": _sigmas()}
+    return network
 
 
 def guided_unet(layout: Layout = GUIDED_256, head: int = HEAD) -> EpsilonUNet:
-    """guided-diffusion's unconditional network with untrained weights: 6 channels out, noise and a variance range."""
+    """guided-diffusion's unconditional network with untrained weights: 6 channels out, noise and a variance range.
+
+    Args:
+        layout: its size.
+        head: channels of an attention head.
+    """
     return EpsilonUNet(
         _unet(
             layout, out_channels=6, freq_shift=0, flip_sin_to_cos=True, attention_head_dim=head, norm_num_groups=32,
@@ -105,6 +126,11 @@ def _as_biggan(block: ResnetBlock2D) -> None:
     if (block.up or block.down) and block.conv_shortcut is None:
         block.conv_shortcut = nn.Conv2d(block.in_channels, block.out_channels, 1)
         block.use_in_shortcut = True
+
+
+def _sigmas() -> Tensor:
+    """score_sde's buffer of 1000 noise levels, 50 down to 0.01, which its VP networks own and do not use."""
+    return torch.linspace(math.log(50), math.log(0.01), 1000, dtype=torch.float64, device="cpu").exp()
 
 
 class _SineCosine(nn.Module):

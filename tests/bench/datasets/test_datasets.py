@@ -11,7 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.datasets import DATASETS, ImageSet, MissingData, load_dataset, shuffled, subset
+from bench.datasets import (
+    DATASETS,
+    DatasetInfo,
+    ImageSet,
+    MissingData,
+    load_dataset,
+    register_dataset,
+    shuffled,
+    subset,
+)
 from bench.datasets.imagenet import resize_and_crop
 from bench.datasets.names import CIFAR10, CIFAR100
 
@@ -103,6 +112,25 @@ def test_unknown_name_and_missing_files(tmp_path: Path) -> None:
         with pytest.raises(MissingData) as error:
             load_dataset(name, data_dir=tmp_path)
         assert str(tmp_path) in str(error.value) and DATASETS[name].source in str(error.value)
+
+
+def test_a_data_set_of_ones_own_joins_by_its_record() -> None:
+    def load(folder: Path, split: str, download: bool) -> ImageSet | None:
+        return image_set(torch.zeros(3, 1, 2, 2)) if split == "test" else None
+
+    info = DatasetInfo(
+        name="mine", classes=2, image_shape=(1, 2, 2), source="here", place="nothing", licence="MIT", load=load
+    )
+    assert info.title == "mine"
+    register_dataset(info)
+    try:
+        assert len(load_dataset("mine")) == 3
+        with pytest.raises(MissingData, match="the train pictures of mine"):
+            load_dataset("mine", split="train")
+        with pytest.raises(ValueError, match="Expected a new data set name, got 'mine'"):
+            register_dataset(info)
+    finally:
+        del DATASETS["mine"]
 
 
 def test_data_folder_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.grids import Grid, grid_cells, grid_names, load_grid
+from defenses.models.classifiers import CLASSIFIERS
 
 CELL = """
 from bench.attacks.clean import Clean
@@ -36,6 +37,31 @@ def test_a_file_with_cells_alone_or_with_a_grid(tmp_path: Path) -> None:
     assert load_grid(str(plain)).title == "plain_mine"
     assert (load_grid(str(typed)).title, load_grid(str(typed)).about) == ("Mine", "What it asks.")
     assert [cell.key for cell in grid_cells(str(plain))] == [cell.key for cell in grid_cells(str(typed))]
+
+
+OWN_NETWORK = """
+from pathlib import Path
+from torch import nn
+from defenses.models.classifiers import ClassifierInfo, register_classifier
+
+register_classifier(
+    ClassifierInfo(
+        name="own_network", datasets=("digits",), source="here", licence="MIT", find=lambda: Path(__file__),
+        load=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+    )
+)
+"""
+
+
+def test_a_file_may_bring_a_network_and_be_asked_for_twice(tmp_path: Path) -> None:
+    """A command reads the grid's file more than once; what it registers is registered once."""
+    file = tmp_path / "network_mine.py"
+    file.write_text(OWN_NETWORK + CELL.replace("digits_cnn", "own_network"))
+    try:
+        assert load_grid(str(file)).title == load_grid(str(file)).title
+        assert {cell.classifier for cell in grid_cells(str(file))} == {"own_network"}
+    finally:
+        del CLASSIFIERS["own_network"]
 
 
 @pytest.mark.parametrize("text", ["", "GRID = 3", "cells = []"])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from bench.attacks._short import at_most, cut_short
 from bench.cli import main
 from bench.datasets import DATASETS
 from bench.grids import grid_cells
 from bench.run.prepare import Loader
-from bench.run.smoke import toy_cells, toy_world
+from bench.run.smoke import toy_cell, toy_cells, toy_world
 from bench.store import Store
 from bench.store.smoke_mark import SMOKE
+from defenses.chain import Chain
 
 
 def bench(*arguments: object) -> Result:
@@ -84,6 +87,22 @@ def test_toy_architectures_answer_for_every_class_and_gradients_reach_the_pictur
             logits[:, 0].sum().backward()
             assert images.grad is not None and images.grad.abs().sum() > 0
             assert prepared.score.image_shape[-1] in (32, 36)  # type: ignore[union-attr]
+
+
+def test_the_networks_of_a_defense_and_of_its_members_become_toys() -> None:
+    cell = next(cell for cell in grid_cells("digits_defenses") if cell.defense.name == "contrastive")
+    guided = dataclasses.replace(cell.defense, guide="digits_cnn_at")
+    toy = toy_cell(dataclasses.replace(cell, defense=guided), "quick")
+    assert toy.defense.guide == SMOKE + "digits_cnn_at"  # type: ignore[attr-defined]
+    chain = Chain(members=(("jpeg", {}), ("contrastive", guided.params())))
+    toy = toy_cell(dataclasses.replace(cell, defense=chain), "quick")
+    assert toy.defense.purifiers[1].guide == SMOKE + "digits_cnn_at"  # type: ignore[attr-defined]
+
+
+def test_attacks_are_cut_short_for_a_while() -> None:
+    with cut_short(2):
+        assert at_most(200) == 2 and at_most(1) == 1
+    assert at_most(200) == 200
 
 
 @pytest.mark.slow

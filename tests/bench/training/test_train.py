@@ -15,7 +15,7 @@ from bench.training import digits as recipe
 from bench.training.augment import jitter
 from bench.training.classifier import PGD, fit_classifier, robust_accuracy
 from bench.training.loop import batches, fit
-from bench.training.recipes import train
+from bench.training.recipes import RECIPES, train
 from bench.training.score import diffuse, fit_score, losses_by_time, purify
 from defenses.diffusion.schedule import VPSchedule
 from defenses.models.networks.score_mlp import ScoreMLP
@@ -172,3 +172,15 @@ def test_shipped_score_network_reaches_its_recorded_losses_and_purifies() -> Non
     kept = (classifier(purify(score, images, t=0.1, steps=20)).argmax(1) == data.labels).double().mean().item()
     assert 100 * kept == pytest.approx(row["clean"], abs=1)
     assert row["clean"] >= 95 and row["transfer_Linf"] > 50
+
+
+def test_the_registry_of_recipes_says_what_each_takes(tmp_path: Path) -> None:
+    assert list(RECIPES) == ["digits", "digits_conditional", "digits_energy", "score", "classifier"]
+    assert [name for name in RECIPES if RECIPES[name].for_dataset] == ["score", "classifier"]
+    with pytest.raises(
+        ValueError, match="Expected --dataset for score and classifier and for no other recipe, got None"
+    ):
+        train("score", output=tmp_path / "out")
+    with pytest.raises(ValueError, match="Expected options of digits among .*, got scale"):
+        train("digits", output=tmp_path / "out", scale="full")
+    assert not (tmp_path / "out").exists()

@@ -25,7 +25,7 @@ from bench.training.pictures import bytes_of
 from bench.training.recipes import train
 from bench.training.score import losses_by_time
 from bench.training.score_networks import make_ddpmpp
-from bench.training.score_recipe import FULL, SMALL, Recipe, fit_noise
+from bench.training.score_recipe import FULL, SMALL, Scale, fit_noise
 from defenses.diffusion.schedule import VPSchedule
 from defenses.models.classifiers import classifier_info
 from defenses.models.converters import ddpmpp_state, load_ddpmpp
@@ -60,7 +60,7 @@ def digits(count: int = 256) -> Tensor:
 
 
 def fitted(
-    checkpoint: Path | None = None, recipe: Recipe = TINY, stop: int | None = None, losses: list[float] | None = None,
+    checkpoint: Path | None = None, setting: Scale = TINY, stop: int | None = None, losses: list[float] | None = None,
     network: nn.Module | None = None, images: Tensor | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The weights after a training that stores its state at every step and is broken off in step `stop`."""
@@ -73,7 +73,7 @@ def fitted(
 
     images = digits() if images is None else images
     result, _ = fit_noise(
-        network or blocks(), images, recipe, seed=0, what="toy", checkpoint=checkpoint, progress=progress
+        network or blocks(), images, setting, seed=0, what="toy", checkpoint=checkpoint, progress=progress
     )
     return result.state_dict()
 
@@ -99,7 +99,7 @@ def test_a_continued_training_is_the_unbroken_one(kind: str, tmp_path: Path, eve
             return fitted(**options)
         torch.manual_seed(0)
         network = make_ddpmpp((3, 8, 8), TOY_FULL.network, torch.empty(0))
-        return fitted(network=network, recipe=TOY_FULL, images=digits(64).expand(-1, 3, -1, -1), **options)
+        return fitted(network=network, setting=TOY_FULL, images=digits(64).expand(-1, 3, -1, -1), **options)
 
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=tmp_path / "c.pt", stop=3)
@@ -168,10 +168,10 @@ def test_ctrl_c_says_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_loss_falls_on_real_pictures() -> None:
     """On pictures and noise that are fixed, and not trained on."""
-    recipe = replace(TINY, plan=Plan(steps=60, batch_size=64, warm_up=5))
+    setting = replace(TINY, plan=Plan(steps=60, batch_size=64, warm_up=5))
     network, images = blocks(), load_dataset("digits").images(range(200))
     before = losses_by_time(network, images, (0.1, 0.25))
-    network.load_state_dict(fitted(recipe=recipe))
+    network.load_state_dict(fitted(setting=setting))
     for time, loss in losses_by_time(network, images, (0.1, 0.25)).items():
         assert loss < 0.75 * before[time]
 
@@ -238,8 +238,8 @@ def test_block_network_gradients_of_both_orders_agree_with_differences() -> None
 def test_ddpmpp_goes_to_score_sdes_layout_and_back() -> None:
     network = stirred(ddpmpp_unet(TOY)).eval()
     state = ddpmpp_state(network, TOY)  # type: ignore[arg-type]
-    assert {name.split(".")[0] for name in state} == {"all_modules"}
-    assert {value.dtype for value in state.values()} == {torch.float32}
+    assert {name.split(".")[0] for name in state} == {"all_modules", "sigmas"}
+    assert {value.dtype for name, value in state.items() if name != "sigmas"} == {torch.float32}
     again = load_ddpmpp(state, TOY)
     assert same(again.state_dict(), network.state_dict()) and same(ddpmpp_state(again, TOY), state)
 
@@ -342,10 +342,10 @@ def test_traffic_signs_and_digits_are_not_mirrored() -> None:
             Spy.left.append((x_t[..., 0].mean() - x_t[..., -1].mean()).item())
             return super().forward(x_t, label)
 
-    recipe = replace(TINY, plan=Plan(steps=1, batch_size=32))
+    setting = replace(TINY, plan=Plan(steps=1, batch_size=32))
     for mirror in (False, True):
         fit_noise(
-            Spy((1, 8, 8), **NETWORK), images, recipe, seed=0, what="toy", checkpoint=None, mirror=mirror,
+            Spy((1, 8, 8), **NETWORK), images, setting, seed=0, what="toy", checkpoint=None, mirror=mirror,
             progress=lambda *_: None,
         )  # fmt: skip
     plain, mirrored = Spy.left

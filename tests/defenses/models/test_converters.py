@@ -10,7 +10,7 @@ import torch
 from network_fixtures import empty_state, relative, tensors
 from torch import Tensor
 
-from defenses.models.converters import load_ddpmpp, load_guided
+from defenses.models.converters import ddpmpp_state, load_ddpmpp, load_guided
 from defenses.models.networks.unet import DDPMPP_DEEP, GUIDED_256, EpsilonUNet, Layout, ddpmpp_unet, guided_unet
 from defenses.models.score_models import NetworkScore
 
@@ -39,6 +39,30 @@ def test_an_entry_too_few_or_too_many_is_refused(name: str, change: str, shared:
         state["out.9.weight"] = state[last]
     with pytest.raises(ValueError, match="(?s)does not fit.*" + ("conv_out" if change == "missing" else r"out\.9")):
         load(state, layout)
+
+
+def test_ddpmpp_state_undoes_load_ddpmpp(shared: Path) -> None:
+    """Names, order and shapes of the real listing, 956 parameters and `sigmas`; every value of the small weights."""
+    listed = empty_state(shared, "ddpmpp_cifar10")
+    for network in (load_ddpmpp(listed), ddpmpp_unet(DDPMPP_DEEP)):
+        state = ddpmpp_state(network)
+        assert list(state) == list(listed)
+        assert all(state[name].shape == value.shape for name, value in listed.items())
+    weights = tensors(shared, "ddpmpp_small_weights")
+    state = ddpmpp_state(load_ddpmpp(weights))
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], value) for name, value in weights.items())
+
+
+def test_score_sdes_noise_levels() -> None:
+    sigmas = ddpmpp_state(ddpmpp_unet(TOY))["sigmas"]
+    assert sigmas.dtype == torch.float64 and sigmas.shape == (1000,)
+    assert sigmas[[0, -1]].tolist() == pytest.approx([50, 0.01])
+
+
+def test_the_state_of_another_layout_is_refused() -> None:
+    with pytest.raises(ValueError, match="DDPM.. network of Layout.*found further entries: down_blocks"):
+        ddpmpp_state(ddpmpp_unet(TOY), Layout(channels=(32,), blocks=1, attention=(False,)))
 
 
 @pytest.mark.parametrize("load", [load_ddpmpp, load_guided])

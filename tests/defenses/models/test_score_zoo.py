@@ -11,9 +11,11 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from defenses.models.info import ScoreInfo
 from defenses.models.networks.unet import Layout, ddpmpp_unet
 from defenses.models.score_models import NetworkScore
-from defenses.models.scores import PUBLIC, load_score, score_info
+from defenses.models.score_zoo import PUBLIC
+from defenses.models.scores import SCORES, load_score, register_score, score_info
 from defenses.models.weights import MissingWeights, sha256_of
 
 X = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -126,6 +128,25 @@ def test_unknown_layouts_answer_with_the_known(name: str) -> None:
         score_info(name)
 
 
+@pytest.mark.parametrize("name", list(SCORES))
+def test_every_record_has_a_name_a_title_and_an_origin(name: str) -> None:
+    info = score_info(name)
+    assert info.name == name and info.title and info.datasets and info.source and info.licence
+
+
+def test_a_score_of_ones_own_joins_by_its_record(tmp_path: Path) -> None:
+    network = NetworkScore(lambda x, label: x, (1, 2, 2))
+    info = ScoreInfo(
+        name="mine", datasets=("digits",), load=lambda: network, find=lambda: tmp_path, source="here", licence="MIT"
+    )
+    with SCORES.temporarily([info]):
+        assert load_score("mine") is network and info.title == "mine"
+        with pytest.raises(ValueError, match="Expected a new score network name, got 'mine'"):
+            register_score(info)
+    with pytest.raises(LookupError, match="Unknown score network 'mine'"):
+        load_score("mine")
+
+
 def test_unknown_names_answer_with_the_nearest() -> None:
     with pytest.raises(LookupError, match=r"Did you mean 'ddpmpp_cifar10'\?.*diffusers:<repository"):
         score_info("ddpmp_cifar10")
@@ -137,7 +158,7 @@ def test_untrained_networks_take_any_layout() -> None:
 
 
 def test_a_continuous_network_takes_the_index_or_the_time_of_equal_noise() -> None:
-    """NETWORKS.md 1.5: 1000 t_k - k is 0.92 at k = 0, 0.61 at 100, 1.61 at 500, 4.38 at 999."""
+    """docs/methods.md, Networks: 1000 t_k - k is 0.92 at k = 0, 0.61 at 100, 1.61 at 500, 4.38 at 999."""
     seen: list[torch.Tensor] = []
     network = lambda x, label: seen.append(label) or x  # noqa: E731
     x, levels = torch.zeros(4, 1, 2, 2), torch.tensor([0, 100, 500, 999])

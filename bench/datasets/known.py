@@ -1,0 +1,109 @@
+"""The data sets that ship with the package or that it knows where to find."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from bench.datasets.digits import load_digits
+from bench.datasets.image_set import ImageSet
+from bench.datasets.info import DatasetInfo
+from bench.datasets.names import CIFAR10, CIFAR100, GTSRB
+
+
+def _cifar(kind: str, class_names: tuple[str, ...], folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.tiles import cifar10_tiles, cifar100_tiles
+    from bench.datasets.torchvision_sets import cifar
+
+    tiles = cifar10_tiles if kind == "CIFAR10" else cifar100_tiles
+    return cifar(kind, folder, split, False, class_names) or tiles(folder, split, class_names) or (
+        cifar(kind, folder, split, True, class_names) if download else None
+    )  # fmt: skip
+
+
+def _gtsrb(folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.tiles import gtsrb_tiles
+    from bench.datasets.torchvision_sets import gtsrb
+
+    return gtsrb(folder, split, False, GTSRB) or gtsrb_tiles(folder, split, GTSRB) or (
+        gtsrb(folder, split, True, GTSRB) if download else None
+    )  # fmt: skip
+
+
+def _imagenet(folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.imagenet import load_imagenet
+
+    return load_imagenet(folder) if split == "test" else None
+
+
+def _imagenet_sample(folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.imagenet import load_imagenet_sample
+
+    return load_imagenet_sample(folder) if split == "test" else None
+
+
+KNOWN = (
+    DatasetInfo(
+        name="digits",
+        title="digits",
+        classes=10,
+        image_shape=(1, 8, 8),
+        source="scikit-learn's bundled digits (UCI, 1998)",
+        place="nothing (it ships with scikit-learn)",
+        licence="CC BY 4.0",
+        load=lambda folder, split, download: load_digits(split),
+    ),
+    DatasetInfo(
+        name="cifar10",
+        title="CIFAR-10",
+        classes=10,
+        image_shape=(3, 32, 32),
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        place="cifar-10-batches-py/ (or tiles: cifar10/test.webp and cifar10/labels.npz)",
+        licence="none stated",
+        load=partial(_cifar, "CIFAR10", CIFAR10),
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="cifar100",
+        title="CIFAR-100",
+        classes=100,
+        image_shape=(3, 32, 32),
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        place="cifar-100-python/ (or tiles, test alone: cifar100/test_class_order.webp and its _labels.npy)",
+        licence="none stated",
+        load=partial(_cifar, "CIFAR100", CIFAR100),
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="gtsrb",
+        title="GTSRB",
+        classes=43,
+        image_shape=(3, 32, 32),
+        source="https://benchmark.ini.rub.de/gtsrb_news.html",
+        place="gtsrb/ as torchvision lays it out (or tiles: gtsrb/test_subset_32.webp and its _labels.csv)",
+        licence="none stated",
+        load=_gtsrb,
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="imagenet",
+        title="ImageNet",
+        classes=1000,
+        image_shape=(3, 224, 224),
+        source="https://image-net.org (registration; ILSVRC2012)",
+        place="imagenet/val/<wnid>/*.JPEG, or imagenet/ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
+        licence="ImageNet terms of access, research only",
+        load=_imagenet,
+    ),
+    DatasetInfo(
+        name="imagenet_sample",
+        title="ImageNet sample",
+        classes=1000,
+        image_shape=(3, 224, 224),
+        source="https://github.com/EliSchwartz/imagenet-sample-images, every 10th picture with an index.csv",
+        place="imagenet_sample/imagenet_sample_100.tar",
+        licence="ImageNet terms of access, research only",
+        load=_imagenet_sample,
+    ),
+)
