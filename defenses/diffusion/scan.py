@@ -89,7 +89,7 @@ class _SavedBytes:
         if not isinstance(tensor, torch.nn.Parameter) and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself may be the operation's own output: a cycle that is never collected
 
 
 class _Segment(torch.autograd.Function):
