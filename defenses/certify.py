@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from defenses.base import Combine, Purifier
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 ABSTAIN = -1
-Answer = Callable[[Tensor, Noise], Tensor]  # images and their noise -> logits (batch, classes)
+Answer = Callable[[Tensor, NoiseSource], Tensor]  # images and their noise -> logits (batch, classes)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Smoothing(Purifier):
         classifier: nn.Module,
         score: ScoreModel | DataScore | None,
         images: Tensor,
-        noise: Noise,
+        noise: NoiseSource,
         *,
         batch_size: int = 1000,
     ) -> Certificate:
@@ -84,7 +84,7 @@ class Smoothing(Purifier):
 def certify(
     answer: Answer,
     images: Tensor,
-    noise: Noise,
+    noise: NoiseSource,
     *,
     sigma: float,
     n0: int = 100,
@@ -112,7 +112,7 @@ def certify(
 
 
 def predict(
-    answer: Answer, images: Tensor, noise: Noise, *, n: int = 100, alpha: float = 0.001, batch_size: int = 1000
+    answer: Answer, images: Tensor, noise: NoiseSource, *, n: int = 100, alpha: float = 0.001, batch_size: int = 1000
 ) -> Tensor:
     """PREDICT: (batch,) labels that win n draws; ABSTAIN where the lead over the runner-up is not significant.
 
@@ -128,7 +128,7 @@ def predict(
     return torch.tensor(labels, dtype=torch.int64, device=images.device)
 
 
-def count_votes(answer: Answer, image: Tensor, draws: Noise, batch_size: int = 1000) -> Tensor:
+def count_votes(answer: Answer, image: Tensor, draws: NoiseSource, batch_size: int = 1000) -> Tensor:
     """(classes,) votes of the answers to one image (1, channels, height, width), one answer a row of `draws`."""
     votes = torch.zeros((), dtype=torch.int64)
     with torch.no_grad():

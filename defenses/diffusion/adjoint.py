@@ -15,13 +15,13 @@ from torch import Tensor
 
 from defenses.diffusion.solvers import T_END, reverse_drift, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 BRIDGE_STREAM = 255  # normals of the Brownian path between the solver's own times
 _SNAP = 1e-6  # clock times closer than this are the same: float32 clocks forward and backward round differently
 
 
-def sde_adjoint(x: Tensor, noise: Noise, *, score: ScoreModel, t: float, steps: int) -> Tensor:
+def sde_adjoint(x: Tensor, noise: NoiseSource, *, score: ScoreModel, t: float, steps: int) -> Tensor:
     """Euler-Maruyama on the reverse VP-SDE from t, as `scan` does it up to rounding, with torchsde's adjoint gradient.
 
     x: (batch, channels, height, width) at time t in [-1, 1] space. Only x receives a gradient. The network is called
@@ -58,7 +58,7 @@ def ode_adjoint(x: Tensor, *, score: ScoreModel, t: float, steps: int) -> Tensor
 
 
 def aligned_sde_adjoint(
-    x_end: Tensor, cotangent: Tensor, noise: Noise, *, score: ScoreModel, t: float, steps: int
+    x_end: Tensor, cotangent: Tensor, noise: NoiseSource, *, score: ScoreModel, t: float, steps: int
 ) -> Tensor:
     """The adjoint of `sde_adjoint` on the forward grid itself, which torchsde's backward grid misses by 1e-5.
 
@@ -105,7 +105,7 @@ class ReplayedPath:
 
     levy_area_approximation = "none"
 
-    def __init__(self, noise: Noise, like: Tensor, t: float, steps: int) -> None:
+    def __init__(self, noise: NoiseSource, like: Tensor, t: float, steps: int) -> None:
         self.noise, self.like = noise, like.detach()
         self.shape, self.dtype, self.device = like.flatten(1).shape, like.dtype, like.device
         self.widths = [dt for _, dt in time_grid(t, steps, dtype=like.dtype)]

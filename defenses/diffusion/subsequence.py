@@ -8,7 +8,7 @@ from torch import Tensor
 from defenses.diffusion.scan import State, scan
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 def sub_sequence(levels: int, steps: int) -> list[tuple[int, int]]:
@@ -21,7 +21,7 @@ def sub_sequence(levels: int, steps: int) -> list[tuple[int, int]]:
 
 def noise_and_denoise(
     x: Tensor,
-    noise: Noise,
+    noise: NoiseSource,
     *,
     score: ScoreModel,
     levels: int,
