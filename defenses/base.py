@@ -53,6 +53,8 @@ class Defense(ABC):
     Class attributes:
         name: registered name; `@register` sets it.
         title: what tables call it; the name with spaces where nothing is given.
+        words: value of a field -> how tables write it, where its letters alone would not do ("ode": "ODE").
+        always_shown: fields that tables show behind the title, whether they differ between the rows or not.
         source: citation, with equation or algorithm.
         stochastic: whether two answers for one image may differ.
         batch_coupled: whether the output for an image depends on its batch-mates.
@@ -68,6 +70,8 @@ class Defense(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    words: ClassVar[Mapping[str, str]] = {}
+    always_shown: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str]
     stochastic: ClassVar[bool]
     batch_coupled: ClassVar[bool] = False
