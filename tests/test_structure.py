@@ -24,8 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     # What is evaluated. `defenses` itself is one file a defense, and the door.
     ("defenses.registry", "names stand for classes"),
+    ("defenses.traits", "class attributes that an instance's fields decide"),
     ("defenses.compat", "libraries that need a hand"),
     ("defenses.noise", "randomness as a pure function"),
+    ("defenses.recorded", "recorded noise, which tests replay"),
+    ("defenses.defended", "what an attack and the judge see"),
     ("defenses.resize", "images of another size"),
     ("defenses.diffusion.schedule", "how noise grows with time: part of a score network, so below the networks"),
     ("defenses.models", "networks and where their weights come from"),

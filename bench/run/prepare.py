@@ -19,7 +19,18 @@ from defenses.models.scores import load_score, score_info
 
 @dataclass
 class Prepared:
-    """A cell ready to run. indices: (num_images,) places in the test split, in the order of evaluation."""
+    """A cell ready to run.
+
+    Attributes:
+        cell: what is measured.
+        data: the pictures.
+        indices: (num_images,) places in the test split, in the order of evaluation.
+        classifier: the cell's, on the device.
+        score: the cell's score network, on the device; None where it names none.
+        weights: name -> sha256 of every weight file behind the cell.
+        licences: name -> licence of the data set and of every network.
+        device: where it runs.
+    """
 
     cell: Cell
     data: ImageSet
@@ -52,7 +63,13 @@ class Prepared:
 
 @dataclass
 class Loader:
-    """Loads and keeps data sets and networks by name. data_dir, download: see `load_dataset`."""
+    """Loads and keeps data sets and networks by name.
+
+    Attributes:
+        device: where networks are put.
+        data_dir: see `load_dataset`.
+        download: see `load_dataset`.
+    """
 
     device: torch.device
     data_dir: Path | None = None
@@ -60,7 +77,12 @@ class Loader:
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def prepare(self, cell: Cell) -> Prepared:
-        """Load what a cell needs. Raises LookupError for what is missing, ValueError for what does not fit together."""
+        """Load what a cell needs.
+
+        Raises:
+            LookupError: a data set or a network is missing.
+            ValueError: the parts of the cell do not fit together.
+        """
         data = self._once("dataset", cell.dataset)
         if cell.num_images > len(data):
             raise ValueError(
@@ -97,13 +119,16 @@ class Loader:
 
 def names_of(cell: Cell) -> tuple[list[str], list[str]]:
     """Names of the classifiers and of the score networks behind a cell, the defense's own included."""
-    parts = (cell.defense, *getattr(cell.defense, "purifiers", ()))  # a chain's members have networks too
-    own = [getattr(part, field, None) for part in parts for field in ("guide", "model")]
-    return [cell.classifier, *(name for name in own if name)], [cell.score] if cell.score else []
+    own = cell.defense.networks()
+    return [cell.classifier, *own.classifiers], [*([cell.score] if cell.score else []), *own.scores]
 
 
 def weights_of(cell: Cell) -> dict[str, str | None]:
-    """Name -> sha256 of every weight file behind a cell. Raises MissingWeights where one is not here."""
+    """Name -> sha256 of every weight file behind a cell, the defense's own networks included.
+
+    Raises:
+        MissingWeights: a file is not on this machine.
+    """
     classifiers, scores = names_of(cell)
     found: dict[str, str | None] = {name: classifier_info(name).weights_sha256() for name in classifiers}
     return found | {name: score_info(name).weights_sha256() for name in scores}
