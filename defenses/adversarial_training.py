@@ -30,6 +30,7 @@ class AdversarialTraining(Defense):
     """
 
     title: ClassVar[str] = "adversarial training"
+    always_shown: ClassVar[tuple[str, ...]] = ("model",)
     source: ClassVar[str] = "Madry et al., ICLR 2018, arXiv:1706.06083, Eq. 2.1; the model's own source in `info`"
     stochastic: ClassVar[bool] = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -42,6 +42,8 @@ class Defense(ABC):
     Class attributes:
         name: registered name; `@register` sets it.
         title: what tables call it; the name with spaces where nothing is given.
+        words: value of a field -> how tables write it, where its letters alone would not do ("ode": "ODE").
+        always_shown: fields that tables show behind the title, whether they differ between the rows or not.
         source: citation, with equation or algorithm.
         stochastic: whether two answers for one image may differ.
         batch_coupled: whether the output for an image depends on its batch-mates.
@@ -57,6 +59,8 @@ class Defense(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    words: ClassVar[Mapping[str, str]] = {}
+    always_shown: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str]
     stochastic: ClassVar[bool]
     batch_coupled: ClassVar[bool] = False

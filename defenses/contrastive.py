@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -65,6 +65,7 @@ class Contrastive(DiffusionPurifier):
     """
 
     title: ClassVar[str] = "contrastive guidance"
+    words: ClassVar[Mapping[str, str]] = {"ode": "ODE", "sde": "SDE", "infonce": "InfoNCE", "ntxent": "NT-Xent"}
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code"
     batch_coupled: ClassVar[bool] = True  # of an instance: not per_image
     groups_draws: ClassVar[bool] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self, get_args
 
@@ -47,6 +48,7 @@ class DiffAP(DiffusionPurifier):
     """
 
     title: ClassVar[str] = "DiffAP"
+    words: ClassVar[Mapping[str, str]] = {"ddpm": "DDPM", "ddim": "DDIM"}
     source: ClassVar[str] = "Zhang et al., 2024, arXiv:2411.18956; released code"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
     published_caveat: ClassVar[str] = (

@@ -15,10 +15,10 @@ import pandas as pd
 from bench.cell import Cell
 from bench.commands.catalog import build
 from bench.commands.report import tables
+from bench.commands.titles import describe, with_titles
 from bench.grids import grid_cells
 from bench.grids.cifar10_small import (
     LEVELS,
-    NAMES,
     OTHERS,
     PER_IMAGE,
     SDE_LOSSES,
@@ -28,13 +28,14 @@ from bench.grids.cifar10_small import (
     gold_rows,
     sde_rows,
 )
-from bench.report import render
+from bench.report import Table, render
 from bench.statistics import compare
 from bench.store import Store
 from bench.threat import Norm
 from defenses import Defense, Gradient
 from defenses.models.weights import asset_record
 
+DIFFERING = ("solver", "loss", "per_image")  # what parts the guided rows of a comparison
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 
@@ -42,7 +43,29 @@ ROOT = DOCS.parent
 def quickstart() -> str:
     """The quickstart's table, from the committed export."""
     frame = pd.read_csv(DOCS / "quickstart.csv")
-    return render(frame, format="markdown", title="Quickstart")
+    return render(with_titles(frame), format="markdown", title="Quickstart")
+
+
+SUMMARY = {
+    "undefended": ("exact",),
+    "adversarial_training": ("exact",),
+    "diffpure_sde": ("transfer", "straight_through", "exact"),
+    "contrastive": ("exact", "guidance_detached"),
+}
+"""Defense -> kinds of gradient: the quickstart's rows that the README shows."""
+
+
+def summary() -> str:
+    """The README's table: the rows of `SUMMARY`, as the quickstart shows them."""
+    frame = pd.read_csv(DOCS / "quickstart.csv")
+    layout = Table(name="summary", columns=(), only=_in_summary)
+    return render(with_titles(frame), format="markdown", tables=(layout,))
+
+
+def _in_summary(cell: dict[str, Any]) -> bool:
+    per_image = cell["defense_params"].get("per_image", False)
+    shown = cell["gradient"] in SUMMARY.get(cell["defense"], ())
+    return shown and cell["classifier"] == "digits_cnn" and not per_image
 
 
 def defenses() -> str:
@@ -80,7 +103,7 @@ def pair(question: str, a: Cell, b: Cell) -> str:
     with Store(ROOT / "results.sqlite", readonly=True) as store:
         runs = [_latest(store, cell) for cell in (a, b)]
         images = [store.images(run["id"]) for run in runs if run is not None]
-    names = [f"{NAMES.get(cell.defense.name, cell.defense.name)}{_note(cell)}, {_gradient(cell)}" for cell in (a, b)]
+    names = [f"{describe(cell.defense, DIFFERING)}, {_gradient(cell)}" for cell in (a, b)]
     head = f"| {question} | {a.threat.norm} | {names[0]} | {names[1]} |"
     if len(images) < 2:
         return ""
@@ -94,12 +117,6 @@ def _latest(store: Store, cell: Cell) -> dict[str, Any] | None:
         return store.latest_done(store.cell(cell.key)["key"])
     except LookupError:
         return None
-
-
-def _note(cell: Cell) -> str:
-    loss = getattr(cell.defense, "loss", "released_hard")
-    named = "" if loss == "released_hard" else f" ({NAMES.get(loss, loss)})"
-    return named + (" per image" if getattr(cell.defense, "per_image", False) else "")
 
 
 def _gradient(cell: Cell) -> str:
@@ -231,14 +248,11 @@ def curve(name: str) -> Callable[[], str]:
 
 PICTURES: dict[Path, Callable[[], str]] = {DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level")}
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {
-        "quickstart": quickstart,
-        "cifar10_small": grid("cifar10_small", "main"),
-        "defenses": defenses,
-    },
+    ROOT / "README.md": {"summary": summary},
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
-    DOCS / "defenses.md": {"digits_defenses": grid("digits_defenses")},
+    DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses")},
+    DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
         "main": grid("cifar10_small", "main"),
         "comparisons": comparisons,

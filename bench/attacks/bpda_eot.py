@@ -19,18 +19,25 @@ from defenses.noise import Noise, role_seed
 @register
 @dataclass(frozen=True, kw_only=True)
 class BPDAEOT(Attack):
-    """BPDA+EOT (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525), as in their released code.
+    """BPDA+EOT (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525), step by step as in their released code.
 
-    steps >= 1 steps of step_size (> 0, image units) from the image itself. Each follows the gradient of the
-    cross-entropy of the logits averaged over eot >= 1 purifications, taken at the purified images: only a
-    straight_through gradient will do. An image whose averaged logits are wrong is verified by defense_replicates >= 1
-    fresh purifications; if their mean is wrong too it is broken, and that iterate is returned, else the last one. In L2
-    the steps follow the normalised gradient. A batch-coupled defense is verified on whole batches, where the authors
-    purify copies of one image.
+    The clean batch and every iterate are looked at in the same way: the logits are averaged over `eot` purifications,
+    and an image whose average is wrong is verified by `defense_replicates` fresh ones. If their average is wrong too,
+    the image is broken and this iterate, which may be the clean image, is its result; an image that is never broken
+    gets the last iterate. Each step follows the gradient of the cross-entropy of the averaged logits, taken at the
+    purified images, so that only a straight_through gradient will do; in L2 it is normalised. A batch-coupled defense
+    is verified on whole batches, where the authors purify copies of one image.
+
+    Attributes:
+        steps: steps from the clean image, at least 1.
+        step_size: length of a step, image units, > 0.
+        eot: purifications of a look, at least 1.
+        defense_replicates: purifications that verify a wrong answer, at least 1.
     """
 
     title: ClassVar[str] = "BPDA+EOT"
     source: ClassVar[str] = "Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525"
+    version: ClassVar[int] = 2  # 1 looked at the clean batch once, and never verified what was wrong there
 
     steps: int = 50
     step_size: float = 2 / 255
@@ -42,8 +49,8 @@ class BPDAEOT(Attack):
         check_positive(defense_replicates=self.defense_replicates)
 
     def queries(self) -> tuple[int, int]:
-        """With one verification an image; an image that stays doubtful takes one a step."""
-        return 1 + self.defense_replicates, (self.steps + 1) * self.eot
+        """With one verification an image; an image that stays doubtful takes one a look."""
+        return self.eot + self.defense_replicates, (self.steps + 1) * self.eot
 
     def perturb(
         self,
@@ -77,23 +84,29 @@ class BPDAEOT(Attack):
     def iterates(
         self, replicates: Replicates, images: Tensor, threat: ThreatModel, trace: Trace | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The steps + 1 iterates (batch, channels, height, width), with the images (batch,) first verified as broken.
+        """The looks: the clean batch without a gradient, then the steps + 1 iterates, the clean batch first.
 
-        An image that one purification of the clean batch already gets wrong is never verified, as in the authors' code.
+        Yields:
+            (x, broken): what was looked at, of the shape of `images`, and the images (batch,) first verified as broken.
         """
         x, labels = images, replicates.labels
-        defended = replicates.logits(x, 0, 1)[0].argmax(1) == labels
-        for step in range(self.steps + 1):
-            first = 1 + step * (self.eot + self.defense_replicates)
-            logits, gradient = replicates.gradient(x, first, self.eot)
+        defended = torch.ones_like(labels, dtype=torch.bool)
+        for look in range(self.steps + 2):
+            first = look * (self.eot + self.defense_replicates)
+            if look == 0:
+                with torch.no_grad():
+                    logits = replicates.logits(x, first, self.eot)
+            else:
+                logits, gradient = replicates.gradient(x, first, self.eot)
             if trace is not None:
                 loss = cross_entropy(logits.mean(0), labels)
-                trace.log(self.name, step, replicates.image_ids, loss, logits.argmax(2) == labels, draw=first)
+                trace.log(self.name, look, replicates.image_ids, loss, logits.argmax(2) == labels, draw=first)
             doubtful = defended & (logits.mean(0).argmax(1) != labels)
             broken = doubtful & replicates.wrong(x, doubtful, first + self.eot, self.defense_replicates, self.eot)
             defended &= ~broken
             yield x, broken
-            x = threat.project(x + self.step_size * threat.direction(gradient), images)
+            if look:
+                x = threat.project(x + self.step_size * threat.direction(gradient), images)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def build() -> dict[str, list[Entry]]:
             {"name": name, "datasets": ", ".join(info.datasets), "licence": info.licence, "source": info.source}
             for name, info in ((name, score_info(name)) for name in score_models)
         ],
-        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).__doc__)} for name in grid_names()],
+        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).about)} for name in grid_names()],
     }
 
 

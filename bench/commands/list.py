@@ -46,9 +46,9 @@ def describe(kind: str, name: str) -> str:
 def _grid_text(name: str) -> str:
     from bench.grids import load_grid
 
-    module = load_grid(name)
-    tables = ", ".join(table.name for table in getattr(module, "TABLES", ()))
-    lines = [name, "", inspect.getdoc(module) or "", "", f"cells: {len(list(module.cells()))}"]
+    grid = load_grid(name)
+    tables = ", ".join(table.name for table in grid.tables)
+    lines = [f"{name}: {grid.title}", "", grid.about, "", f"cells: {len(list(grid.cells()))}"]
     return "\n".join([*lines, *([f"tables: {tables}"] if tables else [])])
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
 from bench.cell import Cell
 from bench.commands.choose import chosen
-from bench.grids import load_grid
-from bench.literature.publish import LITERATURE, beside
+from bench.commands.titles import with_titles
+from bench.grids import Grid, load_grid
+from bench.literature.publish import LITERATURE, published_columns
 from bench.literature.verdict import verdict_columns
 from bench.report import Table, render, with_outdone
 from bench.report.frames import cells_of
@@ -34,10 +34,19 @@ def report(
     protocol: str | None = None,
     num_images: int | None = None,
 ) -> str:
-    """The tables in one of the formats of `bench.report.render`; "svg": the curve of a grid that has one.
+    """The tables of what has been measured.
 
-    table: only this one of the grid's tables. protocol, num_images: as the grid was run. Raises ValueError for a
-    database of smoke runs.
+    Args:
+        db: the result database.
+        grid: only the cells of this grid, in its tables; None for all cells.
+        form: one of the formats of `bench.report.render`; "svg" is the curve of a grid that has one.
+        fragment: LaTeX to \\input, instead of a document.
+        table: only this one of the grid's tables.
+        protocol: only these cells of the grid.
+        num_images: as the grid was run.
+
+    Raises:
+        ValueError: a database of smoke runs.
     """
     if grid is None and (table or protocol or num_images):
         raise ValueError("--table, --protocol and --num-images choose among the cells of a grid. Add --grid NAME.")
@@ -65,16 +74,16 @@ def tables(
         known = expected.set_index("cell_key")[list(LITERATURE)]
         frame = frame[frame["cell_key"].isin(known.index)]
         frame = frame.drop(columns=[name for name in LITERATURE if name in frame]).join(known, on="cell_key")
-        frame = _judged(frame, cells, store)
-    module = load_grid(grid) if grid else None
+        frame = _with_verdicts(frame, cells, store)
+    known_grid = load_grid(grid) if grid else None
     return render(
-        frame,
+        with_titles(frame),
         format=form,
-        title=getattr(module, "TITLE", TITLE),
-        caption=getattr(module, "CAPTION", None),
-        expected=expected,
-        tables=_layouts(module, table, quick=bool(cells) and all(cell.tier == "quick" for cell in cells or ())),
-        curve=getattr(module, "CURVE", None),
+        title=known_grid.title if known_grid else TITLE,
+        caption=known_grid.caption if known_grid else None,
+        expected=None if expected is None else with_titles(expected),
+        tables=_layouts(known_grid, table, quick=bool(cells) and all(cell.tier == "quick" for cell in cells or ())),
+        curve=known_grid.curve if known_grid else None,
         standalone=not fragment,
     )
 
@@ -93,7 +102,7 @@ def batch_note(row: Mapping[str, Any]) -> str | None:
     return f"answered in {found} images, where batch_size is {size}: the answer of this defense depends on its batch"
 
 
-def _judged(frame: pd.DataFrame, cells: Sequence[Cell], store: Store) -> pd.DataFrame:
+def _with_verdicts(frame: pd.DataFrame, cells: Sequence[Cell], store: Store) -> pd.DataFrame:
     """With the verdict beside this grid's published number: another grid, which named none, may have run the cell."""
     published, by_key = {row["key"]: row for row in store.published()}, {cell.key: cell for cell in cells}
     columns = []
@@ -104,12 +113,11 @@ def _judged(frame: pd.DataFrame, cells: Sequence[Cell], store: Store) -> pd.Data
     return frame.assign(**{name: found[name].astype(object) for name in found})
 
 
-def _layouts(module: ModuleType | None, table: str | None, quick: bool) -> Sequence[Table]:
-    """The tables of a grid, or one; where only quick cells are shown, the captions say what its `QUICK` says."""
-    layouts: Sequence[Table] = getattr(module, "TABLES", ())
-    note = getattr(module, "QUICK", None)
-    if quick and note:
-        layouts = [replace(layout, caption=f"{layout.caption} {note}") for layout in layouts]
+def _layouts(grid: Grid | None, table: str | None, quick: bool) -> Sequence[Table]:
+    """The tables of a grid, or one of them; where only quick cells are shown, with its note on these."""
+    layouts: Sequence[Table] = grid.tables if grid else ()
+    if grid and quick and grid.quick_note:
+        layouts = [replace(layout, caption=f"{layout.caption} {grid.quick_note}") for layout in layouts]
     if table is None:
         return layouts
     named = {layout.name: layout for layout in layouts}
@@ -125,7 +133,7 @@ def _expected(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         known = published.get(cell.published or "")
-        rows.append({**cell.row(), **beside(known), "cell_key": cell.key, "error": errors.get(cell.key)})
+        rows.append({**cell.row(), **published_columns(known), "cell_key": cell.key, "error": errors.get(cell.key)})
     return pd.DataFrame(rows)
 
 

@@ -49,7 +49,7 @@ def execute(
     with _termination(), Store(db, alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
         with watcher() as shown:
-            gates = getattr(load_grid(grid), "GATES", ())
+            gates = load_grid(grid).gates
             outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
         click.echo(tables(store, grid, cells, "text"))
         click.echo(_summary(outcome, cells, store, grid))

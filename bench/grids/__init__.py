@@ -1,4 +1,4 @@
-"""Grids: one experiment, one file. `cells()` says what to run; `tables(frame)`, where there is one, how to show it."""
+"""Grids: one experiment, one file. `load_grid` finds one by name or by path."""
 
 from __future__ import annotations
 
@@ -7,52 +7,78 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bench.grids.grid import Grid
 from defenses.registry import unknown_name
 
 if TYPE_CHECKING:
     from bench.cell import Cell
 
+__all__ = ["Grid", "grid_cells", "grid_label", "grid_names", "load_grid"]
+
 
 def grid_names() -> list[str]:
-    """Names of the grids that ship with the package."""
+    """Names of the grids that ship with the package: its modules that hold a `GRID`."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if not name.startswith("_"))
+    return sorted(name for name in names if not name.startswith("_") and name != "grid")
 
 
-def load_grid(name: str) -> ModuleType:
-    """The module of a grid: a name of `grid_names`, or the path of a Python file, which may define defenses too.
+def load_grid(name: str) -> Grid:
+    """The grid of a name or of a file.
 
-    Raises LookupError for an unknown name or a file without `cells`.
+    Args:
+        name: one of `grid_names`, or the path of a Python file that ends in .py. The file may define defenses and
+            attacks too.
+
+    Raises:
+        LookupError: an unknown name, no such file, or a file that holds neither `GRID` nor `cells`.
     """
     if name.endswith(".py"):
-        return _from_file(Path(name))
+        return _grid_of(_load_file(Path(name)), name)
     if name not in grid_names():
         raise unknown_name("grid", name, grid_names())
-    return importlib.import_module(f"{__name__}.{name}")
+    return _grid_of(importlib.import_module(f"{__name__}.{name}"), name)
 
 
 def grid_label(name: str) -> str:
-    """How a grid is called in the database: its name, or its file's stem."""
+    """How the database calls a grid: its name, or its file's stem."""
     return Path(name).stem if name.endswith(".py") else name
 
 
 def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
     """The cells of a grid, each once, in the grid's order.
 
-    protocol: "paper", "gold" or "both", for a grid whose `cells` takes it; ValueError for another grid.
+    Args:
+        name: as for `load_grid`.
+        protocol: "paper", "gold", "both" or "quick", for a grid that has protocols; None is the grid's default.
+
+    Raises:
+        ValueError: a protocol for a grid that has one only.
     """
-    cells = load_grid(name).cells
-    if protocol is not None and "protocol" not in inspect.signature(cells).parameters:
+    grid = load_grid(name)
+    if protocol is not None and not grid.has_protocols:
         raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
-    chosen = cells() if protocol is None else cells(protocol=protocol)
+    chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
     return list({cell.key: cell for cell in chosen}.values())
 
 
-def _from_file(path: Path) -> ModuleType:
+def _grid_of(module: ModuleType, name: str) -> Grid:
+    found = getattr(module, "GRID", None)
+    cells = getattr(module, "cells", None)
+    if found is None and callable(cells):
+        found = Grid(title=grid_label(name), cells=cells)
+    if not isinstance(found, Grid):
+        raise LookupError(
+            f"Expected `GRID = Grid(...)` or a function `cells()` in {name}, found none. See docs/adding-a-grid.md."
+        )
+    return found if found.about else replace(found, about=inspect.getdoc(module) or "")
+
+
+def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LookupError(f"There is no grid file {path}. Known grids: {', '.join(grid_names())}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -60,6 +86,4 @@ def _from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    if not hasattr(module, "cells"):
-        raise LookupError(f"Expected a function `cells()` in {path}, found none. It yields the cells to run.")
     return module

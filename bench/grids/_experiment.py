@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
 from bench.cell import Cell, Tier
+from bench.grids._rows import DefenseRow, Sample
 from bench.grids._small import Small
-from bench.literature.publish import beside, read_published
+from bench.literature.publish import published_columns, read_published
 from bench.literature.verdict import verdict_columns
 from bench.threat import Norm, ThreatModel
-from defenses.base import Defense, Gradient, Purifier, defenses
+from defenses.base import Purifier, defenses
 
 Protocol = Literal["paper", "gold", "both", "quick"]
 DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
@@ -25,33 +26,22 @@ IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "atta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Which pictures, how often: every seed on every data seed, num_images pictures each."""
-
-    seeds: tuple[int, ...]
-    data_seeds: tuple[int, ...]
-    num_images: int
-    batch_size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of a table: a defense, the gradient that the paper's attacker has, the published number that it repeats.
-
-    attack: in place of the experiment's, for a defense that needs another (AutoAttack standard if nothing is random).
-    """
-
-    defense: Defense
-    gradient: Gradient
-    published: str | None = None
-    attack: Attack | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One classifier under one attack. table: name of the table that shows it. epsilon: as the paper's scripts have
-    it; rows without a purifier and the other tiers take the fraction behind it. gold_sample: the gold tier's, where it
-    is not `sample`. small: what stands in for its networks in the quick tier, which it does not have without.
+    """One classifier under one attack.
+
+    Attributes:
+        table: name of the table that shows it.
+        dataset: registered name.
+        classifier: registered name.
+        score: registered name of the purifiers' network.
+        attack: of every row that has none of its own.
+        norm: "Linf" or "L2".
+        epsilon: radius in image units, as the paper's scripts round it. Rows without a purifier and the other tiers
+            take the fraction behind it.
+        sample: pictures and seeds of the paper tier.
+        rows: the defenses.
+        gold_sample: pictures and seeds of the gold tier, where they differ.
+        small: what stands in for its networks in the quick tier; None: it has no quick tier.
     """
 
     table: str
@@ -62,7 +52,7 @@ class Experiment:
     norm: Norm
     epsilon: float
     sample: Sample
-    rows: tuple[Row, ...]
+    rows: tuple[DefenseRow, ...]
     gold_sample: Sample | None = None
     small: Small | None = None
 
@@ -70,13 +60,17 @@ class Experiment:
         """Row by row, with the settings of a tier. A deterministic defense takes one seed only."""
         for row in self.rows:
             if tier == "quick":
-                yield from [self.small.cell(row, self)] if self.small else []
+                yield from (
+                    [self.small.cell(row, dataset=self.dataset, norm=self.norm, epsilon=self.fraction)]
+                    if self.small
+                    else []
+                )
             elif tier == "gold":
                 yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
             else:
                 yield from self._seeded(row, self.sample, self._paper(row))
 
-    def _paper(self, row: Row) -> dict[str, Any]:
+    def _paper(self, row: DefenseRow) -> dict[str, Any]:
         epsilon = self.epsilon if isinstance(row.defense, Purifier) else self.fraction
         threat = ThreatModel(norm=self.norm, epsilon=epsilon, gradient=row.gradient)
         return {"tier": "paper", "attack": row.attack or self.attack, "threat": threat, "published": row.published}
@@ -92,7 +86,7 @@ class Experiment:
         """The radius that the paper states: the fraction behind the rounded number of its scripts."""
         return FRACTIONS.get(self.epsilon, self.epsilon)
 
-    def _seeded(self, row: Row, sample: Sample, settings: dict[str, Any]) -> Iterator[Cell]:
+    def _seeded(self, row: DefenseRow, sample: Sample, settings: dict[str, Any]) -> Iterator[Cell]:
         first = Cell(
             dataset=self.dataset,
             classifier=self.classifier,
@@ -111,7 +105,12 @@ class Experiment:
 def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
     """The cells of all experiments, the paper tier before gold, each once: of equal ones that with a published number.
 
-    Raises ValueError for a protocol that is none.
+    Args:
+        experiments: in the order of their tables.
+        protocol: "paper", "gold", "both" or "quick".
+
+    Raises:
+        ValueError: another protocol.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
@@ -126,7 +125,12 @@ def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """The cells of the experiments that one table shows, whatever their seed, data seed and number of images."""
+    """The cells of the experiments that one table shows, whatever their seed, data seed and number of images.
+
+    Attributes:
+        experiments: of the whole grid.
+        table: name of the table.
+    """
 
     experiments: Iterable[Experiment]
     table: str
@@ -141,17 +145,19 @@ class Members:
             found[place] = found.get(place) or cell.published
         return found
 
-    def hold(self, row: Mapping[str, Any]) -> bool:
+    def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of `results` is one of them."""
         return _identity(row) in self._published
 
-    def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The published number and the verdict beside a row in this table; in another one the same cell may stand for
-        another experiment."""
+    def compare(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns of the published number and the verdict on a row in this table.
+
+        In another table the same cell may stand for another experiment.
+        """
         known = _literature().get(self._published[_identity(row)] or "")
         caveat = defenses[row["defense"]].published_caveat
         judged = verdict_columns(row, known, caveat) if row.get("robust_accuracy") is not None else {}
-        return {**beside(known), "verdict": None, "verdict_reason": None, **judged}
+        return {**published_columns(known), "verdict": None, "verdict_reason": None, **judged}
 
 
 @cache

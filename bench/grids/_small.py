@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
-from bench.threat import ThreatModel
+from bench.grids._rows import DefenseRow
+from bench.threat import Norm, ThreatModel
 from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Purifier
 from defenses.diffpure_ode import DiffPureODE
-
-if TYPE_CHECKING:
-    from bench.grids._experiment import Experiment, Row
 
 REACH = 2.2  # length of all steps of the attack over the radius
 
 
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """What stands in for an experiment's own: classifier, score network, adversarially trained classifier (`trained`),
-    network evaluations of a purifier (`steps`; `ode_steps` without noise on the way back), steps and draws of PGD+EOT,
-    pictures, judging draws. Euler-Maruyama leaves the noise of its last step in the picture: an SDE needs more steps.
+    """Small networks in place of an experiment's own.
 
-    The gradient of the rows is kept, but "adjoint" becomes "exact". An adversarially trained model of the paper and
-    ours are different models, so no published number stands beside ours.
+    The kind of gradient of a row is kept, but "adjoint" becomes "exact". An adversarially trained model of the paper
+    and ours are different models, so no published number stands beside ours.
+
+    Attributes:
+        classifier: registered name.
+        score: registered name of the purifiers' network.
+        trained: registered name of the adversarially trained classifier.
+        steps: network evaluations of a purifier. Euler-Maruyama leaves the noise of its last step in the picture, so an
+            SDE needs more steps than an ODE.
+        ode_steps: those of a purifier without noise on the way back.
+        attack_steps: steps of PGD+EOT.
+        eot: draws a step.
+        num_images: pictures.
+        draws: judging draws.
     """
 
     classifier: str
@@ -38,17 +46,16 @@ class Small:
     num_images: int = 64
     draws: int = 3
 
-    def cell(self, row: Row, experiment: Experiment) -> Cell:
-        """The stand-in of one row."""
-        epsilon = experiment.fraction
+    def cell(self, row: DefenseRow, *, dataset: str, norm: Norm, epsilon: float) -> Cell:
+        """The stand-in of one row of an experiment with this data set and ball."""
         gradient = "exact" if row.gradient == "adjoint" else row.gradient
         return Cell(
-            dataset=experiment.dataset,
+            dataset=dataset,
             classifier=self.classifier,
             score=self.score if row.defense.needs_score else None,
             defense=self._shortened(row.defense),
             attack=self.attack(epsilon),
-            threat=ThreatModel(norm=experiment.norm, epsilon=epsilon, gradient=gradient),
+            threat=ThreatModel(norm=norm, epsilon=epsilon, gradient=gradient),
             num_images=self.num_images,
             draws=self.draws,
             published=None if isinstance(row.defense, AdversarialTraining) else row.published,

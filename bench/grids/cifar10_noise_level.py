@@ -1,28 +1,19 @@
 """Accuracy against the diffusion time t on CIFAR-10, on the small networks of `cifar10_small`.
 
-The paper uses t = 0.075 (L2), 0.1 and 0.125; how it derives them is not at hand, so the sweep claims nothing about it.
-The reverse ODE under its exact gradient, and contrastive guidance with the guidance held constant (docs/findings.md).
-The curve is drawn by `bench report --grid cifar10_noise_level --format svg`.
+The paper uses t = 0.075 (L2), 0.1 and 0.125; it does not say how it derives them, and the sweep claims nothing about
+that. The reverse ODE under its exact gradient, and contrastive guidance with the guidance held constant
+(docs/findings.md). The curve is drawn by `bench report --grid cifar10_noise_level --format svg`.
 """
 
 from __future__ import annotations
 
 from bench.cell import Cell
-from bench.grids.cifar10_small import CAPTION, NAMES, cell, contrastive, diffpure
+from bench.grids.cifar10_small import CAPTION, cell, contrastive, diffpure
+from bench.grids.grid import Grid
 from bench.report import Curve, Table
 from defenses import Defense, Gradient
 
-TITLE = "Noise level on CIFAR-10, small networks"
 TIMES = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.25)
-TABLES = (
-    Table(
-        name="sweep", title=TITLE, caption=CAPTION, rows=("defense",), columns=("gradient",), values=("robust",),
-        names=NAMES,
-    ),
-)  # fmt: skip
-CURVE = Curve(
-    x="t", x_label="diffusion time t", title="CIFAR-10, ResNet-56, small score network, Linf 8/255", names=NAMES
-)
 
 
 def cells() -> list[Cell]:
@@ -31,3 +22,20 @@ def cells() -> list[Cell]:
         *((diffpure(t), "exact") for t in TIMES), *((contrastive(t), "guidance_detached") for t in TIMES),
     )  # fmt: skip
     return [cell(defense, gradient, images=32) for defense, gradient in kinds]
+
+
+GRID = Grid(
+    title="Noise level on CIFAR-10, small networks",
+    cells=cells,
+    tables=(
+        Table(
+            name="sweep",
+            title="Noise level on CIFAR-10, small networks",
+            caption=CAPTION,
+            rows=("defense",),
+            columns=("gradient",),
+            values=("robust",),
+        ),
+    ),
+    curve=Curve(x="t", x_label="diffusion time t", title="CIFAR-10, ResNet-56, small score network, Linf 8/255"),
+)

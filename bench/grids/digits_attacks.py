@@ -15,6 +15,7 @@ from bench.attacks.noise import UniformNoise
 from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.square_eot import SquareEOT
 from bench.cell import Cell
+from bench.grids.grid import Grid
 from bench.threat import ThreatModel
 from defenses import Defense, Gradient
 from defenses.adp import ADP
@@ -30,8 +31,6 @@ from defenses.median_blur import MedianBlur
 from defenses.randomized_smoothing import RandomizedSmoothing
 from defenses.undefended import Undefended
 
-TITLE = "Attacks on digits, Linf 3/16"
-GATES = ("gold",)
 EPSILON = 3 / 16
 T, STEPS, EOT = 0.1, 10, 4
 PGD = PGDEOT(steps=20, step_size=EPSILON / 8, eot=EOT)
@@ -86,3 +85,6 @@ def cells() -> Iterator[Cell]:
     for defense in DEFENSES:
         for attack, gradient in attacks_on(defense):
             yield cell(defense, attack, gradient)
+
+
+GRID = Grid(title="Attacks on digits, Linf 3/16", cells=cells, gates=("gold",))

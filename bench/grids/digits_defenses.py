@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
+from bench.grids.grid import Grid
 from bench.threat import ThreatModel
 from defenses import Defense, Gradient, defenses
 
-TITLE = "Defenses on digits, Linf 3/16"
 EPSILON = 3 / 16
 ATTACK = PGDEOT(steps=20, step_size=EPSILON / 8, eot=4)
 SHORT = {"t": 0.1, "steps": 10}
@@ -65,3 +65,6 @@ def cells() -> Iterator[Cell]:
         for gradient in KINDS:
             if gradient in (*defense.gradients, "transfer", "straight_through"):
                 yield cell(defense, gradient)
+
+
+GRID = Grid(title="Defenses on digits, Linf 3/16", cells=cells)

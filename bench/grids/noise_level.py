@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from bench.cell import Cell
 from bench.grids._experiment import Experiment, cells_of
-from bench.grids.paper_tables import CIFAR10, LINF, NAMES, RAND, WRN28, guided_c, released
+from bench.grids.grid import Grid
+from bench.grids.paper_tables import CIFAR10, LINF, RAND, WRN28, guided_c, released
 from bench.report import Curve, Table
 from defenses.diffpure_sde import DiffPureSDE
 
-TITLE = "Noise level"
 TIMES = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
 EXPERIMENT = Experiment(
     table="noise_level",
@@ -24,20 +24,25 @@ EXPERIMENT = Experiment(
     epsilon=LINF,
     rows=tuple(released(defense) for make in (DiffPureSDE, guided_c) for defense in (make(t=t) for t in TIMES)),
 )
-TABLES = (
-    Table(
-        name="noise_level",
-        title=TITLE,
-        caption="The times t are ours; those of the paper's sweep are unknown.",
-        rows=("defense",),
-        columns=("tier",),
-        values=("attack", "gradient", "robust"),
-        names=NAMES,
-    ),
-)
-CURVE = Curve(x="t", x_label="diffusion time t", title="CIFAR-10, WRN-28-10, Linf 8/255", names=NAMES)
 
 
 def cells(protocol: str = "both") -> list[Cell]:
     """Both purifiers at every t. protocol: "paper", "gold" or "both"."""
     return cells_of([EXPERIMENT], protocol)
+
+
+GRID = Grid(
+    title="Noise level",
+    cells=cells,
+    tables=(
+        Table(
+            name="noise_level",
+            title="Noise level",
+            caption="The times t are ours; those of the paper's sweep are unknown.",
+            rows=("defense",),
+            columns=("tier",),
+            values=("attack", "gradient", "robust"),
+        ),
+    ),
+    curve=Curve(x="t", x_label="diffusion time t", title="CIFAR-10, WRN-28-10, Linf 8/255"),
+)

@@ -20,8 +20,10 @@ from bench.attacks.bpda_eot import BPDAEOT
 from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
 from bench.cell import Cell
-from bench.grids._experiment import Experiment, Members, Row, Sample, cells_of
+from bench.grids._experiment import Experiment, Members, cells_of
+from bench.grids._rows import DefenseRow, Sample
 from bench.grids._small import Small
+from bench.grids.grid import Grid
 from bench.report import Table
 from defenses import Defense
 from defenses.adversarial_training import AdversarialTraining
@@ -30,9 +32,8 @@ from defenses.diffpure_ode import DiffPureODE
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.diffusion.guidance import ContrastiveLoss
 from defenses.gdmp import GDMP
+from defenses.models.classifiers import classifier_info
 from defenses.sde_gdmp import SDEGDMP
-
-TITLE = "Contrastive-guided purification (Bai et al., ICML 2024)"
 
 CIFAR = Sample(seeds=(121, 122, 123), data_seeds=tuple(range(8)), num_images=64, batch_size=64)
 CIFAR_BPDA = Sample(seeds=(121, 122, 123), data_seeds=tuple(range(8)), num_images=200, batch_size=10)
@@ -79,22 +80,22 @@ def _guided(t: float, fields: dict[str, Any]) -> Contrastive:
     return Contrastive(t=t, **{**common, **fields})
 
 
-def released(defense: Defense, number: int | None = None) -> Row:
+def released(defense: Defense, number: int | None = None) -> DefenseRow:
     """A defense under the gradient of the released code. number: of the published row of this paper."""
     key = f"bai2024contrastive-{number}" if number else None
-    return Row(defense=defense, gradient="straight_through", published=key)
+    return DefenseRow(defense=defense, gradient="straight_through", published=key)
 
 
-def diffpure(t: float, *, adjoint: str | None = None, number: int | None = None) -> tuple[Row, Row]:
+def diffpure(t: float, *, adjoint: str | None = None, number: int | None = None) -> tuple[DefenseRow, DefenseRow]:
     """DiffPure under the gradient of the released code, and under the adjoint of its own authors."""
     defense = DiffPureSDE(t=t)
-    return released(defense, number), Row(defense=defense, gradient="adjoint", published=adjoint)
+    return released(defense, number), DefenseRow(defense=defense, gradient="adjoint", published=adjoint)
 
 
-def trained(threat: str, *models: str, attack: Attack = STANDARD, published: bool = True) -> tuple[Row, ...]:
+def trained(threat: str, *models: str, attack: Attack = STANDARD, published: bool = True) -> tuple[DefenseRow, ...]:
     """Adversarially trained models of RobustBench. models: keys of their published numbers, "<name there>-<number>"."""
     return tuple(
-        Row(
+        DefenseRow(
             defense=AdversarialTraining(model=f"robustbench:{threat}:{key.rpartition('-')[0]}"),
             gradient="exact",
             attack=attack,
@@ -104,7 +105,7 @@ def trained(threat: str, *models: str, attack: Attack = STANDARD, published: boo
     )
 
 
-def gdmp(t: float) -> Row:
+def gdmp(t: float) -> DefenseRow:
     """GDMP as the authors ran it, on the VP-SDE."""
     return released(SDEGDMP(t=t))
 
@@ -176,8 +177,8 @@ EXPERIMENTS = (
                 trained("cifar10:Linf", "Carmon2019Unlabeled-1", "Gowal2020Uncovering_28_10_extra-1", attack=BPDA),
                 ("aaopt2025-38", "aaopt2025-39"), strict=True,
             )),
-            Row(defense=GDMP(), gradient="straight_through", published="aaopt2025-40"),
-            Row(defense=DiffPureSDE(t=0.1), gradient="straight_through", published="nie2022diffpure-8"),
+            DefenseRow(defense=GDMP(), gradient="straight_through", published="aaopt2025-40"),
+            DefenseRow(defense=DiffPureSDE(t=0.1), gradient="straight_through", published="nie2022diffpure-8"),
             released(guided_b(0.1), 16),
         ),
     ),
@@ -208,8 +209,8 @@ EXPERIMENTS = (
         table="gradient", **CIFAR10, classifier=WRN28, small=SMALL, attack=PGD, norm="Linf", epsilon=LINF,
         rows=(
             released(DiffPureSDE(t=0.1), 18),
-            Row(defense=DiffPureSDE(t=0.1), gradient="exact", published="bai2024contrastive-17"),
-            released(guided_a(0.1)), Row(defense=guided_a(0.1), gradient="exact"),
+            DefenseRow(defense=DiffPureSDE(t=0.1), gradient="exact", published="bai2024contrastive-17"),
+            released(guided_a(0.1)), DefenseRow(defense=guided_a(0.1), gradient="exact"),
         ),
     ),
     Experiment(
@@ -255,47 +256,26 @@ def cells(protocol: str = "both") -> list[Cell]:
     return cells_of(EXPERIMENTS, protocol)
 
 
-QUICK = (
+QUICK_NOTE = (
     "Quick protocol: ours on small networks, under PGD+EOT in ten steps of one draw whatever the table's attack; "
     "nothing here is comparable with the paper."
 )
 UNKNOWN_NUMBER = "The number of this table in the paper is unknown."
-ATTACKS = {
-    "autoattack_standard": "AA standard", "autoattack_rand": "AA rand", "eotpgd_10": "PGD+EOT", "bpda_eot": "BPDA+EOT",
-    "stadv": "StAdv",
-}  # fmt: skip
-NAMES = {
-    "cifar_resnet56": "ResNet-56", WRN28: "WRN-28-10", WRN70: "WRN-70-16", RN50: "ResNet-50",
-    "gtsrb_resnet18": "ResNet-18", "cifar100_wrn28_10": "WRN-28-10", "imagenet_resnet50": "ResNet-50",
-    "imagenet_wrn50_2": "WRN-50-2", "imagenet_deit_s": "DeiT-S", "imagenet_xcit_s24": "XCiT-S24", RN18: "ResNet-18",
-    "adversarial_training (model=cifar10_small_at)": "adversarial training",
-    "adversarial_training (model=robustbench:cifar10:": "AT (",
-    "adversarial_training (model=robustbench:imagenet:": "AT (",
-    "diffpure_sde": "DiffPure SDE", "diffpure_ode": "DiffPure ODE", "sde_gdmp": "GDMP (SDE)", "gdmp": "GDMP",
-    "contrastive": "contrastive guidance", **ATTACKS,
-    "cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "gtsrb": "GTSRB", "imagenet": "ImageNet",
-}  # fmt: skip
-"""Names as people write them, in the order in which they are replaced."""
-ONE_THREAT = {**NAMES, "AT (Linf:": "AT (", "AT (L2:": "AT ("}  # where all models were trained for the table's norm
 
 
-def _table(
-    name: str, title: str, caption: str, *, names: dict[str, str] = ONE_THREAT, classifier: str | None = None
-) -> Table:
+def _table(name: str, title: str, caption: str, *, classifier: str | None = None) -> Table:
     classifiers = (classifier, SMALL.classifier) if classifier == WRN28 else (classifier,)
     members = Members(EXPERIMENTS, name)
     return Table(
-        name=f"{name}-{NAMES[classifier]}".lower() if classifier else name,
+        name=f"{name}-{classifier_info(classifier).title}".lower() if classifier else name,
         where={"classifier": classifiers} if classifier else {},
         title=title,
         caption=caption,
         rows=("defense",),
         columns=("tier",),
         values=("attack", "gradient", "num_images", "robust", "published_clean", "published"),
-        only=members.hold,
-        beside=members.beside,
-        always=("model",),
-        names=names,
+        only=members.holds,
+        overrides=members.compare,
     )
 
 
@@ -327,7 +307,6 @@ TABLES = (
         "unseen", "Unseen threats",
         "Table 3 of the paper. StAdv's radius is its bound on the flow; guidance under StAdv has no released script "
         "and takes the settings of the two others (inferred).",
-        names=NAMES,
     ),
     _table(
         "bpda", "BPDA+EOT",
@@ -374,3 +353,6 @@ TABLES = (
         "select released_hard.",
     ),
 )  # fmt: skip
+GRID = Grid(
+    title="Contrastive-guided purification (Bai et al., ICML 2024)", cells=cells, tables=TABLES, quick_note=QUICK_NOTE
+)

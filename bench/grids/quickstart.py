@@ -12,6 +12,7 @@ from dataclasses import replace
 from bench.attacks import Attack
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
+from bench.grids.grid import Grid
 from bench.threat import ThreatModel
 from defenses import Defense, Gradient
 from defenses.adp import ADP
@@ -29,7 +30,6 @@ from defenses.median_blur import MedianBlur
 from defenses.randomized_smoothing import RandomizedSmoothing
 from defenses.undefended import Undefended
 
-TITLE = "Quickstart"
 EPSILON = 3 / 16  # three of the digits' grey levels
 T, STEPS = 0.1, 10
 KINDS: tuple[Gradient, ...] = ("transfer", "straight_through", "exact")
@@ -79,3 +79,6 @@ def cells() -> Iterator[Cell]:
         yield cell(defense, ATTACK, "exact")
     yield cell(LikelihoodMaximization(), ATTACK, "straight_through")
     yield cell(DIFFPURE, ATTACK, "exact", classifier="digits_cnn_at")
+
+
+GRID = Grid(title="Quickstart", cells=cells)

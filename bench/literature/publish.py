@@ -31,7 +31,7 @@ LITERATURE = {
 """Column of a report's frame -> column of the table `published`."""
 
 
-def beside(known: Mapping[str, Any] | None) -> dict[str, Any]:
+def published_columns(known: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns of `LITERATURE` for a row of the table `published`; all None without one."""
     return {column: (known or {}).get(name) for column, name in LITERATURE.items()}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.epsilon import epsilon_text
 from bench.report.compare import compare_text
 from bench.report.curve import Curve, svg
-from bench.report.frames import with_outdone
 from bench.report.layout import Entry, Sheet, Table
+from bench.report.outdone import with_outdone
 from bench.report.render import FORMATS, render
 
 __all__ = [

@@ -8,38 +8,43 @@ from typing import Any
 from bench.report.numbers import name_text
 from bench.statistics import established
 
-Row = Mapping[str, Any]
 THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
 
 
-def compare_text(a: Row, b: Row, comparison: Mapping[str, float]) -> str:
-    """A paired comparison in words. a, b: rows of `results` or `cells`; comparison: from `bench.statistics.compare`."""
+def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
+    """A paired comparison in words.
+
+    Args:
+        a: row of `results` or `cells`.
+        b: the other.
+        comparison: from `bench.statistics.compare`.
+    """
     c = comparison
     lines = [
-        f"A  {_cell(a)}",
-        f"B  {_cell(b)}",
+        f"A  {_cell_text(a)}",
+        f"B  {_cell_text(b)}",
         f"Robust on the {c['images']} images that both saw: A {c['a_accuracy']:.1f} %, B {c['b_accuracy']:.1f} %.",
         f"Difference A - B: {c['difference']:+.1f} points, 95 % interval [{c['low']:+.1f}, {c['high']:+.1f}] (paired).",
         f"By vote, A alone is right on {c['only_a']} images, B alone on {c['only_b']}: McNemar p = {c['p_value']:.3g}.",
-        _conclusion(c),
+        _conclude(c),
         *(f"Careful, not the same {name}: A {x}, B {y}." for name, x, y in _differences(a, b)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: Row) -> str:
+def _cell_text(row: Mapping[str, Any]) -> str:
     return f"{row.get('cell_key') or row.get('key')}  " + ", ".join(
         name_text(name, row.get(name)) for name in ("defense", *THREAT)
     )
 
 
-def _conclusion(comparison: Mapping[str, float]) -> str:
+def _conclude(comparison: Mapping[str, float]) -> str:
     if not established(comparison):
         return "No difference is established."
     better, worse = ("A", "B") if comparison["difference"] > 0 else ("B", "A")
     return f"{better} is more robust than {worse} on these images."
 
 
-def _differences(a: Row, b: Row) -> list[tuple[str, str, str]]:
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     pairs = [(name, name_text(name, a.get(name)), name_text(name, b.get(name))) for name in THREAT]
     return [pair for pair in pairs if pair[1] != pair[2]]

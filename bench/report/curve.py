@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from bench.report.frames import Cell, pooled, ran
+from bench.report.frames import Result, has_run
+from bench.report.labels import label_of
+from bench.report.pooling import pool_seeds
 
 WIDTH, HEIGHT = 780, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 290, 44, 52  # margins; the right one holds the names of the lines
@@ -17,13 +19,19 @@ LINE = 16  # pixels between names
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What to draw. x: a numeric parameter of the defense. series: columns of `results` whose values make a line."""
+    """What to draw.
+
+    Attributes:
+        x: a numeric field of the defense.
+        x_label: what stands below the axis.
+        title: heading.
+        series: columns of `results` whose values make a line.
+    """
 
     x: str
     x_label: str
     title: str
     series: Sequence[str] = ("defense", "gradient", "tier")
-    names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class _Point:
     high: float
 
 
-def svg(curve: Curve, cells: Sequence[Cell]) -> str:
+def svg(curve: Curve, cells: Sequence[Result]) -> str:
     """The curve of the cells that have run: robust accuracy solid, with 95 % bars, clean accuracy dashed.
 
     Axes without a line where nothing has run. Raises ValueError where no cell has the parameter.
@@ -57,11 +65,11 @@ def svg(curve: Curve, cells: Sequence[Cell]) -> str:
     )
 
 
-def _lines(curve: Curve, cells: Sequence[Cell]) -> dict[str, list[_Point]]:
+def _lines(curve: Curve, cells: Sequence[Result]) -> dict[str, list[_Point]]:
     lines: dict[str, list[_Point]] = {}
-    for cell in pooled(cells):
-        if ran(cell):
-            name = ", ".join(curve.names.get(str(cell[column]), str(cell[column])) for column in curve.series)
+    for cell in pool_seeds(cells):
+        if has_run(cell):
+            name = ", ".join(label_of(cell, column) for column in curve.series)
             values = (cell[name] for name in ("clean_accuracy", "robust_accuracy", "robust_low", "robust_high"))
             lines.setdefault(name, []).append(_Point(float(cell["defense_params"][curve.x]), *values))
     return {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}

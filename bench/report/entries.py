@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report.frames import gates_failed, ran, warnings_of
-from bench.report.numbers import DASH, TITLES, absent, interval_text, name_text, percent_text
-
-Cell = Mapping[str, Any]
+from bench.report.frames import gates_failed, has_run, warnings_of
+from bench.report.labels import label_of
+from bench.report.numbers import COLUMN_TITLES, DASH, absent, interval_text, percent_text
 
 PASSED, FAILED = "✓", "!"
 SHORT = {"not comparable": "n/c"}
@@ -23,7 +22,14 @@ CONFIDENCE = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A place in a table. text: number or name. beside: interval, verdict or badge. marks: letters of footnotes."""
+    """A place in a table.
+
+    Attributes:
+        text: number or name.
+        beside: interval, verdict or badge, in smaller print.
+        marks: letters of footnotes.
+        bold: whether it stands out.
+    """
 
     text: str = ""
     beside: str = ""
@@ -49,9 +55,9 @@ class Notes:
         return ",".join(sorted((self.mark(text) for text in texts), key=lambda mark: (len(mark), mark)))
 
 
-def robust(cell: Cell, notes: Notes) -> Entry:
+def robust(cell: Mapping[str, Any], notes: Notes) -> Entry:
     """Robust accuracy, spread between pooled runs, interval, badge of the gates with its reasons."""
-    if not ran(cell):
+    if not has_run(cell):
         error = cell.get("error")
         return Entry("failed", marks=notes.mark(str(error))) if not absent(error) else Entry(DASH)
     failed = gates_failed(cell) + warnings_of(cell) + ([cell["outdone"]] if cell.get("outdone") else [])
@@ -67,19 +73,19 @@ def robust(cell: Cell, notes: Notes) -> Entry:
     return Entry(percent_text(cell["robust_accuracy"]), " ".join(filter(None, parts)), notes.marks(reasons))
 
 
-def published(cell: Cell, notes: Notes) -> Entry:
+def published(cell: Mapping[str, Any], notes: Notes) -> Entry:
     """The literature's number, our verdict on it; footnotes: its source, and where it was not quoted or disagrees."""
     value = cell.get("published_robust")
     if absent(value):
         return Entry() if absent(cell.get("published_table")) else Entry("not quoted", marks=notes.marks(_source(cell)))
-    verdict = cell.get("verdict") if ran(cell) else None
+    verdict = cell.get("verdict") if has_run(cell) else None
     reasons = _source(cell) + [CONFIDENCE[word] for word in CONFIDENCE if word in _doubts(cell)]
     if verdict and verdict != "agrees":
         reasons.append(f"{verdict}: {cell.get('verdict_reason')}")
     return Entry(percent_text(value), SHORT.get(verdict or "", verdict or ""), notes.marks(reasons))
 
 
-def _source(cell: Cell) -> list[str]:
+def _source(cell: Mapping[str, Any]) -> list[str]:
     """Where the literature's number stands and how it came about, where the frame says so (`published_table`)."""
     if absent(cell.get("published_table")):
         return []
@@ -93,37 +99,29 @@ def _source(cell: Cell) -> list[str]:
     return [f"{where}: gradient {cell['published_gradient']}, {stated}"]
 
 
-def _doubts(cell: Cell) -> str:
+def _doubts(cell: Mapping[str, Any]) -> str:
     return f"{cell.get('published_confidence')} {cell.get('published_notes')}"
 
 
-def published_clean(cell: Cell, notes: Notes) -> Entry:
+def published_clean(cell: Mapping[str, Any], notes: Notes) -> Entry:
     """The literature's accuracy without an attack."""
     value = cell.get("published_clean")
     return Entry() if absent(value) else Entry(percent_text(value))
 
 
-def _plain(column: str) -> Callable[[Cell, Notes], Entry]:
+def _plain(column: str) -> Callable[[Mapping[str, Any], Notes], Entry]:
     return lambda cell, notes: Entry(percent_text(cell.get(column)))
 
 
-def label(cell: Cell, name: str) -> str:
-    """A field of a cell as a name, with the replacements of its table (`names`)."""
-    text = cell.get(f"{name}_label") or name_text(name, cell.get(name))
-    for old, new in cell.get("names", {}).items():
-        text = text.replace(old, new)
-    return text
-
-
-def _named(column: str) -> Callable[[Cell, Notes], Entry]:
-    return lambda cell, notes: Entry(label(cell, column)) if cell else Entry()
+def _named(column: str) -> Callable[[Mapping[str, Any], Notes], Entry]:
+    return lambda cell, notes: Entry(label_of(cell, column)) if cell else Entry()
 
 
 NAMED = ("attack", "gradient", "num_images")
 """Columns that a table may show as values, where they tell apart what shares a row."""
 
-VALUES: dict[str, tuple[str, Callable[[Cell, Notes], Entry]]] = {
-    **{name: (TITLES[name], _named(name)) for name in NAMED},
+VALUES: dict[str, tuple[str, Callable[[Mapping[str, Any], Notes], Entry]]] = {
+    **{name: (COLUMN_TITLES[name], _named(name)) for name in NAMED},
     "clean": ("Clean", _plain("clean_accuracy")),
     "robust": ("Robust", robust),
     "null": ("Null", _plain("null_accuracy")),

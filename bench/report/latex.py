@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from bench.report.layout import Entry, Notes, Sheet
-from bench.report.numbers import TITLES
+from bench.report.numbers import COLUMN_TITLES
 
 PACKAGES = "booktabs,amssymb,graphicx"
 LONG = 32  # rows that a page has room for
@@ -104,7 +104,7 @@ def _float(sheet: Sheet) -> str:
 
 def _tabular(sheet: Sheet) -> list[str]:
     split = [any(row[i].beside or row[i].marks for row in sheet.rows) for i in range(len(sheet.header))]
-    words = [i < sheet.labels or heading in TITLES.values() for i, (_, heading) in enumerate(sheet.header)]
+    words = [i < sheet.labels or heading in COLUMN_TITLES.values() for i, (_, heading) in enumerate(sheet.header)]
     columns = "".join("l" if word else r"r@{\;}l" if two else "r" for word, two in zip(words, split, strict=True))
     return [
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from bench.epsilon import epsilon_text
 
 DASH = "–"
-TITLES = {
+COLUMN_TITLES = {
     "defense": "Defense",
     "gradient": "Gradient",
     "attack": "Attack",
@@ -45,9 +44,3 @@ def name_text(column: str, value: Any) -> str:
     if absent(value):
         return DASH
     return str(int(value)) if column in ("num_images", "draws", "seed", "data_seed") else str(value)
-
-
-def params_text(params: Mapping[str, Any]) -> str:
-    """Parameters as "(steps=20, t=0.1)", for a row whose name alone does not tell it from its neighbours."""
-    shown = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(params.items()))
-    return f"({', '.join(shown)})"

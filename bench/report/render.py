@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from bench.report import latex, markup
 from bench.report.curve import Curve, svg
-from bench.report.frames import as_planned, cells_of, with_expected, with_outdone
+from bench.report.frames import Result, cells_of, take_planned_batch_sizes, with_expected
 from bench.report.layout import Sheet, Table, sheets
+from bench.report.outdone import with_outdone
 from bench.report.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DATA = ("csv", "json")
+SHOWN_ONLY = ("_texts", "_always")  # columns that say how a cell is written, not what it is
 FORMATS = ("text", "latex", "markdown", "html", *DATA, "svg")
 
 
@@ -31,14 +33,25 @@ def render(
     curve: Curve | None = None,
     standalone: bool = False,
 ) -> str:
-    """The results as text in `format`, one of FORMATS.
+    """The results as text.
 
-    frame: rows of the view `results`. expected: the cells of a grid (its identifying columns and cell_key; `error` for
-    one that failed; published_* where known): what has not run shows a dash. tables: a grid's own layouts; without
-    them, one table a data set and threat, a row a defense and gradient, a group of columns an attack. csv and json hold
-    the rows themselves, every column, and `tables`, the names of the layouts that show them. curve: what svg draws, and
-    HTML too, under its tables. standalone: LaTeX and HTML as a whole document. Raises LookupError for an unknown
-    format, ValueError for a frame without the needed columns, without any cell, or without a curve to draw.
+    Args:
+        frame: rows of the view `results`; columns such as `defense_title` (see `bench.commands.titles`) name what is
+            shown.
+        format: one of FORMATS. "csv" and "json" hold the rows themselves, every column, and `tables`, the names of the
+            layouts that show them.
+        title: heading where the grid has no tables of its own.
+        caption: sentence below it.
+        expected: the planned cells (identifying columns and cell_key; `error` for one that failed; published_* where
+            known): what has not run shows a dash.
+        tables: a grid's own layouts; without them, one table a data set and threat, a row a defense and gradient, a
+            group of columns an attack.
+        curve: what "svg" draws, and "html" too, under its tables.
+        standalone: LaTeX and HTML as a whole document.
+
+    Raises:
+        LookupError: an unknown format.
+        ValueError: a frame without the needed columns, without any cell, or without a curve to draw.
     """
     if format not in FORMATS:
         from defenses.registry import unknown_name
@@ -46,25 +59,39 @@ def render(
         raise unknown_name("format", format, FORMATS)
     complete = with_expected(with_outdone(frame), expected)
     if format in DATA:
-        rows = _with_tables(complete, tables) if tables else complete
-        return _csv(rows) if format == "csv" else _json(rows)
-    layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
-    if format == "text":
-        layouts = [layout.long() for layout in layouts]
+        return _write_rows(complete, format, tables)
     cells = cells_of(complete)
     if expected is not None:
-        as_planned(cells, expected)
-    written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=expected is not None)]
-    if not written:
-        raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
+        take_planned_batch_sizes(cells, expected)
+    layouts = list(tables) or [Table(name="results", title=title or "", caption=caption or "")]
+    written = _lay_out(layouts, cells, format, grid_known=expected is not None)
     if format == "svg":
-        if curve is None:
-            raise ValueError("Expected a grid with a curve for --format svg, found none. `--grid noise_level` has one.")
-        return svg(curve, cells)
+        return _draw(curve, cells)
     if tables and len(written) > 1 and format != "latex":  # LaTeX numbers its floats itself
         written = [replace(sheet, title=f"Table {i}. {sheet.title}") for i, sheet in enumerate(written, 1)]
     figure = svg(curve, cells) if curve is not None and format == "html" else ""
     return _writer(format, standalone, figure)(written)
+
+
+def _lay_out(layouts: Sequence[Table], cells: Sequence[Result], format: str, *, grid_known: bool) -> list[Sheet]:
+    if format == "text":
+        layouts = [layout.long() for layout in layouts]
+    written = [sheet for layout in layouts for sheet in sheets(layout, cells, grid_known=grid_known)]
+    if not written:
+        raise ValueError("Expected at least one cell to show, found none. Run `bench run`, or widen the filter.")
+    return written
+
+
+def _draw(curve: Curve | None, cells: Sequence[Result]) -> str:
+    if curve is None:
+        raise ValueError("Expected a grid with a curve for --format svg, found none. `--grid noise_level` has one.")
+    return svg(curve, cells)
+
+
+def _write_rows(frame: pd.DataFrame, format: str, tables: Sequence[Table]) -> str:
+    rows = _with_tables(frame, tables) if tables else frame
+    rows = rows.drop(columns=[name for name in rows.columns if str(name).endswith(SHOWN_ONLY)])
+    return _csv(rows) if format == "csv" else _json(rows)
 
 
 def _writer(format: str, standalone: bool, figure: str) -> Callable[[Sequence[Sheet]], str]:

@@ -14,7 +14,7 @@ from bench.attacks.base import UNSEEN, Oracle
 from bench.cell import Cell
 from bench.datasets import load_dataset
 from bench.epsilon import epsilon_text
-from bench.report.frames import name_variants
+from bench.report.labels import set_labels
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
 from bench.run.runner import is_done
@@ -96,8 +96,7 @@ def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
         group.cells.append(cell)
         group.done += store is not None and is_done(store, cell)
     rows = [group.cells[0].row() for group in found.values()]
-    for column in ("defense", "attack"):
-        name_variants(rows, column)
+    set_labels(rows)
     for group, row in zip(found.values(), rows, strict=True):
         threat = f"{row['norm']} {epsilon_text(row['epsilon'])} {row['gradient']}"
         group.label = f"{row['dataset']} {row['classifier']} {row['defense_label']} {row['attack_label']} ({threat})"

@@ -238,14 +238,11 @@ def _robustbench(name: str) -> ClassifierInfo:
         return network
 
     return ClassifierInfo(
-        name=name, title=_ROBUSTBENCH_TITLES.get(model, model),
+        name=name, title="WRN-28-10" if model == "Standard" else f"{model}, {threat}",
         datasets=_IMAGENET if dataset == "imagenet" else (dataset,), load=load, find=find,
         source="https://github.com/RobustBench/robustbench",
         licence="as the model's entry in RobustBench says",
     )  # fmt: skip
-
-
-_ROBUSTBENCH_TITLES = {"Standard": "WRN-28-10"}
 
 
 def _folder_of(file: str) -> Path:
@@ -254,11 +251,11 @@ def _folder_of(file: str) -> Path:
     return next((folder for folder in folders if (folder / file).is_file()), folders[-1])
 
 
-for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, adversarially trained")):
+for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, AT")):
     register_classifier(_shipped(_name, _title, f"digits/{_name}.safetensors", "digits", _small_cnn, "digits", "500"))
 register_classifier(
     _shipped(
-        "cifar10_small_at", "small ResNet, adversarially trained",
+        "cifar10_small_at", "small ResNet, AT",
         "cifar10/classifier/cifar10_at_linf.safetensors", "cifar10", _block_resnet,
         "classifier --dataset cifar10 --adversarial Linf:6/255", "10,000",
     )

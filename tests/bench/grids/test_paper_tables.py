@@ -16,7 +16,7 @@ from bench.cell import Cell
 from bench.cli import main
 from bench.grids import grid_cells, noise_level, paper_tables
 from bench.literature.publish import read_published
-from bench.literature.verdict import CLASSIFIERS, GRADIENTS, same_attack, verdict
+from bench.literature.verdict import GRADIENTS, same_attack, verdict
 from bench.store import Store
 
 CELLS = grid_cells("paper_tables")
@@ -32,7 +32,7 @@ B = {"guide_from": 40, "guidance_scale": 5000.0, "temperature": 10.0}
 C = {"guide_from": 40, "guidance_scale": 500.0, "temperature": 1.0}
 COMMON = {"guide_until": 100_000, "loss": "released_hard", "tau_plus": 0.1, "beta": 1.0, "embedding": True}
 
-# PROTOCOLS.md, section 1, in its order: data set, classifier, attack, norm, epsilon, t, images, batch, set, guide
+# The evaluation scripts of the authors: data set, classifier, attack, norm, epsilon, t, images, batch, set, guide
 LINES = [
     ("cifar10", WRN28, "autoattack_rand", "Linf", 0.031373, 0.1, 64, 64, A, None),
     ("cifar10", "diffpure_wrn70_16_dropout", "autoattack_rand", "Linf", 0.031373, 0.1, 64, 64, A, WRN28),
@@ -143,7 +143,6 @@ def test_published_numbers_are_those_of_the_same_experiment() -> None:
             beside = {**cell.row(), "robust_accuracy": 50.0, "robust_low": 40.0, "robust_high": 60.0}
             assert "classifier" not in verdict(beside, known)[1]
     assert all(cell.published is None for cell in GOLD)
-    assert {cell.classifier for cell in PAPER if cell.published} <= set(CLASSIFIERS)
 
 
 @pytest.mark.parametrize("protocol", ["both", "quick"])
@@ -152,11 +151,11 @@ def test_a_table_shows_the_published_numbers_of_its_own_experiments(protocol: st
     from bench.grids._experiment import cells_of
 
     shown = set()
-    for table in paper_tables.TABLES:
+    for table in paper_tables.GRID.tables:
         own = [e for e in paper_tables.EXPERIMENTS if table.name.startswith(e.table)]
         allowed = {PUBLISHED[row.published]["robust_acc"] for e in own for row in e.rows if row.published} | {None}
         for cell in cells_of(own, protocol)[::5]:
-            number = table.beside({**cell.row(), "robust_accuracy": None})["published_robust"]
+            number = table.overrides({**cell.row(), "robust_accuracy": None})["published_robust"]
             assert number in allowed
             shown.add((table.name, number))
     if protocol == "quick":
@@ -177,9 +176,9 @@ def test_each_cell_is_in_a_table() -> None:
 
     rows = cells_of(pd.DataFrame([{**cell.row(), "cell_key": cell.key} for cell in CELLS[::7]]))
     for row in rows:
-        assert any(table.only(row) for table in paper_tables.TABLES)
+        assert any(table.only(row) for table in paper_tables.GRID.tables)
     ode = next(row for row in rows if row["defense"] == "diffpure_ode")
-    assert [table.name for table in paper_tables.TABLES if table.only(ode)] == ["sampler"]
+    assert [table.name for table in paper_tables.GRID.tables if table.only(ode)] == ["sampler"]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +239,7 @@ def test_csv_holds_the_rows_of_one_table_and_every_column(db: Path) -> None:
 def test_a_lone_model_keeps_its_name(db: Path) -> None:
     table = ("--grid", "paper_tables", "--table", "autoattack-imagenet", "--db", db, "--format", "markdown")
     text = bench("report", *table).output
-    assert "AT (Salman2020Do_50_2)" in text and "adversarial_training" not in text
+    assert "adversarial training (Salman2020Do_50_2, Linf)" in text and "adversarial_training" not in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex not installed")

@@ -10,14 +10,28 @@ import pytest
 
 from bench.report import Curve, svg
 
-CURVE = Curve(x="t", x_label="diffusion time t", title="A & B", names={"diffpure_sde": "DiffPure"})
+CURVE = Curve(x="t", x_label="diffusion time t", title="A & B")
 
 
 def cell(t: float, robust: float | None, **changes: Any) -> dict[str, Any]:
     ends = (None, None) if robust is None else (robust - 5, robust + 5)
     return {
-        **{"dataset": "cifar10", "classifier": "wrn", "score": "net", "defense": "diffpure_sde", "attack": "gold"},
-        **{"defense_params": {"t": t}, "attack_params": {}, "norm": "Linf", "epsilon": 8 / 255, "gradient": "exact"},
+        **{
+            "dataset": "cifar10",
+            "classifier": "wrn",
+            "score": "net",
+            "defense": "diffpure_sde",
+            "defense_title": "DiffPure",
+            "attack": "gold",
+        },
+        **{
+            "defense_title": "DiffPure",
+            "defense_params": {"t": t},
+            "attack_params": {},
+            "norm": "Linf",
+            "epsilon": 8 / 255,
+            "gradient": "exact",
+        },
         **{"tier": "gold", "num_images": 64, "data_seed": 0, "seed": 0, "cell_key": f"{t}{changes}"},
         **{"clean_accuracy": robust and 90.0, "robust_accuracy": robust, "robust_low": ends[0], "robust_high": ends[1]},
         **changes,

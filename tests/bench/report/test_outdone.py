@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from bench.records import ImageRecord
-from bench.report.frames import mark_outdone
+from bench.report.outdone import mark_outdone
 
 
 def test_an_exact_gradient_that_another_kind_beats_is_marked_and_never_best() -> None:

@@ -190,9 +190,7 @@ def test_a_grids_own_table_selects_and_turns() -> None:
 
 
 def test_cells_that_differ_in_what_is_shown_stand_below_each_other() -> None:
-    layout = Table(
-        name="t", rows=("defense",), columns=("tier",), values=("attack", "gradient", "robust"), names={"gdmp": "GDMP"}
-    )
+    layout = Table(name="t", rows=("defense",), columns=("tier",), values=("attack", "gradient", "robust"))
     results = frame(
         row("gdmp", 40.0, attack="apgd"),
         row("gdmp", 44.0, attack="apgd", gradient="adjoint"),
@@ -400,7 +398,7 @@ def test_the_number_of_images_is_of_those_that_ran() -> None:
 
 def test_the_mark_outlives_filtering_and_pooling() -> None:
     from bench.report import with_outdone
-    from bench.report.frames import pooled
+    from bench.report.pooling import pool_seeds
 
     full = with_outdone(
         frame(row("guided", 60.0, gradient="exact"), row("guided", 40.0, gradient="guidance_detached"), row("a", 50.0))
@@ -410,4 +408,4 @@ def test_the_mark_outlives_filtering_and_pooling() -> None:
     cells = [
         dict(c, data_seed=k) for k, c in enumerate(full[full["defense"] == "guided"].head(1).to_dict("records") * 2)
     ]
-    assert "leaves 40.0 %" in pooled(cells)[0]["outdone"]
+    assert "leaves 40.0 %" in pool_seeds(cells)[0]["outdone"]
