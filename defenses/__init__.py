@@ -6,17 +6,30 @@ One defense, one file; the registered name is the file's stem. `defenses.defense
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from defenses.base import GRADIENTS, Defended, Defense, Gradient, Purifier, Purify, defenses, register
-    from defenses.noise import Noise
+    from defenses.base import GRADIENTS, Defended, Defense, Gradient, Networks, Purifier, Purify, defenses, register
+    from defenses.noise import Noise, NoiseSource
 
 _DOOR = {
-    "Noise": "defenses.noise",
+    **dict.fromkeys(("Noise", "NoiseSource"), "defenses.noise"),
     **dict.fromkeys(
-        ("GRADIENTS", "Defended", "Defense", "Gradient", "Purifier", "Purify", "defenses", "register"), "defenses.base"
+        ("GRADIENTS", "Defended", "Defense", "Gradient", "Networks", "Purifier", "Purify", "defenses", "register"),
+        "defenses.base",
     ),
 }
 
-__all__ = ["GRADIENTS", "Defended", "Defense", "Gradient", "Noise", "Purifier", "Purify", "defenses", "register"]
+__all__ = [
+    "GRADIENTS",
+    "Defended",
+    "Defense",
+    "Gradient",
+    "Networks",
+    "Noise",
+    "NoiseSource",
+    "Purifier",
+    "Purify",
+    "defenses",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:

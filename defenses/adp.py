@@ -14,7 +14,8 @@ from defenses.diffusion import scan
 from defenses.diffusion.denoise import data_score
 from defenses.diffusion.scan import State
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
+from defenses.traits import per_instance
 
 PROBE = 1e-3  # length, in scores, of the trial step that measures how fast the score turns
 SHORTEST, LONGEST = 1e-5, 1e-1  # bounds of a step
@@ -47,7 +48,7 @@ class ADP(Purifier):
     title: ClassVar[str] = "ADP"
     source: ClassVar[str] = "Yoon, Hwang & Lee, ICML 2021, arXiv:2106.06041; released code"
     stochastic: ClassVar[bool] = True
-    batch_coupled: ClassVar[bool] = False  # of an instance: stop == "batch"
+    batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self.stop == "batch")
     needs_score: ClassVar[bool] = True
     takes_data_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None
@@ -64,7 +65,6 @@ class ADP(Purifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "batch_coupled", self.stop == "batch")
         if self.stop not in ("image", "batch") or self.injection not in ("gaussian", "binary"):
             raise ValueError(
                 "Expected stop among image, batch and injection among gaussian, binary, got "
@@ -96,7 +96,7 @@ class ADP(Purifier):
             moved = from_grid(x + length * going * direction).clamp(0, 1)
             return torch.where(going.any() if self.stop == "batch" else going, moved, x), going
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             x = self.noised(images, noise)
             going = torch.ones_like(x[:, :1, :1, :1], dtype=torch.bool)
             x, _ = scan(step, (x, going), self.steps, checkpoint_every=self.checkpoint_every)
@@ -104,7 +104,7 @@ class ADP(Purifier):
 
         return purify
 
-    def noised(self, images: Tensor, noise: Noise) -> Tensor:
+    def noised(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """The start: images plus noise, clipped to [0, 1], in the grid scale."""
         if self.injection == "binary":
             sign = torch.where(noise.uniform(images, step=0) < 0.5, -1.0, 1.0).to(images)

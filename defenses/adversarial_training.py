@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from defenses.base import Defended, Defense, Gradient, register
+from defenses.base import Defended, Defense, Gradient, Networks, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 if TYPE_CHECKING:
     from defenses.models.classifiers import ClassifierInfo
@@ -43,6 +43,10 @@ class AdversarialTraining(Defense):
 
         return classifier_info(self.model)
 
+    def networks(self) -> Networks:
+        """The classifier `model`."""
+        return Networks(classifiers=(self.model,))
+
     def defend(
         self, classifier: nn.Module, score: ScoreModel | DataScore | None = None, *, gradient: Gradient = "exact"
     ) -> Defended:
@@ -58,5 +62,5 @@ class AdversarialTraining(Defense):
         return Defended(_identity, robust if like is None else robust.to(like), gradient=gradient)
 
 
-def _identity(images: Tensor, noise: Noise) -> Tensor:
+def _identity(images: Tensor, noise: NoiseSource) -> Tensor:
     return images

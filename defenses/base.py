@@ -6,26 +6,22 @@ unless its source clips it: a classifier behind DiffPure sees values slightly ou
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from defenses.defended import ALWAYS, GRADIENTS, Combine, Defended, Gradient, Purify, combine_runs
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
 from defenses.registry import Registry, plain_fields
 from defenses.resize import at_size
 
-Purify = Callable[[Tensor, Noise], Tensor]
-Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
-Combine = Literal["logits", "softmax", "vote"]
-GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
-ROWS = 1024  # rows of several runs that are purified together; memory, not numbers
-_ALWAYS: tuple[Gradient, ...] = ("straight_through", "transfer", "none")
+__all__ = [
+    "GRADIENTS", "Combine", "Defended", "Defense", "Gradient", "Networks", "Purifier", "Purify", "combine_runs",
+    "defenses", "register",
+]  # fmt: skip
 
 defenses: Registry[Defense] = Registry("defense", "defenses")
 
@@ -36,8 +32,23 @@ def register(cls: type[Defense]) -> type[Defense]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Names of the networks that a defense brings by itself, beside the cell's classifier and score network.
+
+    Attributes:
+        classifiers: registered names, as `load_classifier` takes them.
+        scores: registered names, as `load_score` takes them.
+    """
+
+    classifiers: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Defense(ABC):
     """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
+
+    What a class attribute says may depend on the fields: see `defenses.traits.per_instance`.
 
     Class attributes:
         name: registered name; `@register` sets it.
@@ -81,29 +92,94 @@ class Defense(ABC):
         """Score-network evaluations behind one answer for one image."""
         return 0
 
+    def networks(self) -> Networks:
+        """Names of the networks that this defense brings; their weights and licences are kept with its results.
+
+        Found by value: every field that holds the name of a registered classifier or score network, or a pattern such
+        as "robustbench:<dataset>:<threat>:<model>". A defense that loads a network which no field names overrides this.
+        """
+        from defenses.models.classifiers import CLASSIFIERS, classifier_info
+        from defenses.models.scores import score_info, score_models
+
+        names = dict.fromkeys(_texts(self.params()))
+        classifiers = tuple(name for name in names if _is_network(name, CLASSIFIERS, classifier_info))
+        rest = [name for name in names if name not in classifiers]
+        return Networks(
+            classifiers=classifiers,
+            scores=tuple(name for name in rest if _is_network(name, score_models, score_info)),
+        )
+
+    def with_networks(self, names: Mapping[str, str]) -> Self:
+        """The same defense with other networks in place of its own.
+
+        Args:
+            names: name of a network -> name of the one that takes its place; what is not in it stays.
+        """
+        own = self.networks()
+        changed = {old: new for old, new in names.items() if old in (*own.classifiers, *own.scores)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: _renamed(value, changed) for name, value in values.items()})
+
     def check_gradient(self, gradient: Gradient) -> None:
-        """Refuse a kind of gradient that this defense does not have, with what it has instead."""
+        """Raise ValueError for a kind of gradient that this defense does not have; the message lists what it has."""
         if gradient not in GRADIENTS:
             raise ValueError(f"Expected a gradient kind among {', '.join(GRADIENTS)}, got {gradient!r}.")
-        if gradient not in (*self.gradients, *_ALWAYS):
+        if gradient not in (*self.gradients, *ALWAYS):
             raise ValueError(
-                f"{type(self).__name__} has no {gradient!r} gradient. It has: {', '.join((*self.gradients, *_ALWAYS))}."
+                f"{type(self).__name__} has no {gradient!r} gradient. It has: {', '.join((*self.gradients, *ALWAYS))}."
             )
 
     @abstractmethod
     def defend(
         self, classifier: nn.Module, score: ScoreModel | DataScore | None = None, *, gradient: Gradient = "exact"
     ) -> Defended:
-        """The defended classifier, whose gradient is of the given kind. Raises ValueError where something needed is
-        missing."""
+        """The defended classifier.
+
+        Args:
+            classifier: images (batch, channels, height, width) in [0, 1] -> logits.
+            score: the score network; None where there is none.
+            gradient: the kind of gradient that an attacker has.
+
+        Raises:
+            ValueError: something that this defense needs is missing, or it has no such gradient.
+        """
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings in plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _is_network(name: str, registered: Container[str], info: Callable[[str], Any]) -> bool:
+    if ":" not in name:  # no pattern; to ask `info` would search for near matches
+        return name in registered
+    try:
+        return bool(info(name))
+    except LookupError:
+        return False
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Plain data in which strings are renamed, keys of mappings excepted."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: _renamed(inner, names) for key, inner in value.items()}
+    return type(value)(_renamed(inner, names) for inner in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Purifier(Defense):
     """A defense that maps images to images before the classifier sees them.
 
-    runs: purifications behind one answer (>= 1). combine: how the runs' answers are joined: "logits" averaged,
-    "softmax" averaged, or "vote" (each run votes its label; ties go to the smallest label).
+    Attributes:
+        runs: purifications behind one answer, >= 1.
+        combine: how the runs' answers are joined: "logits" averaged, "softmax" averaged, or "vote" (each run votes its
+            label; ties go to the smallest label).
     """
 
     runs: int = 1
@@ -117,7 +193,7 @@ class Purifier(Defense):
 
     @abstractmethod
     def build(self, *, classifier: Any, score: Any, gradient: Gradient = "exact") -> Purify:
-        """The pure function (images, noise) -> images.
+        """The pure function (images, noise) -> images of the same shape.
 
         A purifier states the types that it needs: `score: ScoreModel`, say, or `classifier: nn.Module`.
 
@@ -134,7 +210,16 @@ class Purifier(Defense):
         score: ScoreModel | DataScore | None = None,
         gradient: Gradient = "exact",
     ) -> Purify:
-        """`build`, purifying at the size of the score network's images: others are resized there and back."""
+        """`build`, purifying at the size of the score network's images: others are resized there and back.
+
+        Args:
+            classifier: as in `build`.
+            score: as in `build`.
+            gradient: as in `build`.
+
+        Raises:
+            ValueError: the score network does not know diffusion times and this purifier needs them.
+        """
         timeless = isinstance(score, DataScore) and not hasattr(score, "epsilon")
         if self.needs_score and not self.takes_data_score and timeless:
             raise ValueError(
@@ -152,7 +237,7 @@ class Purifier(Defense):
     def defend(
         self, classifier: nn.Module, score: ScoreModel | DataScore | None = None, *, gradient: Gradient = "exact"
     ) -> Defended:
-        """A `Defended` classifier with this purifier in front."""
+        """The classifier with this purifier in front; see `Defense.defend`."""
         self.check_gradient(gradient)
         if self.needs_score and score is None:
             raise ValueError(f"{type(self).__name__} needs a score network, got none. Give the cell a `score`.")
@@ -160,7 +245,7 @@ class Purifier(Defense):
         cheap = None
         if gradient == "surrogate":
             cheap = self.surrogate().fitted(classifier=classifier, score=score, gradient="exact")
-        defended = Defended(
+        return Defended(
             purify,
             classifier,
             gradient=gradient,
@@ -171,117 +256,7 @@ class Purifier(Defense):
             split_draws=self.batch_coupled and not self.groups_draws,
             rebuild=lambda kind: self.defend(classifier, score, gradient=kind),
             kinds=self.gradients,
+            with_score=None
+            if score is None
+            else lambda wrap: self.fitted(classifier=classifier, score=wrap(score), gradient=gradient),
         )
-        if score is not None:
-            defended.with_score = lambda wrap: self.fitted(classifier=classifier, score=wrap(score), gradient=gradient)
-        return defended
-
-
-class Defended(nn.Module):
-    """A classifier behind a purifier: what an attack and the judge see.
-
-    Without gradients it is always the real defense. Where gradients are recorded, its `gradient` kind says
-    what an attacker differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through"
-    the identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in
-    Lee & Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
-    with_score: builds the same purifier around a wrapped score network, for attacks that watch its states; None where
-    there is none. votes: purifications behind each run, which answers with their majority.
-    """
-
-    with_score: Callable[[Callable[[Any], Any]], Purify] | None = None
-    votes: int = 1
-
-    def __init__(
-        self,
-        purify: Purify,
-        classifier: nn.Module,
-        *,
-        gradient: Gradient = "exact",
-        surrogate: Purify | None = None,
-        runs: int = 1,
-        combine: Combine = "logits",
-        batch_coupled: bool = False,
-        split_draws: bool | None = None,
-        rebuild: Callable[[Gradient], Defended] | None = None,
-        kinds: tuple[Gradient, ...] = (),
-    ) -> None:
-        super().__init__()
-        self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
-        self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
-        self._split_draws = batch_coupled if split_draws is None else split_draws
-        self._rebuild = rebuild
-        self._built = gradient
-        self.kinds = tuple(dict.fromkeys((gradient, *_ALWAYS, *kinds)))
-
-    def with_gradient(self, gradient: Gradient) -> Defended:
-        """The same defense, networks shared, seen through another of its `kinds` of gradient."""
-        if gradient not in self.kinds:
-            raise ValueError(f"Expected a gradient kind among {', '.join(self.kinds)}, got {gradient!r}.")
-        if gradient not in (self._built, *_ALWAYS) and self._rebuild is not None:
-            return self._rebuild(gradient)
-        other = copy.copy(self)
-        other.gradient = gradient
-        return other
-
-    def forward(self, images: Tensor, noise: Noise) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1].
-
-        noise: of these images. Recorded noise, an object with the methods `normal` to `repeat` of `Noise`, is a batch.
-        """
-        recorded = torch.is_grad_enabled() and images.requires_grad
-        if recorded and self.gradient == "transfer":
-            return self.classifier(images)
-        if recorded and self.gradient == "surrogate":
-            assert self._surrogate is not None
-            return self.classifier(self._by_draw(self._surrogate, images, noise))
-        total = self.runs * self.votes
-        if total == 1:
-            return self.classifier(self.purify(images, noise))
-        ours = isinstance(noise, Noise)  # recorded noise can `repeat`, and no more
-        if self.batch_coupled and not ours:
-            raise ValueError(
-                f"Expected `Noise`, to tell the {total} runs of a batch apart; got {type(noise).__name__}. Set runs=1."
-            )
-        noise, together = (noise.split(total), max(1, ROWS // len(images))) if ours else (noise.repeat(total), total)
-        logits = []
-        for run in range(0, total, together):
-            count = min(together, total - run)
-            rows = noise[run * len(images) : (run + count) * len(images)] if ours else noise
-            logits.append(self.classifier(self.purify(images.repeat(count, 1, 1, 1), rows)))
-        answers = torch.cat(logits).unflatten(0, (self.runs, self.votes, len(images))).transpose(0, 1)
-        return combine_runs(answers[0] if self.votes == 1 else combine_runs(answers, "vote"), self.combine)
-
-    def purify(self, images: Tensor, noise: Noise) -> Tensor:
-        """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""
-        recorded = torch.is_grad_enabled() and images.requires_grad
-        if not recorded or self.gradient in ("exact", "guidance_detached", "adjoint", "surrogate"):
-            return self._by_draw(self._purify, images, noise)
-        with torch.no_grad():
-            purified = self._by_draw(self._purify, images, noise)
-        return images + (purified - images).detach() if self.gradient == "straight_through" else purified.detach()
-
-    def _by_draw(self, purify: Purify, images: Tensor, noise: Noise) -> Tensor:
-        """A batch-coupled purifier sees each draw as a batch of its own, unless it groups its rows by draw itself."""
-        draws = getattr(noise, "draws", None) if self._split_draws else None
-        if not isinstance(draws, Tensor) or bool((draws == draws[:1]).all()):
-            return purify(images, noise)
-        purified = torch.empty_like(images)
-        for draw in draws.unique():
-            rows = (draws == draw).nonzero().squeeze(1)
-            purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
-        return purified
-
-
-def combine_runs(logits: Tensor, combine: Combine) -> Tensor:
-    """(runs, batch, classes) logits -> (batch, classes).
-
-    "softmax" and "vote" return log-probabilities (vote shares floored at 1e-6); a vote's gradient is that of
-    the mean softmax, as the vote itself has none.
-    """
-    if combine == "logits":
-        return logits.mean(0)
-    mean = logits.softmax(-1).mean(0).clamp_min(1e-12).log()
-    if combine == "softmax":
-        return mean
-    votes = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
-    return mean + (votes.clamp_min(1e-6).log() - mean).detach()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -46,7 +46,7 @@ class BitDepth(Purifier):
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         top = 2**self.bits - 1
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             return (top * images).round() / top
 
         return purify

@@ -15,25 +15,35 @@ from torch import Tensor, nn
 
 from defenses.base import Combine, Purifier
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 ABSTAIN = -1
-Answer = Callable[[Tensor, Noise], Tensor]  # images and their noise -> logits (batch, classes)
+Answer = Callable[[Tensor, NoiseSource], Tensor]  # images and their noise -> logits (batch, classes)
 
 
 @dataclass(frozen=True)
 class Certificate:
     """What is certified of each image.
 
-    label: (batch,) integers, ABSTAIN (-1) where nothing could be certified. radius: (batch,) float64, the L2 distance
-    in image units within which the smoothed classifier's answer is `label`; 0 where it abstains.
+    Attributes:
+        label: (batch,) integers, ABSTAIN (-1) where nothing could be certified.
+        radius: (batch,) float64, the L2 distance in image units within which the smoothed classifier's answer is
+            `label`; 0 where it abstains.
     """
 
     label: Tensor
     radius: Tensor
 
     def correct_within(self, labels: Tensor, radius: float) -> Tensor:
-        """(batch,) bool: certified to answer labels (batch,) within `radius`; its mean is the certified accuracy."""
+        """Which images are certified to be answered right; the mean is the certified accuracy.
+
+        Args:
+            labels: (batch,) true labels.
+            radius: L2 distance in image units, >= 0; 0 asks for a label only.
+
+        Returns:
+            (batch,) bool.
+        """
         return (self.label == labels) & (self.radius > radius if radius > 0 else self.label != ABSTAIN)
 
 
@@ -41,11 +51,16 @@ class Certificate:
 class Smoothing(Purifier):
     """A purifier that adds N(0, sigma^2), so that a vote over its runs has a certified radius. Abstract.
 
-    sigma: standard deviation of the noise in image units (of [0, 1] images), > 0; 0.12, 0.25, 0.5 and 1 are customary.
-    runs: draws behind one answer, by vote. n0: draws that select the label to certify. n: draws that estimate its
-    probability. alpha: probability in (0, 1) that a certificate is wrong. An attacker's gradient is that of the mean
-    softmax over the runs (Salman et al., "Provably robust deep learning via adversarially trained smoothed
-    classifiers", NeurIPS 2019).
+    An attacker's gradient is that of the mean softmax over the runs (Salman et al., "Provably robust deep learning via
+    adversarially trained smoothed classifiers", NeurIPS 2019).
+
+    Attributes:
+        runs: draws behind one answer, >= 1.
+        sigma: standard deviation of the noise in image units (of [0, 1] images), > 0; 0.12, 0.25, 0.5 and 1 are
+            customary.
+        n0: draws that select the label to certify, >= 1.
+        n: draws that estimate its probability, >= 1.
+        alpha: probability that a certificate is wrong, in (0, 1).
     """
 
     stochastic: ClassVar[bool] = True
@@ -70,11 +85,19 @@ class Smoothing(Purifier):
         classifier: nn.Module,
         score: ScoreModel | DataScore | None,
         images: Tensor,
-        noise: Noise,
+        noise: NoiseSource,
         *,
         batch_size: int = 1000,
     ) -> Certificate:
-        """Labels and radii certified for images (batch, channels, height, width), with the fields n0, n and alpha."""
+        """Labels and radii certified with the fields n0, n and alpha; see the function `certify`.
+
+        Args:
+            classifier: images -> logits.
+            score: the score network; None where this purifier needs none.
+            images: (batch, channels, height, width) in [0, 1].
+            noise: of these images.
+            batch_size: draws that pass together; it moves memory, not results.
+        """
         single = replace(self, runs=1).defend(classifier, score)
         return certify(
             single, images, noise, sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha, batch_size=batch_size
@@ -84,7 +107,7 @@ class Smoothing(Purifier):
 def certify(
     answer: Answer,
     images: Tensor,
-    noise: Noise,
+    noise: NoiseSource,
     *,
     sigma: float,
     n0: int = 100,
@@ -94,8 +117,17 @@ def certify(
 ) -> Certificate:
     """CERTIFY: the label that wins n0 draws, and the radius that n further draws certify, one image after the other.
 
-    answer: a single noisy answer, as `Defended` with one run. With probability at least 1 - alpha an image's
-    certificate is right. batch_size: draws passed to `answer` at once; it moves memory, not results.
+    With probability at least 1 - alpha an image's certificate is right.
+
+    Args:
+        answer: (images, noise) -> logits, a single noisy answer, as of a `Defended` with one run.
+        images: (batch, channels, height, width) in [0, 1].
+        noise: of these images.
+        sigma: standard deviation of the noise in `answer`, image units, > 0.
+        n0: draws that select the label, >= 1.
+        n: draws that estimate its probability, >= 1.
+        alpha: probability that a certificate is wrong, in (0, 1).
+        batch_size: draws passed to `answer` at once; it moves memory, not results.
     """
     labels, radii = [], []
     for i in range(len(images)):
@@ -112,11 +144,22 @@ def certify(
 
 
 def predict(
-    answer: Answer, images: Tensor, noise: Noise, *, n: int = 100, alpha: float = 0.001, batch_size: int = 1000
+    answer: Answer, images: Tensor, noise: NoiseSource, *, n: int = 100, alpha: float = 0.001, batch_size: int = 1000
 ) -> Tensor:
-    """PREDICT: (batch,) labels that win n draws; ABSTAIN where the lead over the runner-up is not significant.
+    """PREDICT: the label that wins n draws, where its lead over the runner-up is significant.
 
     Where it does not abstain it is the smoothed classifier's label with probability at least 1 - alpha.
+
+    Args:
+        answer: as in `certify`.
+        images: (batch, channels, height, width) in [0, 1].
+        noise: of these images.
+        n: draws, >= 1.
+        alpha: probability of a wrong label, in (0, 1).
+        batch_size: as in `certify`.
+
+    Returns:
+        (batch,) labels, ABSTAIN (-1) where the lead is not significant.
     """
     from scipy.stats import binomtest
 
@@ -128,8 +171,18 @@ def predict(
     return torch.tensor(labels, dtype=torch.int64, device=images.device)
 
 
-def count_votes(answer: Answer, image: Tensor, draws: Noise, batch_size: int = 1000) -> Tensor:
-    """(classes,) votes of the answers to one image (1, channels, height, width), one answer a row of `draws`."""
+def count_votes(answer: Answer, image: Tensor, draws: NoiseSource, batch_size: int = 1000) -> Tensor:
+    """Votes of the answers to one image.
+
+    Args:
+        answer: as in `certify`.
+        image: (1, channels, height, width) in [0, 1].
+        draws: one row an answer.
+        batch_size: as in `certify`.
+
+    Returns:
+        (classes,) integers.
+    """
     votes = torch.zeros((), dtype=torch.int64)
     with torch.no_grad():
         for start in range(0, len(draws), batch_size):
@@ -147,8 +200,16 @@ def lower_bound(successes: int, trials: int, alpha: float) -> float:
 
 
 def certified_radius(successes: int, trials: int, *, sigma: float, alpha: float = 0.001) -> float:
-    """sigma Phi^-1 of the lower bound on the label's probability (Theorem 1, with the others' mass as runner-up); 0
-    where that bound is at most 1/2."""
+    """The radius that votes certify: sigma Phi^-1(lower bound), 0 where the bound is at most 1/2.
+
+    Theorem 1 of Cohen et al., with all other labels together as the runner-up.
+
+    Args:
+        successes: votes for the label.
+        trials: votes.
+        sigma: standard deviation of the noise, image units, > 0.
+        alpha: probability that the bound is wrong, in (0, 1).
+    """
     from scipy.stats import norm
 
     bound = lower_bound(successes, trials, alpha)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
-from defenses.base import GRADIENTS, Gradient, Purifier, Purify, defenses, register
+from defenses.base import GRADIENTS, Gradient, Networks, Purifier, Purify, defenses, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise, role_seed
+from defenses.noise import NoiseSource
+from defenses.recorded import as_source
+from defenses.traits import per_instance
 
 
 @register
@@ -23,33 +26,32 @@ class Chain(Purifier):
     member has no exact gradient, neither has the chain. The first member sees the same noise as it would alone, the
     later ones independent noise.
 
-    members: pairs (name, fields) of registered purifiers, in order; fields left out take their defaults. A member
-    purifies once (its `runs` is 1): `runs` and `combine` are the chain's.
+    Attributes:
+        members: pairs (name, fields) of registered purifiers, in order; fields left out take their defaults. A member
+            purifies once (its `runs` is 1): `runs` and `combine` are the chain's.
     """
 
     title: ClassVar[str] = "chain"
     source: ClassVar[str] = "A composition; each member has its own source"
-    stochastic: ClassVar[bool] = True  # this and the following: of an instance, as its members have it
+    stochastic: ClassVar[bool] = per_instance(True, lambda self: self._any_member("stochastic"))
+    batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self._any_member("batch_coupled"))
+    needs_score: ClassVar[bool] = per_instance(False, lambda self: self._any_member("needs_score"))
+    needs_classifier: ClassVar[bool] = per_instance(False, lambda self: self._any_member("needs_classifier"))
+    gradients: ClassVar[tuple[Gradient, ...]] = per_instance(("exact",), lambda self: _gradients(self.purifiers))
 
     members: tuple[tuple[str, Mapping[str, Any]], ...] = (("gaussian_noise", {"sigma": 0.1}), ("median_blur", {}))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        made = [_member(name, fields) for name, fields in self.members]
-        if not made:
+        if not self.members:
             raise ValueError("Expected at least one member, got none.")
-        traits = {
-            "members": tuple((member.name, member.params()) for member in made),
-            "gradients": _gradients(made),
-            **{flag: any(getattr(member, flag) for member in made) for flag in _FLAGS},
-        }
-        for name, value in traits.items():
-            object.__setattr__(self, name, value)
+        resolved = tuple((member.name, member.params()) for member in self.purifiers)
+        object.__setattr__(self, "members", resolved)  # with all their fields
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
-    @property
+    @cached_property
     def purifiers(self) -> tuple[Purifier, ...]:
         """The members, in order."""
         return tuple(_member(name, fields) for name, fields in self.members)
@@ -58,6 +60,14 @@ class Chain(Purifier):
     def network_evaluations(self) -> int:
         """Score-network evaluations behind one answer for one image."""
         return self.runs * sum(member.network_evaluations for member in self.purifiers)
+
+    def networks(self) -> Networks:
+        """The networks of all members."""
+        own = [member.networks() for member in self.purifiers]
+        return Networks(
+            classifiers=tuple(dict.fromkeys(name for each in own for name in each.classifiers)),
+            scores=tuple(dict.fromkeys(name for each in own for name in each.scores)),
+        )
 
     def surrogate(self) -> Self:
         """The chain of the members' surrogates, where they have one; a single run."""
@@ -71,7 +81,7 @@ class Chain(Purifier):
         score: ScoreModel | DataScore | None = None,
         gradient: Gradient = "exact",
     ) -> Purify:
-        """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
+        """The pure function (images, noise) -> images; see `Purifier.build`."""
         links = [
             member.fitted(
                 classifier=classifier, score=score, gradient=gradient if gradient in member.gradients else "exact"
@@ -79,17 +89,18 @@ class Chain(Purifier):
             for member in self.purifiers
         ]
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
-            for position, link in enumerate(links):
-                images = link(images, _noise_of(position, noise))
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
+            images, source = links[0](images, noise), as_source(noise, len(images))
+            for position, link in enumerate(links[1:], start=1):
+                images = link(images, source.derive(f"chain member {position}"))
             return images
 
         return purify
 
     fitted = build  # each member is resized for, not the chain
 
-
-_FLAGS = ("stochastic", "batch_coupled", "needs_score", "needs_classifier")
+    def _any_member(self, flag: str) -> bool:
+        return any(getattr(member, flag) for member in self.purifiers)
 
 
 def _member(name: str, fields: Mapping[str, Any]) -> Purifier:
@@ -102,14 +113,8 @@ def _member(name: str, fields: Mapping[str, Any]) -> Purifier:
     return member
 
 
-def _gradients(members: list[Purifier]) -> tuple[Gradient, ...]:
+def _gradients(members: Sequence[Purifier]) -> tuple[Gradient, ...]:
     """The kinds that some member has, if every member has at least the exact one."""
     if not all("exact" in member.gradients for member in members):
         return ()
     return tuple(cast(Gradient, kind) for kind in GRADIENTS if any(kind in member.gradients for member in members))
-
-
-def _noise_of(position: int, noise: Noise) -> Noise:
-    if position == 0 or not isinstance(noise, Noise):  # recorded noise is taken as it is
-        return noise
-    return replace(noise, seed=role_seed(noise.seed, f"chain member {position}"))

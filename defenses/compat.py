@@ -17,7 +17,10 @@ from types import ModuleType
 def import_autoattack() -> ModuleType:
     """The AutoAttack library (Croce & Hein, ICML 2020), whichever name it is installed under.
 
-    Afterwards `import autoattack` works everywhere. Raises ModuleNotFoundError when neither package is installed.
+    Afterwards `import autoattack` works everywhere.
+
+    Raises:
+        ModuleNotFoundError: neither package is installed.
     """
     if "autoattack" not in sys.modules and importlib.util.find_spec("autoattack") is None:
         importlib.import_module("pyautoattack")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Gradient, Purify, register
+from defenses.base import Gradient, Networks, Purify, register
 from defenses.diffusion import scan, to_image_space, to_model_space
 from defenses.diffusion.guidance import (
     NEEDS_NEGATIVES,
@@ -23,7 +23,9 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_ode, reverse_sde, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
+from defenses.recorded import as_source
+from defenses.traits import per_instance
 
 GuideInput = Literal["state", "image"]
 EMBEDDING_STREAM = 2
@@ -67,7 +69,7 @@ class Contrastive(DiffusionPurifier):
     title: ClassVar[str] = "contrastive guidance"
     words: ClassVar[Mapping[str, str]] = {"ode": "ODE", "sde": "SDE", "infonce": "InfoNCE", "ntxent": "NT-Xent"}
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code"
-    batch_coupled: ClassVar[bool] = True  # of an instance: not per_image
+    batch_coupled: ClassVar[bool] = per_instance(True, lambda self: not self.per_image)
     groups_draws: ClassVar[bool] = True
     needs_classifier: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
@@ -87,7 +89,6 @@ class Contrastive(DiffusionPurifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "batch_coupled", not self.per_image)
         if self.guide_from is None:
             object.__setattr__(self, "guide_from", 2 if self.per_image else 0)
         _check_choice("loss", self.loss, get_args(ContrastiveLoss))
@@ -115,7 +116,7 @@ class Contrastive(DiffusionPurifier):
         score: ScoreModel,
         gradient: Gradient = "exact",
         initial_cache: Tensor | None = None,
-    ) -> Callable[[Tensor, Noise], Tensor]:
+    ) -> Callable[[Tensor, NoiseSource], Tensor]:
         """As `build`; `initial_cache` (batch, channels, height, width) in [-1, 1] is a state left by an earlier
         purification.
 
@@ -125,7 +126,7 @@ class Contrastive(DiffusionPurifier):
         guide = _Guide(self, self._guide_network(classifier), differentiated=gradient == "exact")
         schedule, guide_from = score.schedule, self.guide_from or 0
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
             groups = len(x) if self.per_image else draw_groups(noise, len(x))
@@ -156,6 +157,10 @@ class Contrastive(DiffusionPurifier):
 
         return purify
 
+    def networks(self) -> Networks:
+        """The classifier `guide`, where one is named."""
+        return Networks(classifiers=(self.guide,) if self.guide is not None else ())
+
     def _guide_network(self, classifier: nn.Module | None) -> nn.Module:
         if self.guide is not None:
             from defenses.models.classifiers import load_classifier
@@ -174,7 +179,7 @@ class _Guide:
     def __init__(self, defense: Contrastive, classifier: nn.Module, *, differentiated: bool) -> None:
         self.defense, self.classifier, self.differentiated = defense, classifier, differentiated
 
-    def initial_weights(self, x: Tensor, noise: Noise, groups: int) -> list[Tensor]:
+    def initial_weights(self, x: Tensor, noise: NoiseSource, groups: int) -> list[Tensor]:
         """[w, m, v] of the embedding network: (groups, 18 n**2) uniform weights, zero moments; nothing without
         embedding."""
         if not self.defense.embedding:
@@ -230,14 +235,16 @@ class _Guide:
         return self.classifier(state if self.defense.guide_input == "state" else to_image_space(state))
 
 
-def draw_groups(noise: Noise, rows: int) -> int:
-    """Number of draws that the rows of a batch hold, laid draw by draw (`Noise.repeat`); each is a batch of its own."""
-    draws = getattr(noise, "draws", None)
-    if not isinstance(draws, Tensor):
-        return 1
-    groups = 1 + int((draws[1:] != draws[:-1]).sum())
-    if rows % groups or groups != len(draws.unique()):
-        raise ValueError(f"Expected the same images for each draw, draw by draw, got draws {draws.tolist()}.")
+def draw_groups(noise: NoiseSource, rows: int) -> int:
+    """Number of draws that the rows of a batch hold, laid draw by draw (`NoiseSource.repeat`); each is a batch of its
+    own."""
+    draws = as_source(noise, rows).rows_by_draw()
+    groups = len(draws)
+    if any(len(found) * groups != rows or int(found.max() - found.min()) + 1 != len(found) for found in draws):
+        raise ValueError(
+            "Expected the same images for each draw, draw by draw, got the draws in rows "
+            f"{', '.join(str(found.tolist()) for found in draws)}."
+        )
     return groups
 
 

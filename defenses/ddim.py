@@ -12,7 +12,7 @@ from defenses.diffusion import to_image_space, to_model_space
 from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.subsequence import noise_and_denoise, sub_sequence
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -42,7 +42,7 @@ class DDIM(DiffusionPurifier):
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             return to_image_space(
                 noise_and_denoise(
                     to_model_space(images),

@@ -14,7 +14,7 @@ from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddpm
 from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Variance = Literal["small", "large", "learned"]
 
@@ -72,7 +72,7 @@ class DDPM(DiffusionPurifier):
                 x, x0, z, schedule=schedule, index=index, next_index=following, log_variance=log_variance
             )
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def move(state: State, k: int) -> State:
                 return (step(state[0], noise.normal(state[0], step=k + 1), *walk[k]),)
 

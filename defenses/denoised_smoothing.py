@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddpm
 from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import DataScore, ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
+from defenses.recorded import as_source
 
 
 @register
@@ -73,10 +74,8 @@ class DenoisedSmoothing(Smoothing):
 
         walk = sub_sequence(self.nearest_level(score.schedule) + 1, self.steps) if self.steps > 1 else []
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
-            smoothing = noise
-            if self.votes > 1 and isinstance(noise, Noise):  # recorded noise is taken as it is
-                smoothing = replace(noise, draws=noise.draws // self.votes)
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
+            smoothing = as_source(noise, len(images)).unsplit(self.votes)  # the votes of a run share its noisy image
             noisy = images + self.sigma * smoothing.normal(images, step=0)
             if walk:
                 return self._sampled(noisy, noise, score, walk)
@@ -90,7 +89,7 @@ class DenoisedSmoothing(Smoothing):
         wanted = 1 / (1 + (2 * self.sigma) ** 2)
         return min(range(schedule.levels), key=lambda i: abs(schedule.alpha_bar_at(i) - wanted))
 
-    def _sampled(self, noisy: Tensor, noise: Noise, score: ScoreModel, walk: Sequence[tuple[int, int]]) -> Tensor:
+    def _sampled(self, noisy: Tensor, noise: NoiseSource, score: ScoreModel, walk: Sequence[tuple[int, int]]) -> Tensor:
         """Ancestral sampling from noisy images; votes on the same noisy image differ in their draw."""
         schedule = score.schedule
 

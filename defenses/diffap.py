@@ -17,7 +17,7 @@ from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Sampler = Literal["random", "ddpm", "ddim"]
 
@@ -88,7 +88,7 @@ class DiffAP(DiffusionPurifier):
         schedule, walk = score.schedule, sub_sequence(self.levels, self.reverse_steps)
         eta = 0.0 if self.sampler == "ddim" else 1.0
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def step(state: State, k: int) -> State:
                 x, given = state
                 index, following = walk[k]

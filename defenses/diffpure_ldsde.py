@@ -14,7 +14,7 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import score_from_epsilon, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 NETWORK_TIME = 0.01  # where the score of the data is read
 
@@ -61,7 +61,7 @@ class DiffPureLDSDE(DiffusionPurifier):
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         sigma = score.schedule.sigma(NETWORK_TIME)
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             start = to_model_space(images)
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
 

@@ -15,7 +15,8 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_ode, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import Noise, NoiseSource
+from defenses.traits import per_instance
 
 
 @register
@@ -33,20 +34,19 @@ class DiffPureODE(DiffusionPurifier):
 
     title: ClassVar[str] = "DiffPure (ODE)"
     source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, released code; Song et al., ICLR 2021, Eq. 13"
-    stochastic: ClassVar[bool] = True  # of an instance: without fixed_noise_seed
+    stochastic: ClassVar[bool] = per_instance(True, lambda self: self.fixed_noise_seed is None)
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "adjoint", "surrogate")
 
     fixed_noise_seed: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "stochastic", self.fixed_noise_seed is None)
 
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule = score.schedule
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, self._forward_noise(images, noise))
             if gradient == "adjoint" and torch.is_grad_enabled() and x.requires_grad:
                 return to_image_space(ode_adjoint(x, score=score, t=self.t, steps=self.reverse_steps))
@@ -62,7 +62,7 @@ class DiffPureODE(DiffusionPurifier):
 
         return purify
 
-    def _forward_noise(self, images: Tensor, noise: Noise) -> Tensor:
+    def _forward_noise(self, images: Tensor, noise: NoiseSource) -> Tensor:
         if self.fixed_noise_seed is not None:
             noise = Noise(self.fixed_noise_seed, torch.zeros(len(images), dtype=torch.int64))
         return noise.normal(images, step=0)

@@ -15,7 +15,7 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_sde, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -38,7 +38,7 @@ class DiffPureSDE(DiffusionPurifier):
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
         schedule = score.schedule
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             x = schedule.diffuse_at(to_model_space(images), self.levels - 1, noise.normal(images, step=0))
             if gradient == "adjoint" and torch.is_grad_enabled() and x.requires_grad:
                 return to_image_space(sde_adjoint(x, noise, score=score, t=self.t, steps=self.reverse_steps))

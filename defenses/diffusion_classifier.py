@@ -15,7 +15,7 @@ from defenses.diffusion.denoise import denoising_error
 from defenses.diffusion.scan import State
 from defenses.models.conditional import ClassConditional
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Weights = Literal["released", "lognormal"]
 LOG_MEAN, LOG_STD, DATA_STD = -1.2, 1.2, 0.5  # of EDM's training: noise levels and data (Karras et al. 2022, Table 1)
@@ -107,7 +107,7 @@ class DiffusionClassifier(Defense):
             purify = maximizer.build(classifier=classifier, score=score, gradient=gradient)
         return _Generative(self, score, purify, classifier, gradient)
 
-    def logits(self, score: ClassConditional, images: Tensor, noise: Noise) -> Tensor:
+    def logits(self, score: ClassConditional, images: Tensor, noise: NoiseSource) -> Tensor:
         """(batch, classes) minus weighted denoising errors of images in [0, 1]. Noise: stream 2, step = level."""
         terms = self.weighted_levels()
         given = score.given(torch.arange(self.classes, device=images.device).repeat(len(images)))
@@ -137,12 +137,12 @@ class _Generative(Defended):
         super().__init__(purify, classifier, gradient=gradient)
         self._defense, self._score = defense, score
 
-    def forward(self, images: Tensor, noise: Noise) -> Tensor:
+    def forward(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1]."""
         if self.gradient == "transfer" and torch.is_grad_enabled() and images.requires_grad:
             return self.classifier(images)
         return self._defense.logits(self._score, self.purify(images, noise), noise)
 
 
-def _identity(images: Tensor, noise: Noise) -> Tensor:
+def _identity(images: Tensor, noise: NoiseSource) -> Tensor:
     return images

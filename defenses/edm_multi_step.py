@@ -12,7 +12,7 @@ from defenses.diffusion import scan, to_image_space, to_model_space
 from defenses.diffusion.denoise import denoise
 from defenses.diffusion.scan import State
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 HIGHEST, LOWEST, BEND = 80.0, 0.002, 7  # of the EDM grid
 
@@ -61,7 +61,7 @@ class EDMMultiStep(Purifier):
             sigma, following = sigmas[k : k + 2]
             return (y + (following - sigma) / sigma * (y - denoise(score, y, sigma)),)
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             y = to_model_space(images) + sigmas[0] * noise.normal(images, step=0)
             (y,) = scan(step, (y,), len(sigmas) - 1, checkpoint_every=self.checkpoint_every)
             return to_image_space(y).clamp(0, 1)

@@ -11,7 +11,7 @@ from defenses.base import Gradient, Purifier, Purify, register
 from defenses.diffusion import to_image_space, to_model_space
 from defenses.diffusion.denoise import denoise
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -49,7 +49,7 @@ class EDMOneShot(Purifier):
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             y = to_model_space(images) + self.sigma * noise.normal(images, step=0)
             return to_image_space(denoise(score, y, self.sigma)).clamp(0, 1)
 

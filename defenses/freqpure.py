@@ -15,7 +15,7 @@ from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -84,7 +84,7 @@ class FreqPure(DiffusionPurifier):
             eps = score.epsilon_at(x, indices(x, index))
             return eps, predict_x0(x, eps, schedule.alpha_bar_at(index))
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def step(state: State, k: int) -> State:
                 x, given = state
                 index, following = walk[k]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -43,7 +43,7 @@ class GaussianNoise(Purifier):
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             return images + self.sigma * noise.normal(images, step=0)
 
         return purify

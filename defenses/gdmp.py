@@ -15,7 +15,7 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Variance = Literal["large", "small", "learned"]
 
@@ -89,7 +89,7 @@ class GDMP(DiffusionPurifier):
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         n, step = self.reverse_steps, _Step(self, score, differentiated=gradient == "exact")
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def one(state: State, call: int) -> State:
                 turn, k = divmod(call, n)
                 x, given = state
@@ -140,7 +140,7 @@ class _Step:
         self.levels = _levels(score.schedule, path)
         self.start = min(path[0] + defense.extra_level, score.schedule.levels - 1)
 
-    def __call__(self, x: Tensor, given: Tensor, noise: Noise, first: int, k: int) -> State:
+    def __call__(self, x: Tensor, given: Tensor, noise: NoiseSource, first: int, k: int) -> State:
         """State x and the input, both in [-1, 1], after reverse step k (from 0) of the round whose noise starts at step
         `first`."""
         level, diffuse = self.levels[k], self.score.schedule.diffuse_at

@@ -11,7 +11,7 @@ from defenses.base import Combine, Gradient, Purifier, Purify, register
 from defenses.diffusion import to_image_space, to_model_space
 from defenses.diffusion.subsequence import noise_and_denoise, sub_sequence
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 ATTACK_STEPS = 5  # denoising steps of the last stage in the process that Lee & Kim's attack differentiates
 
@@ -80,7 +80,7 @@ class GradualNoise(Purifier):
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             x, first = to_model_space(images), 0
             for levels, steps in zip(self.levels, self.stage_steps, strict=True):
                 x = noise_and_denoise(

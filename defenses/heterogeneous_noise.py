@@ -17,7 +17,7 @@ from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.models.features import features
 from defenses.models.networks.normalized import IMAGENET_MEAN, IMAGENET_STD
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -95,7 +95,7 @@ class HeterogeneousNoise(DiffusionPurifier):
         network, schedule = classifier, score.schedule
         stops = [k * self.levels // self.reverse_steps for k in range(self.reverse_steps, -1, -1)]
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             given = clip(to_model_space(images), -1, 1)
             mask = self.mask(network, given)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -48,7 +48,7 @@ class JPEG(Purifier):
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, 1 or 3, height, width) in [0, 1]."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             if images.shape[1] not in (1, 3):
                 raise ValueError(f"JPEG expects images of 1 or 3 channels, got {images.shape[1]}.")
             levels = (255 * images.detach().clamp(0, 1)).round().byte().cpu()

@@ -12,7 +12,7 @@ from defenses.diffusion import scan
 from defenses.diffusion.denoise import data_score
 from defenses.diffusion.scan import State
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 ENERGY_TEMPERATURE = 5e-5  # at which the source samples its energy: drift -grad U beside noise of 0.01, [-1, 1] units
 
@@ -72,7 +72,7 @@ class Langevin(Purifier):
         temperature = self.temperature or (ENERGY_TEMPERATURE if model is score else 1.0)
         drift = self.noise_scale**2 / (2 * temperature)
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def step(state: State, k: int) -> State:
                 (x,) = state
                 return (x + drift * model.score(x) + self.noise_scale * noise.normal(x, step=k + 1),)

@@ -14,7 +14,8 @@ from defenses.diffusion.denoise import denoising_error
 from defenses.diffusion.guidance import ADAM_FLOOR, adam, input_gradient, safe_sqrt
 from defenses.diffusion.scan import State
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import Noise, NoiseSource
+from defenses.traits import per_instance
 
 
 @register
@@ -42,7 +43,7 @@ class LikelihoodMaximization(Purifier):
 
     title: ClassVar[str] = "likelihood maximization"
     source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code"
-    stochastic: ClassVar[bool] = True  # of an instance: not fixed_noise
+    stochastic: ClassVar[bool] = per_instance(True, lambda self: not self.fixed_noise)
     needs_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None
     published_caveat: ClassVar[str] = (
@@ -62,7 +63,6 @@ class LikelihoodMaximization(Purifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "stochastic", not self.fixed_noise)
         if self.averages not in ("plain", "compounded"):
             raise ValueError(f"Expected averages among plain, compounded, got {self.averages!r}.")
         if not (self.steps >= 1 and self.step_size > 0 and 0 <= self.sigma_low <= self.sigma_high):
@@ -86,7 +86,7 @@ class LikelihoodMaximization(Purifier):
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
         update = adam if self.averages == "plain" else compounded_adam
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             if self.fixed_noise:
                 noise = Noise(1, torch.zeros(len(images), dtype=torch.int64))
 

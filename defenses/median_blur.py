@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -50,7 +50,7 @@ class MedianBlur(Purifier):
         size = self.kernel_size
         before, after = size // 2, (size - 1) // 2
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             padded = pad(images, [before, before, after, after], padding_mode="symmetric")
             windows = padded.unfold(2, size, 1).unfold(3, size, 1).flatten(-2)
             return windows.kthvalue(size * size // 2 + 1, -1).values

@@ -14,7 +14,8 @@ from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.diffusion.subsequence import sub_sequence
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
+from defenses.traits import per_instance
 
 LEVELS = 1000
 
@@ -49,7 +50,9 @@ class MimicDiffusion(Purifier):
     source: ClassVar[str] = "Song et al., CVPR 2024, arXiv:2312.04802; released code"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
-    gradients: ClassVar[tuple[Gradient, ...]] = ("surrogate",)  # of an instance: more, with softness
+    gradients: ClassVar[tuple[Gradient, ...]] = per_instance(
+        ("surrogate",), lambda self: ("exact", "surrogate") if self.softness else ("surrogate",)
+    )
     checkpoint_every: ClassVar[int | None] = None
     published_caveat: ClassVar[str] = (
         "The defense has no gradient with respect to the image, and the released attack differentiates another process "
@@ -77,8 +80,6 @@ class MimicDiffusion(Purifier):
                 "Expected guidance_scale >= 0, softness >= 0, reference_batch_size >= 1 and reference_pixels >= 1, got "
                 f"{self.guidance_scale}, {self.softness}, {self.reference_batch_size} and {self.reference_pixels}."
             )
-        if self.softness:
-            object.__setattr__(self, "gradients", ("exact", "surrogate"))
 
     @property
     def network_evaluations(self) -> int:
@@ -98,7 +99,7 @@ class MimicDiffusion(Purifier):
         """
         schedule, walk = score.schedule, sub_sequence(LEVELS, self.steps)
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def step(state: State, k: int) -> State:
                 x, given = state
                 index, following = walk[k]

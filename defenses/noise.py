@@ -1,5 +1,8 @@
 """Counter-based noise: every draw is a pure function of (seed, image id, draw, step, stream).
 
+`NoiseSource` is what a purifier may ask of its noise, and `Noise` what the harness gives it. `defenses.recorded` makes
+a source of recorded numbers.
+
 The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) in
 integer tensor operations, so the integers are the same on every device and whatever the batch, its order or its size.
 """
@@ -9,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,7 +25,16 @@ _SHARED = _MASK  # the image id of draws that a whole batch shares
 
 
 def philox4x32(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tensor:
-    """Philox4x32: counter (4, n) int64 holding 32-bit words -> (4, n) int64 of random 32-bit words."""
+    """Random words by Philox4x32 (Salmon et al., SC 2011).
+
+    Args:
+        counter: (4, n) int64, 32-bit words.
+        key: two 32-bit words.
+        rounds: 10 in Philox4x32-10.
+
+    Returns:
+        (4, n) int64, 32-bit words.
+    """
     multipliers = torch.tensor(_MULTIPLIERS, device=counter.device).unsqueeze(1)
     even, odd = counter[0::2], counter[1::2]
     for r in range(rounds):
@@ -46,15 +59,85 @@ def _uniforms(words: Tensor) -> Tensor:
     return (words >> 8).double() * 2.0**-24
 
 
+@runtime_checkable
+class NoiseSource(Protocol):
+    """The noise of a batch: one row an image, or one row an image and draw.
+
+    The drawing methods are pure: the same `step` and `stream` give the same numbers again. step is in [0, 2**24), and
+    stream in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network initialised inside the purifier. In
+    round r of n reverse steps the forward noise is step r (n + 1), reverse step k = 1..n is r (n + 1) + k.
+    """
+
+    def normal(self, like: Tensor, *, step: int, stream: int = 0) -> Tensor:
+        """Standard normals with the shape, device and dtype of `like`, (batch, ...)."""
+        ...
+
+    def uniform(self, like: Tensor, *, step: int, stream: int = 0) -> Tensor:
+        """Uniforms in [0, 1) with the shape, device and dtype of `like`, (batch, ...)."""
+        ...
+
+    def shared(
+        self,
+        shape: Sequence[int],
+        *,
+        step: int,
+        stream: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Standard normals of `shape`, one draw for the whole batch, whose rows must share their draw number."""
+        ...
+
+    def shared_uniform(
+        self,
+        shape: Sequence[int],
+        *,
+        step: int,
+        stream: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Uniforms in [0, 1) of `shape`, one draw for the whole batch, whose rows must share their draw number."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows of the batch."""
+        ...
+
+    def __getitem__(self, rows: Tensor | slice) -> NoiseSource:
+        """The noise of some rows of the batch."""
+        ...
+
+    def repeat(self, draws: int) -> NoiseSource:
+        """Rows for `draws` passes in one batch: draw d for all images, then draw d + 1 for all images, and so on."""
+        ...
+
+    def split(self, runs: int) -> NoiseSource:
+        """Rows for `runs` purifications behind each answer, run by run; two answers never share a stream."""
+        ...
+
+    def unsplit(self, runs: int) -> NoiseSource:
+        """For rows that `split(runs)` made: the noise that each had before, common to the runs of one answer."""
+        ...
+
+    def rows_by_draw(self) -> list[Tensor]:
+        """The row numbers of each draw that the batch holds, in the order of the draws."""
+        ...
+
+    def derive(self, label: str) -> NoiseSource:
+        """Independent noise of the same rows, the same for the same label."""
+        ...
+
+
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a batch: one independent stream per row, replayable at any time.
+    """The noise of a batch, a `NoiseSource`: one independent stream per row, replayable at any time.
 
-    seed: any integer (its low 64 bits are the key). image_ids: (batch,) integers in [0, 2**32 - 1). draws:
-    (batch,) or one integer, in [0, 2**32): which of the independent purifications of that image a row is. Every method
-    takes `step` in [0, 2**24) and `stream` in [0, 256): stream 0 is a sampler's, 1 a guidance's, 2 and up a network
-    initialised inside the purifier. In round r of n reverse steps the forward noise is step r (n + 1), reverse step k
-    = 1..n is r (n + 1) + k.
+    Attributes:
+        seed: any integer; its low 64 bits are the key.
+        image_ids: (batch,) integers in [0, 2**32 - 1).
+        draws: (batch,) integers, or one for all rows, in [0, 2**32): which of the independent purifications of its
+            image a row is.
     """
 
     seed: int
@@ -75,6 +158,7 @@ class Noise:
         object.__setattr__(self, "_rows", torch.stack((ids, draws)))
 
     def __len__(self) -> int:
+        """Rows of the batch."""
         return self._rows.shape[1]
 
     def __getitem__(self, rows: Tensor | slice) -> Noise:
@@ -120,11 +204,26 @@ class Noise:
         return Noise(self.seed, ids.repeat(draws), base.repeat(draws) + offsets)
 
     def split(self, runs: int) -> Noise:
-        """Rows for `runs` purifications behind each answer: draw d becomes d * runs + r, so answers never share a
-        stream."""
+        """Rows for `runs` purifications behind each answer, run by run: draw d becomes d * runs + r.
+
+        Two answers never share a stream.
+        """
         ids, base = self._rows
         offsets = torch.arange(runs, device=ids.device).repeat_interleave(len(ids))
         return Noise(self.seed, ids.repeat(runs), base.repeat(runs) * runs + offsets)
+
+    def unsplit(self, runs: int) -> Noise:
+        """For rows that `split(runs)` made: the noise that each had before, common to the runs of one answer."""
+        return replace(self, draws=self._rows[1] // runs)
+
+    def rows_by_draw(self) -> list[Tensor]:
+        """The row numbers of each draw that the batch holds, in the order of the draws."""
+        draws = self._rows[1]
+        return [(draws == draw).nonzero().squeeze(1) for draw in draws.unique()]
+
+    def derive(self, label: str) -> Noise:
+        """Independent noise of the same rows, the same for the same label."""
+        return replace(self, seed=role_seed(self.seed, label))
 
     def _draw(self, like: Tensor, step: int, stream: int, *, normal: bool) -> Tensor:
         if like.shape[0] != len(self):
@@ -169,5 +268,5 @@ class Noise:
 
 
 def role_seed(seed: int, role: str) -> int:
-    """A 64-bit seed for one role ("selection", "judge", ...), so that no two roles ever share a draw."""
+    """A 64-bit seed for one role ("selection", "judge", ...): no two roles share a draw."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{role}".encode()).digest()[:8], "little")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from defenses.base import Gradient, Purify, register
 from defenses.certify import Smoothing
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -35,7 +35,7 @@ class RandomizedSmoothing(Smoothing):
     ) -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             return images + self.sigma * noise.normal(images, step=0)
 
         return purify

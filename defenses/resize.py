@@ -7,17 +7,19 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
-def at_size(purify: Callable[[Tensor, Noise], Tensor], size: tuple[int, int]) -> Callable[[Tensor, Noise], Tensor]:
+def at_size(
+    purify: Callable[[Tensor, NoiseSource], Tensor], size: tuple[int, int]
+) -> Callable[[Tensor, NoiseSource], Tensor]:
     """`purify` on images of `size` (height, width): bilinear there and back, corners not aligned, no antialiasing.
 
     As DiffPure (Nie et al., ICML 2022; released code) does on ImageNet, 224 to 256 and back. Images of that size
     already pass as they are.
     """
 
-    def resized(images: Tensor, noise: Noise) -> Tensor:
+    def resized(images: Tensor, noise: NoiseSource) -> Tensor:
         given = tuple(images.shape[-2:])
         if given == size:
             return purify(images, noise)

@@ -14,7 +14,7 @@ from defenses.diffusion.denoise import denoise
 from defenses.diffusion.guidance import ADAM_FLOOR, adam, input_gradient
 from defenses.diffusion.scan import State
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -73,7 +73,7 @@ class ScoreOptN(Purifier):
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             n = noise.normal(images, step=0)
 
             def disagreement(y: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from defenses.diffusion.denoise import denoising_error
 from defenses.diffusion.guidance import ADAM_FLOOR, adam, input_gradient
 from defenses.diffusion.scan import State
 from defenses.models.score_models import ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
+from defenses.traits import per_instance
 
 
 @register
@@ -42,7 +43,7 @@ class ScoreOptO(Purifier):
     title: ClassVar[str] = "ScoreOpt-O"
     source: ClassVar[str] = "Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333; released code (x0)"
     stochastic: ClassVar[bool] = True
-    batch_coupled: ClassVar[bool] = False  # of an instance: shared_level
+    batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self.shared_level)
     needs_score: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "surrogate")
     checkpoint_every: ClassVar[int | None] = None
@@ -60,7 +61,6 @@ class ScoreOptO(Purifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "batch_coupled", self.shared_level)
         if not (self.steps >= 1 and self.step_size > 0 and 0 <= self.spread <= self.sigma):
             raise ValueError(
                 "Expected steps >= 1, step_size > 0 and 0 <= spread <= sigma, got "
@@ -84,7 +84,7 @@ class ScoreOptO(Purifier):
         """The pure function (images, noise) -> images clipped to [0, 1]; images (batch, channels, height, width)."""
         differentiated, floor = gradient == "exact", ADAM_FLOOR * self.reference_batch_size
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             def step(state: State, k: int) -> State:
                 x, m, v = state
                 n, sigma = noise.normal(x, step=k + 1), self.levels(x, noise, k + 1)
@@ -98,7 +98,7 @@ class ScoreOptO(Purifier):
 
         return purify
 
-    def levels(self, x: Tensor, noise: Noise, step: int) -> Tensor:
+    def levels(self, x: Tensor, noise: NoiseSource, step: int) -> Tensor:
         """Noise level (batch,) of a step."""
         if self.shared_level:
             uniform = noise.shared_uniform((1,), step=step, stream=1, device=x.device, dtype=x.dtype).expand(len(x))

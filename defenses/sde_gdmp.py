@@ -15,7 +15,7 @@ from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_sde, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -64,7 +64,7 @@ class SDEGDMP(DiffusionPurifier):
             guide = reconstruction_guide(x, schedule.diffuse_at(given, index, zg), differentiated=differentiated)
             return scale / self.reference_batch_size * guide
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             given = to_model_space(images)
             x = schedule.diffuse_at(given, self.levels - 1, noise.normal(images, step=0))
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)

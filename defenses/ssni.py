@@ -15,7 +15,7 @@ from defenses.diffusion.purifier import LITERATURE, DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddpm
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Rule = Literal["linear", "sigmoid"]
 
@@ -89,7 +89,7 @@ class SSNI(DiffusionPurifier):
         """Score-network evaluations behind one answer for one image."""
         return self.runs * (self.score_levels + self.highest)
 
-    def calibrated(self, score: ScoreModel, images: Tensor, noise: Noise) -> Self:
+    def calibrated(self, score: ScoreModel, images: Tensor, noise: NoiseSource) -> Self:
         """The same defense with the norms of clean validation images (batch, channels, height, width) in [0, 1].
 
         They must be new to the network: images that it was trained on can have far shorter scores. Sigmoid: the mean,
@@ -105,7 +105,7 @@ class SSNI(DiffusionPurifier):
         schedule, walk = score.schedule, range(self.highest - 1, -1, -1)
         self.level(torch.zeros(()))  # norms that are missing are asked for here
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             levels = self.level(self.score_norm(score, images, noise)).view(-1, 1, 1, 1)
 
             def step(state: State, k: int) -> State:
@@ -125,7 +125,7 @@ class SSNI(DiffusionPurifier):
         return purify
 
     @torch.no_grad()
-    def score_norm(self, score: ScoreModel, images: Tensor, noise: Noise) -> Tensor:
+    def score_norm(self, score: ScoreModel, images: Tensor, noise: NoiseSource) -> Tensor:
         """(batch,) length of the expected perturbation score of images in [0, 1]. Noise: stream 1, step = level."""
         schedule, x = score.schedule, to_model_space(images)
         total = torch.zeros_like(x)

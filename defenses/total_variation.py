@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -57,7 +57,7 @@ class TotalVariation(Purifier):
 
         settings = {"weight": self.weight, "eps": self.tolerance, "max_num_iter": self.iterations}
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             arrays = images.detach().cpu().numpy()
             return torch.stack(
                 [torch.from_numpy(denoise_tv_chambolle(image, channel_axis=0, **settings)) for image in arrays]

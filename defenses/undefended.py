@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 @register
@@ -30,7 +30,7 @@ class Undefended(Purifier):
     ) -> Purify:
         """The identity."""
 
-        def purify(images: Tensor, noise: Noise) -> Tensor:
+        def purify(images: Tensor, noise: NoiseSource) -> Tensor:
             return images
 
         return purify

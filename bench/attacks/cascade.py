@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.attacks.base import UNSEEN, Answer, Attack, Oracle, Trace, attacks, check_positive, register
 from bench.threat import ThreatModel
 from defenses.base import GRADIENTS, Defended, Gradient
+from defenses.traits import per_instance
 
 Member = tuple[str, Mapping[str, Any], Gradient | None]
 QUICK = {"steps": 20, "eot": 4}
@@ -42,6 +43,11 @@ class Cascade(Attack):
     title: ClassVar[str] = "cascade"
     source: ClassVar[str] = "Worst case over attacks, after Croce & Hein, ICML 2020, arXiv:2003.01690"
 
+    restricted: ClassVar[bool] = per_instance(True, lambda self: all(a.restricted for a in self.made()))
+    batch_coupled: ClassVar[bool] = per_instance(False, lambda self: any(a.batch_coupled for a in self.made()))
+    gradient_free: ClassVar[bool] = per_instance(False, lambda self: all(a.gradient_free for a in self.made()))
+    version: ClassVar[int] = per_instance(1, lambda self: version_of(self.check_draws))
+
     members: Sequence[Member] = (
         ("pgd_eot", {**QUICK, "eot": 1}, "transfer"),
         ("pgd_eot", QUICK, "straight_through"),
@@ -55,11 +61,7 @@ class Cascade(Attack):
         if not 0.5 < self.settled <= 1:
             raise ValueError(f"Expected settled in (0.5, 1], got {self.settled}.")
         object.__setattr__(self, "members", tuple(_member(*member) for member in self.members))
-        made = self.made()
-        object.__setattr__(self, "restricted", all(a.restricted for a in made))
-        object.__setattr__(self, "batch_coupled", any(a.batch_coupled for a in made))
-        object.__setattr__(self, "gradient_free", all(a.gradient_free for a in made))
-        object.__setattr__(self, "version", version_of(self.check_draws))
+        self.made()  # checks the members' fields
 
     def __hash__(self) -> int:
         return hash(repr(self))  # the members' fields are dictionaries

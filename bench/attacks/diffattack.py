@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,9 +14,9 @@ from bench.attacks.cascade import Relabelled
 from bench.attacks.losses import Loss
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
-from defenses.base import Defended
+from defenses.base import Defended, Purify
 from defenses.diffusion import to_model_space
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 Weighting = Literal["uniform", "alpha_bar"]
 
@@ -91,11 +90,8 @@ def deviating(model: Defended, scale: float, weighting: Weighting = "uniform") -
             "DiffAttack needs a defense with a score network and gradient='exact', got "
             f"{'no score network' if with_score is None else f'gradient={model.gradient!r}'}. Use pgd_eot or apgd_eot."
         )
-    other, purify = copy.copy(model), model._purify
 
-    def watched(images: Tensor, noise: Noise) -> Tensor:
-        if not (torch.is_grad_enabled() and images.requires_grad):
-            return purify(images, noise)
+    def watched(images: Tensor, noise: NoiseSource) -> Tensor:
         probes: list[_Probe] = []
 
         def wrap(score: Any) -> _Probe:
@@ -106,8 +102,14 @@ def deviating(model: Defended, scale: float, weighting: Weighting = "uniform") -
         probes[0].close()
         return _AddGradient.apply(purified, images, probes[0].path_gradient)
 
-    other._purify = watched
-    return other
+    def wrap_purify(purify: Purify) -> Purify:
+        def purify_watched(images: Tensor, noise: NoiseSource) -> Tensor:
+            recorded = torch.is_grad_enabled() and images.requires_grad
+            return watched(images, noise) if recorded else purify(images, noise)
+
+        return purify_watched
+
+    return model.with_purify(wrap_purify)
 
 
 class _Probe:
@@ -117,7 +119,7 @@ class _Probe:
     with respect to the path is summed over the calls of the forward pass.
     """
 
-    def __init__(self, score: Any, images: Tensor, noise: Noise, scale: float, weighting: Weighting) -> None:
+    def __init__(self, score: Any, images: Tensor, noise: NoiseSource, scale: float, weighting: Weighting) -> None:
         self._score, self._scale, self._weighting = score, scale, weighting
         self._clean, self._noise = to_model_space(images), noise.normal(images, step=0)
         self._forward_pass, self._calls = True, 0

@@ -11,6 +11,7 @@ from bench.attacks.base import Attack, Trace, check_positive, register
 from bench.attacks.cascade import Cascade, Member
 from bench.threat import ThreatModel
 from defenses.base import Defended
+from defenses.traits import per_instance
 
 REFERENCE_EPSILON = 8 / 255  # the radius that Lee & Kim's step of 0.007 belongs to
 
@@ -31,6 +32,8 @@ class Gold(Attack):
     title: ClassVar[str] = "gold"
     source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051; Croce & Hein, ICML 2020, arXiv:2003.01690"
 
+    version: ClassVar[int] = per_instance(1, lambda self: self.cascade(REFERENCE_EPSILON).version)
+
     steps: int = 200
     apgd_steps: int = 100
     eot: int = 20
@@ -40,7 +43,7 @@ class Gold(Attack):
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, apgd_steps=self.apgd_steps, eot=self.eot, restarts=self.restarts)
-        object.__setattr__(self, "version", self.cascade(REFERENCE_EPSILON).version)
+        self.cascade(REFERENCE_EPSILON)  # checks the other fields
 
     def cascade(self, epsilon: float, *, guided: bool = False, restarts: int | None = None) -> Cascade:
         """The members for a radius > 0 in image units; guided: the defense has "guidance_detached" gradients."""

@@ -97,9 +97,8 @@ class Loader:
 
 def names_of(cell: Cell) -> tuple[list[str], list[str]]:
     """Names of the classifiers and of the score networks behind a cell, the defense's own included."""
-    parts = (cell.defense, *getattr(cell.defense, "purifiers", ()))  # a chain's members have networks too
-    own = [getattr(part, field, None) for part in parts for field in ("guide", "model")]
-    return [cell.classifier, *(name for name in own if name)], [cell.score] if cell.score else []
+    own = cell.defense.networks()
+    return [cell.classifier, *own.classifiers], [*([cell.score] if cell.score else []), *own.scores]
 
 
 def weights_of(cell: Cell) -> dict[str, str | None]:

@@ -2,7 +2,7 @@
 
 It solves the adjoint equations of the continuous process backwards in time (Li et al., "Scalable gradients for
 stochastic differential equations", AISTATS 2020, through torchsde; Chen et al., "Neural ordinary differential
-equations", NeurIPS 2018, through torchdiffeq), so it is not the gradient of the steps that ran (METHODS.md, 12.1).
+equations", NeurIPS 2018, Algorithm 1, through torchdiffeq), so it is not the gradient of the steps that ran.
 """
 
 from __future__ import annotations
@@ -15,17 +15,27 @@ from torch import Tensor
 
 from defenses.diffusion.solvers import T_END, reverse_drift, time_grid
 from defenses.models.score_models import ScoreModel, times
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 BRIDGE_STREAM = 255  # normals of the Brownian path between the solver's own times
 _SNAP = 1e-6  # clock times closer than this are the same: float32 clocks forward and backward round differently
 
 
-def sde_adjoint(x: Tensor, noise: Noise, *, score: ScoreModel, t: float, steps: int) -> Tensor:
+def sde_adjoint(x: Tensor, noise: NoiseSource, *, score: ScoreModel, t: float, steps: int) -> Tensor:
     """Euler-Maruyama on the reverse VP-SDE from t, as `scan` does it up to rounding, with torchsde's adjoint gradient.
 
-    x: (batch, channels, height, width) at time t in [-1, 1] space. Only x receives a gradient. The network is called
-    steps + 1 times forward (torchsde checks its contract with one call) and steps times backward.
+    The network is called steps + 1 times forward (torchsde checks its contract with one call) and steps times
+    backward.
+
+    Args:
+        x: (batch, channels, height, width), state at time t in the [-1, 1] space; only x receives a gradient.
+        noise: of these images; step k drives reverse step k.
+        score: the noise-prediction network.
+        t: diffusion time, in (0, 1].
+        steps: reverse steps, >= 1.
+
+    Returns:
+        The state at time 1e-5, shape of x.
     """
     from torchsde import sdeint_adjoint
 
@@ -44,7 +54,14 @@ def sde_adjoint(x: Tensor, noise: Noise, *, score: ScoreModel, t: float, steps: 
 def ode_adjoint(x: Tensor, *, score: ScoreModel, t: float, steps: int) -> Tensor:
     """Euler on the probability-flow ODE from t, as `scan` does it up to rounding, with torchdiffeq's adjoint gradient.
 
-    x: (batch, channels, height, width) at time t in [-1, 1] space. Only x receives a gradient.
+    Args:
+        x: (batch, channels, height, width), state at time t in the [-1, 1] space; only x receives a gradient.
+        score: the noise-prediction network.
+        t: diffusion time, in (0, 1].
+        steps: steps, >= 1.
+
+    Returns:
+        The state at time 1e-5, shape of x.
     """
     from torchdiffeq import odeint_adjoint
 
@@ -58,12 +75,22 @@ def ode_adjoint(x: Tensor, *, score: ScoreModel, t: float, steps: int) -> Tensor
 
 
 def aligned_sde_adjoint(
-    x_end: Tensor, cotangent: Tensor, noise: Noise, *, score: ScoreModel, t: float, steps: int
+    x_end: Tensor, cotangent: Tensor, noise: NoiseSource, *, score: ScoreModel, t: float, steps: int
 ) -> Tensor:
     """The adjoint of `sde_adjoint` on the forward grid itself, which torchsde's backward grid misses by 1e-5.
 
-    x_end: the state where the forward solve ended. cotangent: gradient of a loss with respect to it. Returns the
-    gradient with respect to the state at time t: what remains of the adjoint's error is not the grid's.
+    What remains of the adjoint's error is then not the grid's.
+
+    Args:
+        x_end: (batch, channels, height, width), the state where the forward solve ended, [-1, 1] space.
+        cotangent: gradient of a loss with respect to it, same shape.
+        noise: what drove the forward solve.
+        score: the noise-prediction network.
+        t: diffusion time where the forward solve began, in (0, 1].
+        steps: its steps.
+
+    Returns:
+        Gradient with respect to the state at time t, same shape.
     """
     x, a = x_end, cotangent
     for k, (start, dt) in reversed(list(enumerate(time_grid(t, steps, dtype=x_end.dtype)))):
@@ -105,7 +132,7 @@ class ReplayedPath:
 
     levy_area_approximation = "none"
 
-    def __init__(self, noise: Noise, like: Tensor, t: float, steps: int) -> None:
+    def __init__(self, noise: NoiseSource, like: Tensor, t: float, steps: int) -> None:
         self.noise, self.like = noise, like.detach()
         self.shape, self.dtype, self.device = like.flatten(1).shape, like.dtype, like.device
         self.widths = [dt for _, dt in time_grid(t, steps, dtype=like.dtype)]

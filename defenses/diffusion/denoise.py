@@ -15,7 +15,12 @@ from defenses.models.score_models import DataScore, ScoreModel, times
 
 
 def time_of_sigma(schedule: VPSchedule, sigma: Tensor) -> Tensor:
-    """The time t with alpha_bar(t) = 1 / (1 + sigma^2), in float64. sigma: >= 0, in [-1, 1] units."""
+    """The time t with alpha_bar(t) = 1 / (1 + sigma^2), in float64.
+
+    Args:
+        schedule: of the network.
+        sigma: standard deviation of the noise, >= 0, in units of [-1, 1] images.
+    """
     slope = schedule.beta_max - schedule.beta_min
     log = torch.log1p(sigma.double() ** 2)
     return (2 * log) / (schedule.beta_min + torch.sqrt(schedule.beta_min**2 + 2 * slope * log))
@@ -24,9 +29,16 @@ def time_of_sigma(schedule: VPSchedule, sigma: Tensor) -> Tensor:
 def denoise(score: ScoreModel, y: Tensor, sigma: float | Tensor) -> Tensor:
     """The clean image expected behind y = x + sigma n: D(y, sigma) = y - sigma eps(y / sqrt(1 + sigma^2), t).
 
-    y: (batch, channels, height, width) in the [-1, 1] space plus noise. sigma: standard deviation of the noise, one or
-    (batch,), >= 0 (0.25 is t = 0.073; 0.5 is t = 0.145). Karras et al., NeurIPS 2022, arXiv:2206.00364, Table 1, VP
-    column.
+    Karras et al., NeurIPS 2022, arXiv:2206.00364, Table 1, VP column.
+
+    Args:
+        score: the noise-prediction network.
+        y: (batch, channels, height, width), images in the [-1, 1] space plus noise.
+        sigma: standard deviation of the noise in that space, one or (batch,), >= 0; 0.25 is t = 0.073, 0.5
+            is t = 0.145.
+
+    Returns:
+        Shape of y, in the [-1, 1] space, not clipped.
     """
     level = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).expand(len(y))
     t = time_of_sigma(score.schedule, level).to(y.dtype)
@@ -35,7 +47,17 @@ def denoise(score: ScoreModel, y: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def denoising_error(score: ScoreModel, x: Tensor, sigma: float | Tensor, n: Tensor) -> Tensor:
-    """Mean over each image of (D(x + sigma n, sigma) - x)^2, (batch,): small where the network finds x likely."""
+    """Mean over each image of (D(x + sigma n, sigma) - x)^2: small where the network finds x likely.
+
+    Args:
+        score: the noise-prediction network.
+        x: (batch, channels, height, width), clean images in the [-1, 1] space.
+        sigma: standard deviation of the noise in that space, one or (batch,), >= 0.
+        n: standard normals, shape of x.
+
+    Returns:
+        (batch,).
+    """
     scale = sigma.view(-1, 1, 1, 1) if isinstance(sigma, Tensor) else sigma
     return ((denoise(score, x + scale * n, sigma) - x) ** 2).mean((1, 2, 3))
 
@@ -46,8 +68,13 @@ class FixedTimeScore:
 
     With s = sigma(t) / sqrt(alpha_bar(t)), in the [-1, 1] space, the score of the data plus N(0, s^2) at x is
     (E[x_0 | x] - x) / s^2 = -eps(sqrt(alpha_bar) x, t) / s (Tweedie; Efron, JASA 2011), and that of [0, 1] images
-    twice as much. unit: the score times its noise level, -eps, which is what noise-conditional score networks compute
-    before they divide by it.
+    twice as much.
+
+    Attributes:
+        network: the noise-prediction network.
+        t: diffusion time, in (0, 1].
+        unit: the score times its noise level, -eps, which is what noise-conditional score networks compute before they
+            divide by it.
     """
 
     network: ScoreModel

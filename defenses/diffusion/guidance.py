@@ -22,7 +22,15 @@ ADAM_FLOOR = 1e-8  # what Adam adds to the root of its second moment
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarities (groups, rows of a, rows of b), norms floored at 1e-8."""
+    """Cosine similarities, norms floored at 1e-8.
+
+    Args:
+        a: (groups, rows of a, features).
+        b: (groups, rows of b, features).
+
+    Returns:
+        (groups, rows of a, rows of b).
+    """
     a, b = (v / v.norm(dim=-1, keepdim=True).clamp_min(1e-8) for v in (a, b))
     return a @ b.transpose(-1, -2)
 
@@ -36,13 +44,24 @@ def contrastive_loss(
     tau_plus: float = 0.1,
     beta: float = 1.0,
 ) -> Tensor:
-    """Loss (groups,) between two feature batches (groups, batch, features).
+    """Contrastive loss between two batches of features.
 
     "infonce": van den Oord et al. 2018 (arXiv:1807.03748, Eq. 4); "ntxent": Chen et al., SimCLR, ICML 2020, Eq. 1;
-    "hard_negatives": Robinson et al., ICLR 2021, Eq. 4, one positive a row, with debiasing tau_plus in [0, 1) and
-    concentration beta >= 0. "released_hard" and "released_soft" are what the code of Bai et al. (ICML 2024) computes:
-    every pair of the batch counts as a positive, and off-diagonal pairs stay among the negatives (METHODS.md 4.2, 4.3;
-    the soft one there fails for more than one image and is given its evident meaning).
+    "hard_negatives": Robinson et al., ICLR 2021, Eq. 4, one positive a row. "released_hard" and "released_soft" are
+    what the released code of Bai et al. (ICML 2024) computes: every pair of the batch counts as a positive, and
+    off-diagonal pairs stay among the negatives. The code of the soft one fails for more than one image and is given its
+    evident meaning (docs/methods.md, contrastive guidance).
+
+    Args:
+        previous: (groups, batch, features).
+        current: same shape; row i of a group is the positive of row i in `previous`.
+        kind: which loss.
+        temperature: > 0.
+        tau_plus: debiasing, in [0, 1), of "released_hard" and "hard_negatives".
+        beta: concentration on hard negatives, >= 0, of the same losses.
+
+    Returns:
+        (groups,).
     """
     if kind == "infonce":
         similar = cosine(previous, current) / temperature
@@ -89,8 +108,7 @@ def _ntxent(both: Tensor, batch: int, temperature: float) -> Tensor:
 
 
 def embedding_bounds(features: int) -> Tensor:
-    """(18 features**2,) bound of the uniform initialisation of every weight: 1 / sqrt(fan in), in the order of
-    `embed`."""
+    """Bound of the uniform initialisation of every weight, 1 / sqrt(fan in): (18 features**2,), in `embed`'s order."""
     width = 2 * features
     block = [features**-0.5] * (2 * width * features) + [width**-0.5] * (width * features)
     return torch.tensor(block * BLOCKS, dtype=torch.float64)
@@ -99,8 +117,12 @@ def embedding_bounds(features: int) -> Tensor:
 def embed(x: Tensor, weights: Tensor) -> Tensor:
     """The authors' embedding network: three residual blocks h + W3 (silu(W1 h) * W2 h), no biases, width n -> 2n -> n.
 
-    x: (groups, batch, n). weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each
-    row-major.
+    Args:
+        x: (groups, batch, n).
+        weights: (groups, 18 n**2), block by block W1 (2n, n), W2 (2n, n), W3 (n, 2n), each row-major.
+
+    Returns:
+        Shape of x.
     """
     groups, _, n = x.shape
     for block in weights.unflatten(-1, (BLOCKS, 3, 2 * n * n)).unbind(1):
@@ -127,7 +149,21 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     floor: float = ADAM_FLOOR,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The n-th (from 1) Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable."""
+    """One Adam step (Kingma & Ba, ICLR 2015, Algorithm 1), pure and twice differentiable.
+
+    Args:
+        w: what is minimised over, any shape.
+        m: running mean of the gradient, same shape, 0 at first.
+        v: running mean of its square, same shape, 0 at first.
+        gradient: at w.
+        n: number of the step, from 1.
+        lr: step size, > 0.
+        betas: decay rates of m and v, in [0, 1).
+        floor: what is added to the root of the second moment, > 0.
+
+    Returns:
+        The next (w, m, v).
+    """
     m = betas[0] * m + (1 - betas[0]) * gradient
     v = betas[1] * v + (1 - betas[1]) * gradient**2
     mean, root = m / (1 - betas[0] ** n), safe_sqrt(v / (1 - betas[1] ** n))
@@ -137,8 +173,16 @@ def adam(
 def input_gradient(value: Callable[[Tensor], Tensor], x: Tensor, *, differentiated: bool) -> Tensor:
     """Gradient of the sum of value(x) with respect to x, inside `no_grad` too.
 
-    differentiated: the result depends on x in the caller's graph (second order); else it is a constant there. x is
-    made a node of its own, so that what value captured of x does not count.
+    x is made a node of its own, so that what `value` captured of x does not count.
+
+    Args:
+        value: x -> any shape.
+        x: any shape.
+        differentiated: whether the result depends on x in the caller's graph (second order); else it is a constant
+            there.
+
+    Returns:
+        Shape of x.
     """
     exact = differentiated and torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
@@ -151,8 +195,16 @@ def reconstruction_guide(
 ) -> Tensor:
     """Direction in which x comes to resemble the reference: gradient of minus the mean squared error, or of SSIM.
 
-    x, reference: (batch, channels, height, width). The mean is over each image's own elements. Wang et al., "Guided
-    diffusion model for adversarial purification", 2022 (arXiv:2205.14969).
+    Wang et al., "Guided diffusion model for adversarial purification", 2022 (arXiv:2205.14969).
+
+    Args:
+        x: (batch, channels, height, width).
+        reference: same shape.
+        kind: "mse", whose mean is over each image's own elements, or "ssim".
+        differentiated: see `input_gradient`.
+
+    Returns:
+        Shape of x.
     """
     if kind == "ssim":
         return input_gradient(lambda state: ssim(state, reference), x, differentiated=differentiated)
@@ -161,15 +213,30 @@ def reconstruction_guide(
 
 
 def reconstruction_scale(alpha_bar: float, *, guidance_scale: float, epsilon: float) -> float:
-    """GDMP's weight of the guidance: large where the noise drowns a perturbation of size epsilon (image units)."""
+    """GDMP's weight of the guidance: large where the noise drowns a perturbation of size epsilon.
+
+    Args:
+        alpha_bar: squared signal scale at this step, in (0, 1).
+        guidance_scale: >= 0.
+        epsilon: size of the perturbation in image units, > 0.
+    """
     return math.sqrt((1 - alpha_bar) / alpha_bar) * 3 * guidance_scale / (2 * epsilon)
 
 
 def ssim(a: Tensor, b: Tensor, *, size: int = 11, width: float = 1.5) -> Tensor:
-    """Mean structural similarity (batch,) of images (batch, channels, height, width).
+    """Mean structural similarity of images, one channel at a time, with zero padding.
 
     Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 2004, Eq. 13, with C1 = 1e-4 and C2 = 9e-4 (a dynamic
-    range of 1): Gaussian window of `size` pixels and standard deviation `width`, zero padding, a channel at a time.
+    range of 1) and a Gaussian window.
+
+    Args:
+        a: (batch, channels, height, width).
+        b: same shape.
+        size: of the window, pixels.
+        width: standard deviation of the window, pixels.
+
+    Returns:
+        (batch,), 1 for equal images.
     """
     offsets = torch.arange(size, dtype=a.dtype, device=a.device) - size // 2
     line = torch.exp(-(offsets**2) / (2 * width**2))

@@ -15,8 +15,12 @@ LITERATURE = VPSchedule()  # the schedule whose 1000 levels `t` and `steps` coun
 class DiffusionPurifier(Purifier):
     """Adds noise up to time t, then reverses it in `steps` steps. Abstract.
 
-    t: diffusion time in (0, 1], the paper's t*. steps: reverse steps in [1, 10000]; None is one per discrete
-    level (t = 0.1 is 100). Class attribute `checkpoint_every`: see `scan`; it moves time and memory, not numbers.
+    Attributes:
+        t: diffusion time t*, in (0, 1].
+        steps: reverse steps, in [1, 10000]; None is one per discrete level (t = 0.1: 100).
+
+    Class attributes:
+        checkpoint_every: see `scan`; it moves time and memory, not numbers.
     """
 
     stochastic: ClassVar[bool] = True

@@ -23,10 +23,16 @@ MEMORY_SHARE = 0.4  # of the free memory that the graph of un-checkpointed steps
 def scan(step: Step, state: State, steps: int, *, checkpoint_every: int | None = None) -> State:
     """state <- step(state, k) for k = 0..steps-1, differentiable with respect to the state.
 
-    step: pure; whatever must receive a gradient travels in the state (a captured tensor receives none where
-    steps are recomputed). state: tuple of tensors. checkpoint_every: steps a stored segment; 0 keeps the whole graph
-    (no recomputation: fastest, memory grows with steps), 1 is the most frugal; None keeps the graph of as many last
-    steps as fit in free memory.
+    Args:
+        step: pure function (state, k) -> state. Whatever must receive a gradient travels in the state: a captured
+            tensor receives none where steps are recomputed.
+        state: tuple of tensors.
+        steps: how many, >= 0.
+        checkpoint_every: steps a stored segment; 0 keeps the whole graph (no recomputation: fastest, memory grows with
+            steps), 1 is the most frugal; None keeps the graph of as many last steps as fit in free memory.
+
+    Returns:
+        The state after the last step.
     """
     if checkpoint_every is not None and checkpoint_every < 0:
         raise ValueError(f"Expected checkpoint_every >= 0 or None, got {checkpoint_every}.")
@@ -89,7 +95,7 @@ class _SavedBytes:
         if not isinstance(tensor, torch.nn.Parameter) and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself may be the operation's own output: a cycle that is never collected
 
 
 class _Segment(torch.autograd.Function):

@@ -29,7 +29,7 @@ def to_image_space(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
-    """x clipped to [low, high], with derivative 1 on the closed interval and 0 outside.
+    """Values clipped to [low, high], with derivative 1 on the closed interval and 0 outside.
 
     torch.clamp has none at the ends from torch 2.14 on: pixels that an attack moved to 0 or 1 would stay there.
     """
@@ -46,10 +46,15 @@ def _sqrt(value: Number) -> Number:
 
 @dataclass(frozen=True)
 class VPSchedule:
-    """beta(t) = beta_min + (beta_max - beta_min) t on t in [0, 1]; `levels` discrete levels i = 0..levels-1.
+    """The linear schedule beta(t) = beta_min + (beta_max - beta_min) t, t in [0, 1], and its discrete levels.
 
-    Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a
-    float, so that they scale tensors of any dtype and device.
+    Continuous functions take a float or a tensor. Discrete ones (`*_at`) take a Python integer and return a float, so
+    that they scale tensors of any dtype and device.
+
+    Attributes:
+        beta_min: rate at t = 0.
+        beta_max: rate at t = 1.
+        levels: discrete levels, i = 0..levels - 1.
     """
 
     beta_min: float = 0.1
@@ -98,24 +103,32 @@ class VPSchedule:
         return 1.0 if i == -1 else self._tables[1][self._checked(i)]
 
     def step_beta_at(self, i: int, before: int | None = None) -> float:
-        """Beta of one step from level `before` (None: i - 1) to level i > before; beta_i where no level is skipped."""
+        """Beta of one step from level `before` to level i; beta_i where no level is skipped.
+
+        Args:
+            i: level, > before.
+            before: level, -1 for the clean image; None is i - 1.
+        """
         if before is None or before == i - 1:
             return self.beta_at(i)
         return 1 - self.alpha_bar_at(i) / self.alpha_bar_at(before)
 
     def posterior_mean_at(self, i: int, before: int | None = None) -> tuple[float, float]:
-        """Weights (of x_0, of x_i) in the mean of q(x_before | x_i, x_0) (Ho et al., Eq. 7); before None: i - 1."""
+        """Weights (of x_0, of x_i) in the mean of q(x_before | x_i, x_0) (Ho et al., Eq. 7); see `step_beta_at`."""
         b, a, a_prev = self.step_beta_at(i, before), self.alpha_bar_at(i), self._alpha_bar_before(i, before)
         return b * math.sqrt(a_prev) / (1 - a), (1 - a_prev) * math.sqrt(1 - b) / (1 - a)
 
     def posterior_variance_at(self, i: int, before: int | None = None) -> float:
-        """Variance of q(x_before | x_i, x_0); before None: i - 1; 0 where `before` is the clean image, -1."""
+        """Variance of q(x_before | x_i, x_0), 0 where `before` is the clean image; see `step_beta_at`."""
         return self.step_beta_at(i, before) * (1 - self._alpha_bar_before(i, before)) / (1 - self.alpha_bar_at(i))
 
     def log_variance_at(self, i: int, kind: Literal["small", "large"] = "small", before: int | None = None) -> float:
-        """Log of the sampler's variance from level i to `before` (None: i - 1).
+        """Log of the sampler's variance in a step from level i to `before`.
 
-        "small": the posterior variance (floor 1e-20); "large": the step's beta (posterior of 1 at i = 0).
+        Args:
+            i: level.
+            kind: "small" is the posterior variance (floor 1e-20), "large" the step's beta (posterior of 1 at i = 0).
+            before: level, -1 for the clean image; None is i - 1.
         """
         if kind == "small":
             return math.log(max(self.posterior_variance_at(i, before), 1e-20))

@@ -1,7 +1,7 @@
 """One step of the reverse process: state and network output in, next state out.
 
-All functions are pure. x: (batch, channels, height, width) in [-1, 1] space; eps: the network's noise prediction at
-x, same shape; z: standard normal, same shape.
+All functions are pure. In all of them x is a state, (batch, channels, height, width) in the [-1, 1] space, eps the
+network's noise prediction at x, x0 a predicted clean state and z standard normals, all of the shape of x.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ def score_from_epsilon(eps: Tensor, sigma: float | Tensor) -> Tensor:
 def time_grid(
     t: float, steps: int, *, dtype: torch.dtype = torch.float64, t_end: float = T_END
 ) -> list[tuple[float, float]]:
-    """(time, step length) of `steps` reverse steps from t to t_end, the way DiffPure's integrator counts.
+    """Times and lengths of reverse steps, the way DiffPure's integrator counts.
 
-    The clock u = 1 - t advances by t / steps in `dtype` and stops at 1 - t_end. In float32 its rounding
-    decides which integer level a discrete network is shown (METHODS.md, section 1), so the clock has the dtype of the
-    state.
+    The clock u = 1 - t advances by t / steps and stops at 1 - t_end. In float32 its rounding decides which integer
+    level a discrete network is shown, so the clock has the dtype of the state.
+
+    Args:
+        t: diffusion time where the steps begin, in (0, 1].
+        steps: how many, >= 1.
+        dtype: of the state; the clock is float64 for float64 states, else float32.
+        t_end: where the last step ends.
+
+    Returns:
+        (time, step length) of each step.
     """
     clock = torch.float64 if dtype == torch.float64 else torch.float32
     step = torch.tensor(t / steps, dtype=clock)
@@ -42,7 +50,7 @@ def time_grid(
 
 
 def reverse_drift(x: Tensor, eps: Tensor, *, schedule: VPSchedule, t: float, score_share: float = 1.0) -> Tensor:
-    """Drift beta (x / 2 + score_share * score) on the clock 1 - t: share 1 for the reverse SDE, 1/2 for the ODE."""
+    """Drift beta (x / 2 + score_share * score) on the clock 1 - t: share 1 is the reverse SDE's, 1/2 the ODE's."""
     beta = schedule.beta(t)
     return 0.5 * beta * x + score_share * beta * score_from_epsilon(eps, schedule.sigma(t))
 
@@ -72,9 +80,19 @@ def reverse_ddpm(
     log_variance: float | Tensor,
     next_index: int | None = None,
 ) -> Tensor:
-    """Ancestral step from level `index` to `next_index` (None: index - 1) given the predicted x0; none to -1 is noisy.
+    """Ancestral step given the predicted clean state; a step to the clean image adds no noise.
 
-    Ho et al. 2020, Eqs. 6-7; where levels are skipped, with the step's own beta (Nichol & Dhariwal, ICML 2021, 4).
+    Ho et al. 2020, Eqs. 6-7; where levels are skipped, with the step's own beta (Nichol & Dhariwal, "Improved denoising
+    diffusion probabilistic models", ICML 2021, section 4).
+
+    Args:
+        x: state.
+        x0: predicted clean state.
+        z: standard normals.
+        schedule: of the network.
+        index: level of x.
+        log_variance: of the step, one or shape of x.
+        next_index: level after the step, -1 for the clean image; None is index - 1.
     """
     of_x0, of_x = schedule.posterior_mean_at(index, next_index)
     mean = of_x0 * x0 + of_x * x
@@ -87,9 +105,16 @@ def reverse_ddpm(
 def reverse_ddim(
     x0: Tensor, eps: Tensor, z: Tensor, *, schedule: VPSchedule, index: int, next_index: int, eta: float
 ) -> Tensor:
-    """Sub-sequence step from level `index` to `next_index` (Song et al., "DDIM", ICLR 2021, Eq. 12).
+    """Sub-sequence step (Song, Meng & Ermon, "Denoising diffusion implicit models", ICLR 2021, Eq. 12).
 
-    eta: 1 is DDPM, 0 the deterministic DDIM. next_index -1 is the clean image.
+    Args:
+        x0: predicted clean state.
+        eps: predicted noise.
+        z: standard normals.
+        schedule: of the network.
+        index: level of the state.
+        next_index: level after the step, -1 for the clean image.
+        eta: 1 is DDPM, 0 the deterministic DDIM.
     """
     a, a_next = schedule.alpha_bar_at(index), schedule.alpha_bar_at(next_index)
     noise = eta * math.sqrt((1 - a / a_next) * (1 - a_next) / (1 - a))

@@ -8,7 +8,7 @@ from torch import Tensor
 from defenses.diffusion.scan import State, scan
 from defenses.diffusion.solvers import predict_x0, reverse_ddim
 from defenses.models.score_models import ScoreModel, indices
-from defenses.noise import Noise
+from defenses.noise import NoiseSource
 
 
 def sub_sequence(levels: int, steps: int) -> list[tuple[int, int]]:
@@ -21,7 +21,7 @@ def sub_sequence(levels: int, steps: int) -> list[tuple[int, int]]:
 
 def noise_and_denoise(
     x: Tensor,
-    noise: Noise,
+    noise: NoiseSource,
     *,
     score: ScoreModel,
     levels: int,
@@ -30,10 +30,20 @@ def noise_and_denoise(
     first: int = 0,
     checkpoint_every: int | None = None,
 ) -> Tensor:
-    """x noised to index levels - 1, then denoised in `steps` steps of `reverse_ddim` without clipping.
+    """Noise to level `levels - 1`, then denoise in a few steps of `reverse_ddim`, without clipping.
 
-    x: (batch, channels, height, width) in [-1, 1] space. first: step number of the forward noise in the noise's
-    counting; the k-th reverse step's is first + k.
+    Args:
+        x: (batch, channels, height, width) in the [-1, 1] space.
+        noise: of these images.
+        score: the noise-prediction network.
+        levels: discrete levels to walk down, >= 1.
+        steps: reverse steps, in [1, levels].
+        eta: 1 is DDPM, 0 the deterministic DDIM.
+        first: step number of the forward noise in the noise's counting; the k-th reverse step's is first + k.
+        checkpoint_every: see `scan`.
+
+    Returns:
+        Shape of x, in the [-1, 1] space.
     """
     schedule, walk = score.schedule, sub_sequence(levels, steps)
 

@@ -141,6 +141,28 @@ def test_another_kind_of_gradient() -> None:
         model.with_gradient("adjoint")
 
 
+def test_another_purifier() -> None:
+    model, x = Scale().defend(Linear()), images()
+    doubled = model.with_purify(lambda purify: lambda images, noise: 2 * purify(images, noise))
+    assert doubled.classifier is model.classifier and torch.equal(model(x, NOISE), Linear()(scale(3.0)(x, NOISE)))
+    assert torch.equal(doubled.purify(x, NOISE), 2 * model.purify(x, NOISE))
+    for kind in ("straight_through", "exact"):
+        other = doubled.with_gradient(kind)  # type: ignore[arg-type]
+        assert torch.allclose(other.purify(x, NOISE), doubled.purify(x, NOISE))
+    rebuilt = model.with_gradient("surrogate").with_purify(lambda purify: lambda images, noise: images)
+    assert torch.equal(rebuilt.with_gradient("exact").purify(x, NOISE), x)
+
+
+def test_a_module_as_purifier_can_be_replaced_on_a_copy() -> None:
+    class Identity(nn.Module):
+        def forward(self, images: Tensor, noise: Noise) -> Tensor:
+            return images
+
+    model, x = Defended(Identity(), Linear()), images()
+    half = model.with_purify(lambda purify: lambda images, noise: purify(images, noise) / 2)
+    assert torch.equal(half.purify(x, NOISE), x / 2) and torch.equal(model.purify(x, NOISE), x)
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="Scale has no 'adjoint' gradient. It has: exact, surrogate, straight_through"):
         Scale().defend(Linear(), gradient="adjoint")

@@ -41,6 +41,13 @@ def test_is_a_documented_frozen_dataclass_named_after_its_file(name: str) -> Non
         cls().version = 0  # type: ignore[misc]
 
 
+@every
+def test_class_attributes_are_not_overwritten_on_an_instance(defense: Defense) -> None:
+    for cls in type(defense).__mro__:
+        declared = {name for name, kind in vars(cls).get("__annotations__", {}).items() if "ClassVar" in str(kind)}
+        assert not declared & vars(defense).keys()
+
+
 @every_name
 def test_every_field_has_its_line(name: str) -> None:
     described = field_docs(defenses[name])

@@ -100,9 +100,7 @@ def test_only_the_members_of_a_chain_that_need_the_network_are_resized() -> None
     model, network = defended(chain)
     blurred = MedianBlur().build()(images(), tiny_noise())
     noise = tiny_noise()
-    from defenses.chain import _noise_of
-
-    expected = DEFENSE.fitted(score=score())(blurred, _noise_of(1, noise))
+    expected = DEFENSE.fitted(score=score())(blurred, noise.derive("chain member 1"))
     torch.testing.assert_close(model.purify(images(), noise), expected)
     assert network.sizes == {10}
 

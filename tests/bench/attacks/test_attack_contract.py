@@ -72,8 +72,8 @@ class Bench:
     def __init__(self, gradient: Gradient) -> None:
         self.seeds: set[int] = set()
         score = NetworkScore(lambda x, label: 0.3 * torch.tanh(x), (3, 8, 8))
-        self.model = DiffPureSDE(t=0.01, steps=2).defend(Net(), score, gradient=gradient)
-        self.model._purify = self.remember(self.model._purify)
+        model = DiffPureSDE(t=0.01, steps=2).defend(Net(), score, gradient=gradient)
+        self.model = model.with_purify(self.remember)
         pictures = torch.rand(7, 8, 8, 3, generator=torch.Generator().manual_seed(1))
         self.images = pictures.permute(0, 3, 1, 2)  # as data sets hand them over: not contiguous
         self.labels = self.model.classifier(self.images).argmax(1)

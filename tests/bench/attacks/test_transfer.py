@@ -3,9 +3,11 @@
 import pytest
 import torch
 from linear_problem import defended, problem
+from torch import Tensor
 
 from bench.attacks.transfer import Transfer
 from bench.threat import ThreatModel
+from defenses.noise import NoiseSource
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -25,8 +27,11 @@ def test_reaches_the_exact_radius(norm: str, sigma: float) -> None:
 
 def test_the_defense_is_never_asked() -> None:
     classifier, images, labels, ids = problem(4)
-    model = defended(classifier)
-    model._purify = None
+
+    def ask(images: Tensor, noise: NoiseSource) -> Tensor:
+        raise AssertionError("The defense was asked.")
+
+    model = defended(classifier).with_purify(lambda purify: ask)
     adversarial = Transfer(steps=3).perturb(model, images, labels, ids, ThreatModel(epsilon=0.03), 0)
     assert (classifier.value(adversarial) != classifier.value(images)).all()
 

@@ -1,0 +1,178 @@
+"""A classifier behind a purifier: the one object that an attack and the judge see."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from defenses.noise import NoiseSource
+from defenses.recorded import as_source
+
+Purify = Callable[[Tensor, NoiseSource], Tensor]
+Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
+Combine = Literal["logits", "softmax", "vote"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
+ALWAYS: tuple[Gradient, ...] = ("straight_through", "transfer", "none")  # kinds that every defense has
+ROWS = 1024  # rows of several runs that are purified together; memory, not numbers
+
+
+class Defended(nn.Module):
+    """A classifier behind a purifier: what an attack and the judge see.
+
+    Without gradients it is always the real defense. Where gradients are recorded, its `gradient` kind says what an
+    attacker differentiates: "exact", "guidance_detached" and "adjoint" the purifier itself; "straight_through" the
+    identity (BPDA; Athalye et al., ICML 2018); "surrogate" a cheaper purifier, run in place of the real one as in Lee &
+    Kim (ICCV 2023); "transfer" the bare classifier; "none" nothing: the logits carry no graph.
+
+    Attributes:
+        classifier: purified images -> logits.
+        gradient: the kind of gradient that an attacker has.
+        kinds: the kinds that `with_gradient` reaches.
+        runs: purifications behind one answer.
+        combine: how the answers of the runs are joined, see `combine_runs`.
+        votes: purifications behind each run, which answers with their majority.
+        batch_coupled: whether the output for an image depends on its batch-mates.
+        with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
+            that watch its states; None where there is none.
+    """
+
+    def __init__(
+        self,
+        purify: Purify,
+        classifier: nn.Module,
+        *,
+        gradient: Gradient = "exact",
+        surrogate: Purify | None = None,
+        runs: int = 1,
+        combine: Combine = "logits",
+        votes: int = 1,
+        batch_coupled: bool = False,
+        split_draws: bool | None = None,
+        rebuild: Callable[[Gradient], Defended] | None = None,
+        kinds: tuple[Gradient, ...] = (),
+        with_score: Callable[[Callable[[Any], Any]], Purify] | None = None,
+    ) -> None:
+        """Put a purifier before a classifier.
+
+        Args:
+            purify: pure function (images, noise) -> images.
+            classifier: images (batch, channels, height, width) in [0, 1] -> logits.
+            gradient: the kind of gradient that an attacker has; `purify` is built for it.
+            surrogate: the cheaper purifier that gradient="surrogate" runs.
+            runs: purifications behind one answer, >= 1.
+            combine: how the runs are joined, see `combine_runs`.
+            votes: purifications behind each run, >= 1.
+            batch_coupled: whether the output for an image depends on its batch-mates.
+            split_draws: whether rows of different draws are purified apart; None is as `batch_coupled`.
+            rebuild: kind of gradient -> the same defense, built for that kind.
+            kinds: kinds of gradient that `rebuild` makes.
+            with_score: see the attribute.
+        """
+        super().__init__()
+        self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
+        self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
+        self.votes, self.with_score = votes, with_score
+        self._split_draws = batch_coupled if split_draws is None else split_draws
+        self._rebuild = rebuild
+        self._built = gradient
+        self.kinds = tuple(dict.fromkeys((gradient, *ALWAYS, *kinds)))
+
+    def with_gradient(self, gradient: Gradient) -> Defended:
+        """The same defense, networks shared, seen through another of its `kinds` of gradient."""
+        if gradient not in self.kinds:
+            raise ValueError(f"Expected a gradient kind among {', '.join(self.kinds)}, got {gradient!r}.")
+        if gradient not in (self._built, *ALWAYS) and self._rebuild is not None:
+            return self._rebuild(gradient)
+        other = copy.copy(self)
+        other.gradient = gradient
+        return other
+
+    def with_purify(self, wrap: Callable[[Purify], Purify]) -> Defended:
+        """The same defense, networks shared, with `wrap(purify)` in place of its purifier.
+
+        For attacks and tests that watch or change what is purified. Other kinds of gradient, and purifiers around
+        another score network, are wrapped too; the surrogate is not.
+        """
+        other, rebuild, with_score = copy.copy(self), self._rebuild, self.with_score
+        other._modules = {name: module for name, module in self._modules.items() if name != "_purify"}
+        other._purify = wrap(self._purify)
+        if rebuild is not None:
+            other._rebuild = lambda kind: rebuild(kind).with_purify(wrap)
+        if with_score is not None:
+            other.with_score = lambda change: wrap(with_score(change))
+        return other
+
+    def forward(self, images: Tensor, noise: NoiseSource) -> Tensor:
+        """The defended classifier's answer.
+
+        Args:
+            images: (batch, channels, height, width) in [0, 1].
+            noise: of these images; recorded noise, see `as_source`, is a batch.
+
+        Returns:
+            Logits (batch, classes).
+
+        Raises:
+            ValueError: the noise cannot tell the runs of an answer apart.
+        """
+        recorded = torch.is_grad_enabled() and images.requires_grad
+        if recorded and self.gradient == "transfer":
+            return self.classifier(images)
+        if recorded and self.gradient == "surrogate":
+            assert self._surrogate is not None
+            return self.classifier(self._by_draw(self._surrogate, images, noise))
+        total = self.runs * self.votes
+        if total == 1:
+            return self.classifier(self.purify(images, noise))
+        runs = as_source(noise, len(images)).split(total)
+        together = min(total, max(1, ROWS // len(images)))
+        logits = []
+        for run in range(0, total, together):
+            count = min(together, total - run)
+            rows = runs if count == total else runs[run * len(images) : (run + count) * len(images)]
+            logits.append(self.classifier(self.purify(images.repeat(count, 1, 1, 1), rows)))
+        answers = torch.cat(logits).unflatten(0, (self.runs, self.votes, len(images))).transpose(0, 1)
+        return combine_runs(answers[0] if self.votes == 1 else combine_runs(answers, "vote"), self.combine)
+
+    def purify(self, images: Tensor, noise: NoiseSource) -> Tensor:
+        """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""
+        recorded = torch.is_grad_enabled() and images.requires_grad
+        if not recorded or self.gradient in ("exact", "guidance_detached", "adjoint", "surrogate"):
+            return self._by_draw(self._purify, images, noise)
+        with torch.no_grad():
+            purified = self._by_draw(self._purify, images, noise)
+        return images + (purified - images).detach() if self.gradient == "straight_through" else purified.detach()
+
+    def _by_draw(self, purify: Purify, images: Tensor, noise: NoiseSource) -> Tensor:
+        """A batch-coupled purifier sees each draw as a batch of its own, unless it groups its rows by draw itself."""
+        groups = as_source(noise, len(images)).rows_by_draw() if self._split_draws else []
+        if len(groups) <= 1:
+            return purify(images, noise)
+        purified = torch.empty_like(images)
+        for rows in groups:
+            purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
+        return purified
+
+
+def combine_runs(logits: Tensor, combine: Combine) -> Tensor:
+    """One answer of several runs.
+
+    Args:
+        logits: (runs, batch, classes).
+        combine: "logits" averages them; "softmax" averages probabilities; in "vote" each run votes its label, ties go
+            to the smallest one. A vote's gradient is that of the mean softmax, as the vote itself has none.
+
+    Returns:
+        (batch, classes); log-probabilities for "softmax" and "vote", vote shares floored at 1e-6.
+    """
+    if combine == "logits":
+        return logits.mean(0)
+    mean = logits.softmax(-1).mean(0).clamp_min(1e-12).log()
+    if combine == "softmax":
+        return mean
+    votes = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
+    return mean + (votes.clamp_min(1e-6).log() - mean).detach()

@@ -1,0 +1,45 @@
+"""Answers leave nothing behind: as many tensors are alive after many gradients as after a few."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from contract import cases, defended, fast, smooth_answer, tiny_images, tiny_noise
+
+from defenses.base import Defense
+
+DIFFERENTIABLE = [defense for defense in cases() if "exact" in defense.gradients]
+
+
+def tensors_alive() -> int:
+    """Tensors that a collection of garbage leaves."""
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+def growth(defense: Defense, *, answers: int) -> int:
+    """How many more tensors are alive after `answers` further gradients of the defense; three come before."""
+    answer = smooth_answer(defense, defended(defense))
+
+    def differentiate() -> None:
+        images = tiny_images().requires_grad_()
+        torch.autograd.grad(answer(images, tiny_noise()).sum(), images)
+
+    for _ in range(3):
+        differentiate()
+    before = tensors_alive()
+    for _ in range(answers):
+        differentiate()
+    return tensors_alive() - before
+
+
+@pytest.mark.parametrize("defense", DIFFERENTIABLE, ids=lambda d: d.name)
+def test_no_tensor_outlives_its_answer(defense: Defense) -> None:
+    assert growth(defense, answers=6) == 0
+
+
+@pytest.mark.slow
+def test_no_tensor_outlives_200_answers() -> None:
+    assert growth(fast("likelihood_maximization"), answers=200) == 0
