@@ -26,21 +26,27 @@ SHORTEST, LONGEST = 1e-5, 1e-1  # bounds of a step
 class ADP(Purifier):
     """Adaptive denoising purification (Yoon, Hwang & Lee, ICML 2021, arXiv:2106.06041).
 
-    Noise, then steps along the score, each as long as a trial step finds safe, until a step gets short. An answer
-    averages 10 runs.
+    Noise, then steps up the score of the data, each as long as a trial step finds safe, until a step gets short; the
+    answer averages 10 runs. As released, and kept: every step applies the map 256/255 x - 1/510 to a state that only at
+    first was in the scale which that map undoes. Stopped images cost their network evaluations all the same, so that
+    the cost depends on no image. See docs/methods.md.
 
-    sigma: noise, image units, >= 0 (0.25; the released default.yml has 0.1). injection: "gaussian", or "binary" signs
-    of the same mean size. steps: at most, >= 1. step_scale: lambda, > 0. stop_below: an image stops at its first step
-    shorter than this, >= 0. stop: "image", every image as a batch of its own; or "batch", as released: the loop goes on
-    until all images have stopped, and every turn moves the stopped ones too, by the affine map below (batch-coupled).
-    t: time in (0, 1] at which a VP network stands in for the score (ours; unused with a `DataScore`).
-
-    As released, and kept: each step applies the map 256/255 x - 1/510 to a state that only at first was in the scale it
-    undoes. Stopped images cost their network evaluations all the same, so that the cost depends on no image.
+    Attributes:
+        runs: purifications behind one answer, >= 1; the authors average 10.
+        combine: how the runs' answers are joined; the released code knows the same three ways.
+        sigma: standard deviation of the noise, image units, >= 0; the released default.yml has 0.1.
+        injection: the noise: "gaussian", or "binary" signs of the same mean size.
+        steps: steps up the score at most, >= 1.
+        step_scale: the authors' lambda, the step length at curvature one, > 0.
+        stop_below: an image stops at its first step shorter than this, >= 0.
+        stop: "image" treats every image as a batch of its own; "batch" is as released: the loop goes on until all
+            images have stopped, and every turn moves the stopped ones too, by the map above (batch-coupled).
+        t: time in (0, 1] at which a VP network stands in for the score; unused with a `DataScore`, such as the
+            source's NCSN.
     """
 
     title: ClassVar[str] = "ADP"
-    source: ClassVar[str] = "Yoon et al., ICML 2021, arXiv:2106.06041; released code (METHODS.md 8)"
+    source: ClassVar[str] = "Yoon, Hwang & Lee, ICML 2021, arXiv:2106.06041; released code"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self.stop == "batch")
     needs_score: ClassVar[bool] = True

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(Defense):
-    """A classifier trained on adversarial examples (Madry et al., "Towards deep learning models resistant to
-    adversarial attacks", ICLR 2018, Eq. 2.1), in place of the cell's classifier.
+    """A classifier trained on adversarial examples (Madry et al., ICLR 2018, Eq. 2.1), in place of the cell's own.
 
     `info` says where the network comes from: its source, its licence, its published accuracy. There is no purifier, so
     every kind of gradient but "none" is the network's own. To put a purifier in front of such a network, name it as the
     cell's classifier instead.
 
-    model: name of a classifier, ours or `robustbench:<dataset>:<threat>:<model>` for a model of the RobustBench zoo
-    (Croce et al., NeurIPS 2021 Datasets and Benchmarks) that is one file.
+    Attributes:
+        model: name of a classifier, ours or `robustbench:<dataset>:<threat>:<model>` for a model of the RobustBench zoo
+            (Croce et al., NeurIPS 2021 Datasets and Benchmarks) that is one file.
     """
 
     title: ClassVar[str] = "adversarial training"

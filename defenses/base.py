@@ -99,14 +99,14 @@ class Defense(ABC):
         as "robustbench:<dataset>:<threat>:<model>". A defense that loads a network which no field names overrides this.
         """
         from defenses.models.classifiers import CLASSIFIERS, classifier_info
-        from defenses.models.scores import score_info, score_models
+        from defenses.models.scores import SCORES, score_info
 
         names = dict.fromkeys(_texts(self.params()))
         classifiers = tuple(name for name in names if _is_network(name, CLASSIFIERS, classifier_info))
         rest = [name for name in names if name not in classifiers]
         return Networks(
             classifiers=classifiers,
-            scores=tuple(name for name in rest if _is_network(name, score_models, score_info)),
+            scores=tuple(name for name in rest if _is_network(name, SCORES, score_info)),
         )
 
     def with_networks(self, names: Mapping[str, str]) -> Self:

@@ -20,7 +20,8 @@ class BitDepth(Purifier):
     Rounds every value to the nearest of 2**bits equally spaced ones, both ends included. (The `posterize` of image
     libraries truncates 8-bit values instead, which darkens the image.)
 
-    bits: bits a channel in 1..8; 3 to 5 are customary.
+    Attributes:
+        bits: bits a channel, in 1..8; 3 to 5 are customary.
     """
 
     title: ClassVar[str] = "bit-depth reduction"

@@ -37,30 +37,38 @@ LEARNING_RATE = 0.01  # of the embedding network's Adam
 class Contrastive(DiffusionPurifier):
     """Contrastive-guided purification (Bai et al., ICML 2024, PMLR 235:2375-2391).
 
-    A reverse VP-SDE (or ODE) whose noise prediction at every step gains guidance_scale times the gradient,
-    with respect to the current state, of a contrastive loss between the features of this state and of the state
-    before. The text of the paper was not at hand; the defaults are the authors' released behaviour in their main
-    CIFAR-10 setting, as a pure function of its inputs (METHODS.md, section 4).
+    A reverse VP-SDE (or ODE) whose noise prediction at every step gains guidance_scale times the gradient, with respect
+    to the current state, of a contrastive loss between the features of this state and of the state before. Defaults
+    are the released behaviour in the authors' main CIFAR-10 setting, as a pure function of its inputs: no state leaks
+    from one purification into the next (`initial_cache` of `purifier` reproduces the leak). gradient="exact"
+    differentiates the guidance and the online training too; "guidance_detached" holds the guidance constant. See
+    docs/methods.md.
 
-    guidance_scale: weight of the guidance, >= 0; the authors use 500 or 5000 (with temperature 10). loss: see
-    `contrastive_loss`; "infonce" and "hard_negatives" are the losses as normally defined. temperature > 0. tau_plus in
-    [0, 1). beta >= 0. guide_from, guide_until: network calls at which guidance is on, [guide_from, guide_until), by
-    the authors' counter, which the integrator's contract check has advanced by one, so that guide_from 0 and 1 are
-    the same; None is 0, and 2 with per_image: call 1 contrasts the state with itself, where the gradient of a single
-    image is zero and Adam would blow rounding errors up to full steps. embedding: features pass through a three-block
-    network trained by Adam inside every purification (as released); without it the logits are contrasted. guide_input:
-    "state" shows the guide the noisy state in [-1, 1] as it is (as released), "image" maps it to [0, 1] first.
-    per_image: every image is guided as a batch of its own, with its own embedding network; only the released losses are
-    defined there. solver: "sde" or "ode". guide: name of the guiding classifier; None is the attacked one.
-
-    Differs from the authors' code: no state leaks from one purification into the next (`initial_cache` of
-    `purifier` reproduces the leak). gradient="exact" differentiates the guidance and the online training too;
-    "guidance_detached" holds the guidance constant.
+    Attributes:
+        guidance_scale: weight of the guidance, >= 0; the authors use 500, or 5000 with temperature 10.
+        loss: the contrastive loss, see `contrastive_loss`; "released_hard" is what the authors' code computes;
+            "infonce", "ntxent" and "hard_negatives" are the losses as normally defined.
+        temperature: what similarities are divided by, > 0.
+        tau_plus: share of false negatives that the hard loss corrects for, in [0, 1).
+        beta: concentration on hard negatives, >= 0.
+        guide_from: first guided network call. The authors count the integrator's contract check as call 0, which is
+            never guided here, so that 0 and 1 are the same with the SDE. None is 0, and 2 with per_image: call 1
+            contrasts the state with itself, where the gradient of a single image is zero and Adam would blow rounding
+            errors up to full steps.
+        guide_until: first network call that is no longer guided.
+        embedding: whether features pass through a three-block network trained by Adam inside every purification, as
+            released; without it the logits are contrasted.
+        guide_input: what the guide sees: "state" is the noisy state in [-1, 1] as it is, as released; "image" maps it
+            to [0, 1] first.
+        per_image: whether every image is guided as a batch of its own, with its own embedding network; only the
+            released losses are defined there.
+        solver: "sde" or "ode", the reverse process that is guided.
+        guide: name of the guiding classifier; None is the attacked one.
     """
 
     title: ClassVar[str] = "contrastive guidance"
     words: ClassVar[Mapping[str, str]] = {"ode": "ODE", "sde": "SDE", "infonce": "InfoNCE", "ntxent": "NT-Xent"}
-    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code (METHODS.md 4)"
+    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; released code"
     batch_coupled: ClassVar[bool] = per_instance(True, lambda self: not self.per_image)
     groups_draws: ClassVar[bool] = True
     needs_classifier: ClassVar[bool] = True

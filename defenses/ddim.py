@@ -18,17 +18,18 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class DDIM(DiffusionPurifier):
-    """DDIM purification (Song, Meng, Ermon, "Denoising diffusion implicit models", ICLR 2021, Eq. 12).
+    """DDIM purification (Song, Meng & Ermon, "Denoising diffusion implicit models", ICLR 2021, Eq. 12).
 
     Noise to the discrete level of t, then `steps` evenly spread levels down to the clean image; nothing is clipped.
     With eta 1, t = 0.2 and 5 steps it is DiffPure as Lee & Kim (ICCV 2023) run it.
 
-    steps: 1 .. levels of t; None is every level. eta: noise of a step in [0, 1]; 0 is deterministic after the forward
-    noise, 1 is ancestral sampling.
+    Attributes:
+        steps: reverse steps, in 1 .. levels of t; None is every level.
+        eta: noise of a step, in [0, 1]; 0 is deterministic after the forward noise, 1 is ancestral sampling.
     """
 
     title: ClassVar[str] = "DDIM"
-    source: ClassVar[str] = "Song, Meng, Ermon, ICLR 2021, arXiv:2010.02502, Eq. 12 (METHODS.md 9)"
+    source: ClassVar[str] = "Song, Meng & Ermon, ICLR 2021, arXiv:2010.02502, Eq. 12"
 
     eta: float = 0.0
 

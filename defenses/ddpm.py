@@ -22,21 +22,23 @@ Variance = Literal["small", "large", "learned"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class DDPM(DiffusionPurifier):
-    """DDPM purification (Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, Eqs. 4-7 and 15).
+    """DDPM purification (Ho, Jain & Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, Eqs. 4-7 and 15).
 
     Noise to the discrete level of t, then ancestral sampling down to the clean image, as DiffPure does on CelebA-HQ.
+    The guided-diffusion sampler is variance="learned", clip_x0=True. DiffPure's code runs it without gradients, so its
+    published robustness is against straight-through attacks. The surrogate of a learned variance has the small one.
 
-    steps: 1 .. levels of t; None is every level; fewer skip levels as respaced models do. variance: "small" that of the
-    posterior, "large" beta, "learned" the network's own (Nichol & Dhariwal, ICML 2021, Eq. 15; every level only).
-    clip_x0: the predicted clean image is clipped to [-1, 1] in every step. The guided-diffusion sampler is
-    variance="learned", clip_x0=True.
-
-    Differs from the authors' code: it runs without gradients there, so its published robustness is against straight-
-    through attacks. The surrogate of a learned variance has the small one.
+    Attributes:
+        steps: reverse steps, in 1 .. levels of t; None is every level; fewer skip levels as respaced models do.
+        variance: of a reverse step: "small" is the posterior's, "large" is beta, "learned" the network's own (Nichol &
+            Dhariwal, ICML 2021, Eq. 15; every level only).
+        clip_x0: whether the predicted clean image is clipped to [-1, 1] in every step.
     """
 
     title: ClassVar[str] = "DDPM"
-    source: ClassVar[str] = "Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239, Eqs. 4-7; as in DiffPure (METHODS.md 3)"
+    source: ClassVar[str] = (
+        "Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, Eqs. 4-7; used as in DiffPure's released code"
+    )
 
     variance: Variance = "small"
     clip_x0: bool = False

@@ -23,23 +23,21 @@ from defenses.recorded import as_source
 @register
 @dataclass(frozen=True, kw_only=True)
 class DenoisedSmoothing(Smoothing):
-    """Diffusion denoised smoothing (Carlini, Tramèr, Dvijotham, Rice, Sun & Kolter, "(Certified!!) Adversarial
-    robustness for free!", ICLR 2023, Algorithm 1).
+    """Diffusion denoised smoothing (Carlini et al., "(Certified!!) Adversarial robustness for free!", ICLR 2023).
 
     Randomized smoothing of the classifier behind a denoiser: Gaussian noise of scale sigma, then one call of the score
     network, at the time where the diffusion has the same ratio of noise to signal, alpha_bar(t) = 1 / (1 + (2 sigma)^2)
-    (2 sigma: [-1, 1] images are twice as wide). Needs no classifier trained on noise.
+    (2 sigma: [-1, 1] images are twice as wide). Needs no classifier trained on noise. With more steps or votes it is
+    DensePure (Xiao et al., ICLR 2023, arXiv:2211.00322): each noisy image is denoised by ancestral sampling, several
+    times, and the majority of their labels is its answer. With one step t is continuous, where the authors round it to
+    a level; DensePure's CIFAR network has 4000 levels of a cosine schedule, ours is the score network's.
 
-    With more steps or votes it is DensePure (Xiao et al., "DensePure: Understanding Diffusion Models for Adversarial
-    Robustness", ICLR 2023, arXiv:2211.00322): each noisy image is denoised by ancestral sampling, several times, and
-    the majority of their labels is its answer.
-
-    clip: clip the predicted clean image to [0, 1], in every step, as the authors' code does. steps: 1 is the one call
-    above; more are reverse steps spread evenly from the discrete level nearest to t to the clean image. votes: reverse
-    processes behind each noisy image, >= 1, of use with more than one step only (DensePure's K).
-
-    Differs from the authors' code: with one step t is continuous, not rounded to a level, and the VP schedule is the
-    score network's, where DensePure's CIFAR network has 4000 levels of a cosine schedule.
+    Attributes:
+        clip: whether the predicted clean image is clipped to [0, 1], in every step, as the authors' code does.
+        steps: 1 is the one call above; more are reverse steps spread evenly from the discrete level nearest to t to
+            the clean image.
+        votes: reverse processes behind each noisy image, >= 1 (DensePure's K); more than one only with more than one
+            step.
     """
 
     title: ClassVar[str] = "denoised smoothing"

@@ -30,23 +30,26 @@ class DiffAP(DiffusionPurifier):
     Noise to the level of t, then a few steps down to the clean image; in each, the predicted clean image x0 moves by
     c (input - x0), c = 2 guidance_scale sqrt(alpha_bar) / (reference_batch_size reference_elements).
 
-    sampler: "ddpm", "ddim", or the source's "random", which takes DDPM's fresh noise and drops the predicted one, so
-    that a state has less noise than its level says. guidance_scale: >= 0, 0 is unguided. reference_batch_size,
-    reference_elements: the source averages its guidance over the batch and over an image's elements; how many of both
-    its setting is meant for (>= 1; 16 images of 3x32x32). Only the quotient matters.
-
-    Differs from the authors' code: the result does not depend on the batch, a pixel is pulled equally hard in images of
-    every size, and there is one stage of noising and denoising, as published. The guidance is linear, so the exact
-    gradient costs nothing more; theirs is detached. The surrogate is their attack's: unguided.
-
     The published setting has c = 0.991 in the last step, where nothing else remains of the state: the purifier returns
-    its input up to 0.9 % of what the network would change. Elsewhere c runs from 15.9 (batches of 1, where the output
-    explodes) to 0.25 (of 64).
+    its input up to 0.9 % of what the network would change. In the released code c follows the batch size, from 15.9
+    (batches of 1, where the output explodes) to 0.25 (of 64); here the result does not depend on the batch, a pixel is
+    pulled equally hard in images of every size, and there is one stage of noising and denoising. The guidance is
+    linear, so the exact gradient costs nothing more; theirs is detached. The surrogate is their attack's: unguided.
+
+    Attributes:
+        t: diffusion time of the forward noise, in (0, 1]; the source's 1 leaves almost nothing of the input in it.
+        steps: reverse steps, in 1 .. levels of t; the source's 5.
+        sampler: "ddpm", "ddim", or the source's "random", which takes DDPM's fresh noise and drops the predicted one,
+            so that a state has less noise than its level says.
+        guidance_scale: the source's weight of its guidance, >= 0; 0 is unguided.
+        reference_batch_size: images over which the source averages its guidance, >= 1; its setting is meant for 16.
+        reference_elements: elements of an image over which it averages too, >= 1; 3 x 32 x 32 for CIFAR-10. Only the
+            quotient guidance_scale / (reference_batch_size reference_elements) matters.
     """
 
     title: ClassVar[str] = "DiffAP"
     words: ClassVar[Mapping[str, str]] = {"ddpm": "DDPM", "ddim": "DDIM"}
-    source: ClassVar[str] = "Zhang et al., 2024, arXiv:2411.18956; released code (METHODS_NEW.md 21)"
+    source: ClassVar[str] = "Zhang et al., 2024, arXiv:2411.18956; released code"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
     published_caveat: ClassVar[str] = (
         "The released attack differentiates the unguided process, whose output hardly depends on the image (gradient "

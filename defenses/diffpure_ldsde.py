@@ -22,21 +22,22 @@ NETWORK_TIME = 0.01  # where the score of the data is read
 @register
 @dataclass(frozen=True, kw_only=True)
 class DiffPureLDSDE(DiffusionPurifier):
-    """Langevin purification (LD-SDE; Nie et al., ICML 2022, the comparison in their released code).
+    """Langevin purification (LD-SDE; Nie et al., ICML 2022, a comparison in DiffPure's released code).
 
     No forward noise: Euler-Maruyama over a clock that runs for t, with drift (rate / 2) (score(x, 0.01) - (x - input) /
-    tether) and diffusion noise_scale sqrt(rate).
+    tether) and diffusion noise_scale sqrt(rate). Where t is no multiple of 0.01 the steps are equal, where the authors'
+    end on a short one; their integrator's extra network call and their adjoint gradient are left out.
 
-    t: length of the clock, (0, 1]. steps: None is one per ten discrete levels, a step of 0.01. rate: the authors'
-    lambda, > 0. tether: their sigma squared, > 0; small holds the walk near the input, in [-1, 1] space. noise_scale:
-    their eta, >= 0; 1 would sample the tethered density.
-
-    Differs from the authors' code: where t is no multiple of 0.01 the steps are equal, where theirs end on a short
-    one; their adjoint gradient is left out; their contract check's network call too.
+    Attributes:
+        t: length of the clock, in (0, 1].
+        steps: Euler-Maruyama steps, in [1, 10000]; None is one per ten discrete levels, a step of 0.01 as released.
+        rate: the authors' lambda, > 0.
+        tether: the authors' sigma squared, > 0; small holds the walk near the input, in [-1, 1] space.
+        noise_scale: the authors' eta, >= 0; 1 would sample the tethered density.
     """
 
     title: ClassVar[str] = "DiffPure (LD-SDE)"
-    source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, LD-SDE; released code (METHODS.md 3)"
+    source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, LD-SDE; released code"
 
     t: float = 0.2
     rate: float = 1e-2

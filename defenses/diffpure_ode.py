@@ -25,15 +25,15 @@ class DiffPureODE(DiffusionPurifier):
     """DiffPure by the probability-flow ODE (Nie et al., ICML 2022, with Song et al., ICLR 2021, Eq. 13).
 
     Noise to the discrete level of t, then explicit Euler on the ODE from t to 1e-5; only the forward noise is random.
-
-    fixed_noise_seed: an integer gives every image, in every answer, the one noise image of that seed, and the defense
-    is deterministic (the authors' `fix_rand`); None draws anew.
-
     gradient="adjoint" is the authors' own attack gradient, see `ode_adjoint`; without gradients it makes no difference.
+
+    Attributes:
+        fixed_noise_seed: an integer gives every image, in every answer, the one noise image of that seed, and the
+            defense is deterministic (the authors' `fix_rand`); None draws anew.
     """
 
     title: ClassVar[str] = "DiffPure (ODE)"
-    source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460; Song et al., ICLR 2021, Eq. 13 (METHODS.md 3)"
+    source: ClassVar[str] = "Nie et al., ICML 2022, arXiv:2205.07460, released code; Song et al., ICLR 2021, Eq. 13"
     stochastic: ClassVar[bool] = per_instance(True, lambda self: self.fixed_noise_seed is None)
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "adjoint", "surrogate")
 

@@ -23,11 +23,11 @@ from defenses.noise import NoiseSource
 class DiffPureSDE(DiffusionPurifier):
     """DiffPure (Nie et al., "Diffusion Models for Adversarial Purification", ICML 2022, Eqs. 4-6).
 
-    Noise to the discrete level of t, then Euler-Maruyama on the reverse VP-SDE from t to 1e-5. Noise is added
-    in the last step too; nothing is clipped. The authors' integrator calls the network once more before it starts
-    (torchsde's contract check), which changes nothing here and is left out. One round (`sample_step` 1).
-
-    gradient="adjoint" is the authors' own attack gradient, see `sde_adjoint`; without gradients it makes no difference.
+    Noise to the discrete level of t, then Euler-Maruyama on the reverse VP-SDE from t to 1e-5. Noise is added in the
+    last step too; nothing is clipped. One round (the authors' `sample_step` 1). Their integrator calls the network once
+    more before it starts (torchsde's contract check), which changes nothing here and is left out. It has no fields of
+    its own. gradient="adjoint" is the authors' own attack gradient, see `sde_adjoint`; without gradients it makes no
+    difference.
     """
 
     title: ClassVar[str] = "DiffPure (SDE)"

@@ -24,26 +24,28 @@ LOG_MEAN, LOG_STD, DATA_STD = -1.2, 1.2, 0.5  # of EDM's training: noise levels 
 @register
 @dataclass(frozen=True, kw_only=True)
 class DiffusionClassifier(Defense):
-    """The diffusion classifier of RDC (Chen et al., "Robust Classification via a Single Diffusion Model", ICML 2024,
-    arXiv:2305.15241), which takes the place of the classifier.
+    """The diffusion classifier of RDC (Chen et al., "Robust Classification via a Single Diffusion Model", ICML 2024).
 
-    A class's logit is minus the weighted error, over noise levels, of denoising image plus noise when the network is
-    told that class: a bound on the log likelihood. Needs a class-conditional score network (`ClassConditional`). RDC is
-    this after likelihood maximization, maximization_steps=5.
-
-    levels: noise levels, evenly spaced from 1e-4 to below sigma_high, >= 1. sigma_high: [-1, 1] units, > 1e-4. classes:
-    that the network tells apart, >= 2. weighting: of the levels, EDM's training weight times the density of its
-    training levels; "lognormal", or "released", where that density's exponent is multiplied by the variance that it
-    should be divided by. maximization_steps: >= 0 steps of `likelihood_maximization` on the image before it is
-    classified, by the same network told no class.
+    It takes the place of the classifier. A class's logit is minus the weighted error, over noise levels, of denoising
+    image plus noise when the network is told that class: a bound on the log likelihood. Needs a class-conditional score
+    network (`ClassConditional`). RDC is this after likelihood maximization, maximization_steps=5.
 
     Differs from the authors' code: noise is fresh for each image and draw where theirs is the same for all, and shared
     by the classes in attack and evaluation alike, where their attack draws it anew for each class; the network is a VP
     one instead of EDM. "straight_through" is RDC's own attack: identity through the maximization, exact logits.
+
+    Attributes:
+        levels: noise levels, evenly spaced from 1e-4 to below sigma_high, >= 1; the source evaluates with 125.
+        sigma_high: end of the noise levels, [-1, 1] units, > 1e-4.
+        classes: classes that the network tells apart, >= 2.
+        weighting: of the levels, EDM's training weight times the density of its training levels: "lognormal", or
+            "released", where that density's exponent is multiplied by the variance that it should be divided by.
+        maximization_steps: steps of `likelihood_maximization` on the image before it is classified, by the same network
+            told no class, >= 0.
     """
 
     title: ClassVar[str] = "diffusion classifier"
-    source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code (METHODS_NEW.md 28)"
+    source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None

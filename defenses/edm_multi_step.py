@@ -20,19 +20,21 @@ HIGHEST, LOWEST, BEND = 80.0, 0.002, 7  # of the EDM grid
 @register
 @dataclass(frozen=True, kw_only=True)
 class EDMMultiStep(Purifier):
-    """Multi-step denoising, a baseline of ScoreOpt (Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333), with the grid
-    of Karras et al. (NeurIPS 2022, arXiv:2206.00364, Eq. 5).
+    """Multi-step denoising on the noise levels of EDM, a baseline of ScoreOpt (Zhang, Luo & Zhang, NeurIPS 2023).
 
-    Noise to one level of the grid, then Euler steps of dy/dsigma = (y - D(y, sigma)) / sigma down to 0.
+    Noise to one level of the grid of Karras et al. (NeurIPS 2022, Eq. 5), then Euler steps of
+    dy/dsigma = (y - D(y, sigma)) / sigma down to 0. The denoiser D is a VP network's (`denoise`), not an EDM one.
 
-    levels: of the grid from 80 to 0.002, [-1, 1] units, >= 2. start: index in it of the noise added, 0..levels-1 (11 of
-    18 is 0.58); levels - start steps follow.
-
-    Differs from the authors' code: the network is a VP one instead of EDM.
+    Attributes:
+        levels: length of the grid, which runs from 80 to 0.002, [-1, 1] units; >= 2.
+        start: index in the grid of the noise added, in 0..levels-1 (11 of 18 is 0.58); levels - start steps follow.
     """
 
     title: ClassVar[str] = "EDM multi-step"
-    source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333, baseline; code (METHODS_NEW.md 26)"
+    source: ClassVar[str] = (
+        "Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333, baseline in the released code; "
+        "grid: Karras et al., NeurIPS 2022, arXiv:2206.00364, Eq. 5"
+    )
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None

@@ -17,18 +17,20 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class EDMOneShot(Purifier):
-    """One-shot denoising, a baseline of ScoreOpt (Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333), with the
-    denoiser of Karras et al. (NeurIPS 2022, arXiv:2206.00364, Table 1).
+    """One-shot denoising, a baseline of ScoreOpt (Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333).
 
-    Gaussian noise of scale sigma, then the image that the network expects behind it.
+    Gaussian noise of scale sigma, then the image that the network expects behind it: the denoiser of Karras et al.
+    (NeurIPS 2022, Table 1), here a VP network's (`denoise`).
 
-    sigma: noise level, [-1, 1] units, > 0.
-
-    Differs from the authors' code: the network is a VP one instead of EDM.
+    Attributes:
+        sigma: noise level, [-1, 1] units, > 0; 0.5 is the noise of t = 0.145.
     """
 
     title: ClassVar[str] = "EDM one-shot"
-    source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333, baseline; code (METHODS_NEW.md 26)"
+    source: ClassVar[str] = (
+        "Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333, baseline in the released code; "
+        "denoiser: Karras et al., NeurIPS 2022, arXiv:2206.00364, Table 1"
+    )
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
 

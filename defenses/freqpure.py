@@ -21,25 +21,29 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class FreqPure(DiffusionPurifier):
-    """FreqPure (Pei et al., "Diffusion-based Adversarial Purification from the Perspective of the Frequency Domain",
-    ICML 2025, arXiv:2505.01267).
+    """FreqPure (Pei et al., "Diffusion-based Adversarial Purification from the Perspective of the Frequency Domain").
 
     Noise to the level of t, then steps down to the clean image; in each, the low frequencies of the predicted clean
-    image are replaced by those of the input, itself noised slightly and denoised in one call.
+    image are replaced by those of the input, itself noised slightly and denoised in one call. There is one stage of
+    noising and denoising, where the authors' ImageNet setting has eight (of 50 levels in 5 steps each). The surrogate
+    is their attack's: one step from level 1000.
 
-    radius: frequencies (u, v) with sqrt(u^2 + v^2) <= radius are low, in cycles an image (>= 0; 10 of 16 on 32x32, 8 in
-    the authors' BPDA script; 10 covers all of 8x8, where 2.5 is the same share). exchange_level: level index 0..999 to
-    which the input is noised before its frequencies are taken. phase_band: how far the low frequencies' phase may stay
-    from the input's, radians (>= 0); 0 takes the input's phase, as the released code does whatever its delta; the paper
-    projects the phase into a band. eta: noise of a step in [0, 1], 1 is DDPM, 0 is DDIM.
-
-    Differs from the authors' code: one stage of noising and denoising, where their ImageNet setting has eight (of 50
-    levels in 5 steps each). The surrogate is their attack's: one step from level 1000.
+    Attributes:
+        t: diffusion time of the forward noise, in (0, 1]; the authors' CIFAR-10 setting starts from 1.
+        steps: reverse steps, in 1 .. levels of t; the authors' 100.
+        runs: purifications behind one answer, >= 1; the authors vote over 10.
+        combine: how the runs' answers are joined; a "vote" in the source.
+        eta: noise of a step, in [0, 1]; 1 is DDPM, 0 is DDIM.
+        radius: frequencies (u, v) with sqrt(u^2 + v^2) <= radius are low, in cycles an image, >= 0; 10 of 16 on 32x32
+            (8 in the authors' BPDA script). 10 covers all of 8x8, where 2.5 is the same share.
+        exchange_level: level index, in 0..999, to which the input is noised before its frequencies are taken.
+        phase_band: how far the low frequencies' phase may stay from the input's, radians, >= 0; 0 takes the input's
+            phase, as the released code does whatever its delta; the paper projects the phase into a band.
     """
 
     version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
     title: ClassVar[str] = "FreqPure"
-    source: ClassVar[str] = "Pei et al., ICML 2025, arXiv:2505.01267; released code (METHODS_NEW.md 23)"
+    source: ClassVar[str] = "Pei et al., ICML 2025, arXiv:2505.01267; released code"
     published_caveat: ClassVar[str] = (
         "The released attack differentiates one step from pure noise in place of 100 (cosine to the exact gradient of "
         "4 steps: 0.65 on a toy); the released scripts do not run as shipped."

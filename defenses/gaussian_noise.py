@@ -15,10 +15,12 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise(Purifier):
-    """One draw of Gaussian noise added to the image: a single sample of randomized smoothing (Cohen et al., ICML 2019,
-    Eq. 1), and the control for what a purifier's own noise does. Not clipped.
+    """One draw of Gaussian noise added to the image, not clipped: the control for what a purifier's own noise does.
 
-    sigma: standard deviation of the noise in image units, >= 0.
+    It is a single sample of randomized smoothing (Cohen et al., ICML 2019, Eq. 1).
+
+    Attributes:
+        sigma: standard deviation of the noise, image units, >= 0.
     """
 
     title: ClassVar[str] = "Gaussian noise"

@@ -26,23 +26,30 @@ class GDMP(DiffusionPurifier):
     """Guided diffusion model for purification (Wang et al., 2022, arXiv:2205.14969).
 
     `rounds` times: noise, then ancestral DDPM steps whose mean gains the variance times a pull towards the (noised)
-    input. The defaults are the authors' CIFAR-10 setting with MSE guidance: t = 0.036, 4 rounds, 10 runs an answer.
-
-    rounds: noise-and-denoise rounds, >= 1; unclipped states pass from one to the next. guidance: "mse" or "ssim".
-    guidance_scale: >= 0; 60000 (mse) or 1000 (ssim, with t = 0.06 and 2 rounds); 0 is unguided. It is shared among the
-    elements of an image: 60000 on 3x32x32 pulls a pixel as hard as 1250 on 1x8x8. epsilon: the perturbation that the
-    guidance expects, image units, > 0. reference_batch_size: the source averages its guidance over the batch, so its
-    published strength holds for this many images a batch (>= 1). renoise_reference: the input is noised to the level of
-    the state (CIFAR) or shown as it is (ImageNet). extra_level: noise to the level above the first reverse step (CIFAR)
-    or to its very level (ImageNet). variance: of the reverse step, "large" (CIFAR), "small" or the network's "learned"
-    (ImageNet). steps: fewer than one a level visit evenly spaced levels.
-
-    Differs from the authors' code: the result does not depend on the batch; the spaced levels of their ImageNet setting
+    input; unclipped states pass from one round to the next. Defaults are the authors' CIFAR-10 setting with MSE
+    guidance. The result does not depend on the batch, as theirs does; the spaced levels of their ImageNet setting
     (t = 0.18, 45 steps) lie at most 3 of 1000 levels from ours. gradient="exact" differentiates the guidance too.
+
+    Attributes:
+        t: diffusion time of each round's noise, in (0, 1]; 0.036 is the authors' 36 levels.
+        steps: reverse steps a round; None is one per level; fewer visit evenly spaced levels.
+        runs: purifications behind one answer, >= 1; the authors take 10 (1 on ImageNet).
+        combine: how the runs' answers are joined; the authors report all three ways.
+        rounds: noise-and-denoise rounds, >= 1; 4 with "mse", 2 with "ssim".
+        guidance: similarity to the input that is increased: "mse" (minus the squared error) or "ssim".
+        guidance_scale: weight of the guidance, >= 0: 60000 ("mse") or 1000 ("ssim", with t = 0.06); 0 is unguided. It
+            is shared among the elements of an image: 60000 on 3x32x32 pulls a pixel as hard as 1250 on 1x8x8.
+        epsilon: perturbation that the guidance expects, image units, > 0.
+        reference_batch_size: the source averages its guidance over the batch, so its published strength holds for this
+            many images a batch, >= 1.
+        renoise_reference: whether the input is noised to the level of the state (CIFAR-10) or shown as is (ImageNet).
+        extra_level: whether a round noises to the level above the first reverse step (CIFAR-10) or to its very level
+            (ImageNet).
+        variance: of a reverse step: "large" (CIFAR-10), "small", or the network's "learned" (ImageNet).
     """
 
     title: ClassVar[str] = "GDMP"
-    source: ClassVar[str] = "Wang et al., 2022, arXiv:2205.14969; released code (METHODS.md 5)"
+    source: ClassVar[str] = "Wang et al., 2022, arXiv:2205.14969; released code"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
     t: float = 0.036

@@ -22,18 +22,20 @@ class GradualNoise(Purifier):
     """Gradual noise scheduling (Lee & Kim, "Robust evaluation of diffusion-based adversarial purification", ICCV 2023).
 
     Stage after stage the image is noised to `levels[i]` and denoised in `steps[i]` steps of a sub-sequence; ten such
-    purifications vote. Nothing is clipped.
-
-    levels: noise levels of the stages, each in 1..1000 (the authors' last two are 200 on ImageNet, 80 on SVHN).
-    steps: denoising steps of the stages, each in 1..levels[i]; None is every level. eta: noise of a denoising step in
-    [0, 1], 1 is ancestral sampling. levels=(200,), steps=(5,), runs=1 is their DiffPure-like setting.
-
+    purifications vote. Nothing is clipped. levels=(200,), steps=(5,), runs=1 is their DiffPure-like setting.
     gradient="surrogate" is their attack: each distinct level once, one step a stage and five in the last (30, 50, 125
     in 1, 1, 5 steps: 7 network evaluations in place of 470), through a single run.
+
+    Attributes:
+        runs: purifications behind one answer, >= 1; the authors take 10.
+        combine: how the runs' answers are joined; a "vote" in the source.
+        levels: noise levels of the stages, each in 1..1000; the authors' last two are 200 on ImageNet, 80 on SVHN.
+        steps: denoising steps of the stages, each in 1..levels[i]; None is every level.
+        eta: noise of a denoising step, in [0, 1]; 1 is ancestral sampling.
     """
 
     title: ClassVar[str] = "gradual noise"
-    source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051, gradual noise scheduling (METHODS.md 9)"
+    source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051, gradual noise scheduling; released code"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "surrogate")

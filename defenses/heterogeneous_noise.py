@@ -23,29 +23,33 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class HeterogeneousNoise(DiffusionPurifier):
-    """Heterogeneous noise (Pei et al., "Divide and Conquer: Heterogeneous Noise Integration for Diffusion-based
-    Adversarial Purification", CVPR 2025, arXiv:2503.01407).
+    """Heterogeneous noise (Pei et al., "Divide and Conquer: Heterogeneous Noise Integration ...", CVPR 2025).
 
     Noise to the level of t, then deterministic DDIM steps. Down to the level of t_weak, the pixels outside the mask of
     the classifier's attention are noised again from the input before every step, and the whole state takes `harmonize`
     forward steps that the next step walks back with the rest: pixels outside the mask end up with noise of t_weak only.
 
-    t: of the noise inside the mask; the levels in use start at index 1000 t itself. t_weak: of the noise outside,
-    [0, t]. steps: reverse steps; the source's 500 sampling steps for t = 0.2 are 100 of them. harmonize: forward steps
-    a reverse step, >= 0. threshold: the mask is where the attention is at least this, [0, 1]. share: where given, the
-    mask is this share of the pixels, those of largest attention, in (0, 1] (ImageNet: 0.15, with t = 0.4, t_weak = 0.2)
-    and threshold is not used. imagenet_input: as released, the classifier's attention is read at the [-1, 1] image
-    normalised with ImageNet's mean and standard deviation, whatever the classifier expects; else at the image itself.
+    The attention is the largest, over the classifier's feature layers (`features`), of its activations' energy scaled
+    to [0, 1]; the mask is a threshold and passes no gradient, so "exact" holds it constant. The surrogate is the
+    authors' attack's: a fiftieth of the steps. Their hooks stay on the classifier and multiply with every call.
 
-    Differs from the authors' code: imagenet_input is off; their hooks stay on the classifier and multiply with every
-    call. The attention is the largest, over the classifier's feature layers (`features`), of its activations' energy
-    scaled to [0, 1]; the mask is a threshold and passes no gradient, so "exact" holds it constant. The surrogate is
-    their attack's: a fiftieth of the steps.
+    Attributes:
+        t: diffusion time of the noise inside the mask, in (0, 1); the levels in use start at index 1000 t itself.
+        steps: reverse steps; the source's 500 sampling steps over [0, 1] are 100 of them for t = 0.2.
+        runs: purifications behind one answer, >= 1; the authors vote over 20.
+        combine: how the runs' answers are joined; a "vote" in the source.
+        t_weak: diffusion time of the noise outside the mask, in [0, t].
+        harmonize: forward steps a reverse step, >= 0; the source's U.
+        threshold: the mask is where the attention is at least this, in [0, 1].
+        share: where given, the mask is this share of the pixels, those of largest attention, in (0, 1] (ImageNet: 0.15,
+            with t = 0.4, t_weak = 0.2), and threshold is not used.
+        imagenet_input: whether the attention is read, as released, at the [-1, 1] image normalised with ImageNet's mean
+            and standard deviation, whatever the classifier expects; off, it is read at the image itself.
     """
 
     version: ClassVar[int] = 2  # 1 held pixels at 0 and 1 fast from torch 2.14 on
     title: ClassVar[str] = "heterogeneous noise"
-    source: ClassVar[str] = "Pei et al., CVPR 2025, arXiv:2503.01407; released code (METHODS_NEW.md 22)"
+    source: ClassVar[str] = "Pei et al., CVPR 2025, arXiv:2503.01407; released code"
     needs_classifier: ClassVar[bool] = True
     published_caveat: ClassVar[str] = (
         "The released attack differentiates 10 sampling steps in place of 500 (2 network calls; cosine 0.75 on a toy) "

@@ -18,13 +18,13 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class JPEG(Purifier):
-    """JPEG encoding and decoding (Guo et al., "Countering adversarial images using input transformations", ICLR 2018;
-    before them Dziugaite, Ghahramani & Roy, arXiv:1608.00853).
+    """JPEG encoding and decoding (Guo et al., ICLR 2018; before them Dziugaite, Ghahramani & Roy, arXiv:1608.00853).
 
     Clips to [0, 1], rounds to 8 bits, then encodes and decodes with Pillow, on the CPU. Images have 1 or 3 channels;
     colour is subsampled 4:2:0, the default of libjpeg.
 
-    quality: libjpeg's quality in 1..100; 75 is Guo et al.'s, 20 to 50 are stronger.
+    Attributes:
+        quality: libjpeg's quality, in 1..100; 75 is Guo et al.'s, 20 to 50 are stronger.
     """
 
     title: ClassVar[str] = "JPEG"

@@ -20,22 +20,22 @@ ENERGY_TEMPERATURE = 5e-5  # at which the source samples its energy: drift -grad
 @register
 @dataclass(frozen=True, kw_only=True)
 class Langevin(Purifier):
-    """Long-run Langevin purification (Hill, Mitchell & Zhu, "Stochastic Security: Adversarial Defense Using Long-Run
-    Dynamics of Energy-Based Models", ICLR 2021, arXiv:2005.13525).
+    """Long-run Langevin purification with an energy-based model (Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525).
 
-    x <- x + noise_scale^2 / (2 temperature) score(x) + noise_scale z; nothing is clipped.
+    x <- x + noise_scale^2 / (2 temperature) score(x) + noise_scale z; nothing is clipped. The classifier sees [0, 1]
+    images, the authors' takes [-1, 1]. They average the logits of many chains: set `runs`.
 
-    steps: >= 1. noise_scale: standard deviation of a step's noise, image units, > 0 (0.005 is 0.01 in [-1, 1] units).
-    temperature: of the density whose score is given, > 0; None is 5e-5 for a `DataScore` (the source's energy,
-    score = -grad U) and 1 for a VP network. t: time in (0, 1] at which a VP network stands in for the score (ours: the
-    source trains an energy; unused with a `DataScore`).
-
-    Differs from the authors' code: the classifier sees [0, 1] images, theirs takes [-1, 1]; they average the logits of
-    many chains (runs).
+    Attributes:
+        steps: Langevin steps, >= 1.
+        noise_scale: standard deviation of a step's noise, image units, > 0 (0.005 is 0.01 in [-1, 1] units).
+        temperature: of the density whose score is given, > 0; None is 5e-5 for a `DataScore` (the source's energy,
+            score = -grad U) and 1 for a VP network.
+        t: time in (0, 1] at which a VP network stands in for the score of the source's energy; unused with a
+            `DataScore`.
     """
 
     title: ClassVar[str] = "Langevin EBM"
-    source: ClassVar[str] = "Hill et al., ICLR 2021, arXiv:2005.13525; released code (METHODS_NEW.md 29)"
+    source: ClassVar[str] = "Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525; released code"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     takes_data_score: ClassVar[bool] = True

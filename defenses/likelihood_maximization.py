@@ -21,27 +21,28 @@ from defenses.traits import per_instance
 @register
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodMaximization(Purifier):
-    """Likelihood maximization of RDC (Chen et al., "Robust Classification via a Single Diffusion Model", ICML 2024,
-    arXiv:2305.15241).
+    """Likelihood maximization of RDC (Chen et al., "Robust Classification via a Single Diffusion Model", ICML 2024).
 
     Adam steps on the image, down the error of the network's denoising of image plus noise (a bound on minus the log
-    likelihood), noise and its level drawn anew for every step.
+    likelihood), noise and its level drawn anew for every step. gradient="exact" is second order; it is not what
+    DiffHammer calls the full gradient, which drops the paths through the running averages (docs/methods.md).
 
-    steps: >= 1. step_size: Adam's, [-1, 1] units, > 0. sigma_low, sigma_high: the noise level is uniform between them,
-    for each image on its own, [-1, 1] units, 0 <= low <= high. radius: largest L2 distance from the input, image units,
-    > 0; None is no limit (the source has 100, which never binds). fixed_noise: as released, where every call starts
-    from the same seed and images come one at a time: the same noise for every image and call, and nothing is random.
-    averages: "plain" Adam, or "compounded" as in DiffHammer, which stores its running averages bias-corrected.
-    reference_batch_size: the source averages the error over the batch, which matters only beside Adam's 1e-8; images a
-    batch that it is meant for (>= 1).
-
-    Differs from the authors' code: noise is fresh unless fixed_noise; the result does not depend on the batch.
-    gradient="exact" is second order; it is not what DiffHammer calls the full gradient, which drops the paths through
-    the running averages (METHODS_NEW.md 27).
+    Attributes:
+        steps: Adam steps, >= 1.
+        step_size: Adam's, [-1, 1] units, > 0.
+        sigma_low: lower end of the noise level, [-1, 1] units, >= 0; each image's level is uniform between the ends.
+        sigma_high: upper end of the noise level, >= sigma_low.
+        radius: largest L2 distance from the input, image units, > 0; None is no limit (the source has 100, which never
+            binds).
+        fixed_noise: whether, as released, every call starts from the same seed and images come one at a time: the same
+            noise for every image and call, and nothing is random.
+        averages: "plain" Adam, or "compounded" as in DiffHammer, which stores its running averages bias-corrected.
+        reference_batch_size: images over which the source averages the error, >= 1; it matters only beside Adam's 1e-8,
+            and here the result does not depend on the batch.
     """
 
     title: ClassVar[str] = "likelihood maximization"
-    source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code (METHODS_NEW.md 27)"
+    source: ClassVar[str] = "Chen et al., ICML 2024, arXiv:2305.15241; released code"
     stochastic: ClassVar[bool] = per_instance(True, lambda self: not self.fixed_noise)
     needs_score: ClassVar[bool] = True
     checkpoint_every: ClassVar[int | None] = None

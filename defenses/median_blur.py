@@ -22,7 +22,8 @@ class MedianBlur(Purifier):
     further up and left, and of its two middle values takes the larger. Differentiable almost everywhere, through the
     chosen pixel.
 
-    kernel_size: side of the window in pixels, 2..15; the authors use 2 and 3.
+    Attributes:
+        kernel_size: side of the window, pixels, in 2..15; the authors use 2 and 3.
     """
 
     title: ClassVar[str] = "median blur"

@@ -23,28 +23,31 @@ LEVELS = 1000
 @register
 @dataclass(frozen=True, kw_only=True)
 class MimicDiffusion(Purifier):
-    """MimicDiffusion (Song, Lai, Pan & Yin, "Purifying Adversarial Perturbation via Mimicking Clean Diffusion Model",
-    CVPR 2024, arXiv:2312.04802).
+    """MimicDiffusion (Song, Lai, Pan & Yin, CVPR 2024, arXiv:2312.04802).
 
     DDPM steps from pure noise to a clean image; between two of them the state gains
     g = 2 guidance_scale / (reference_batch_size reference_pixels) times the sign of input - x0, x0 the predicted clean
     image: the gradient of an L1 distance, without dependence on the noise level.
 
-    steps: evenly spread over the 1000 levels, 1..1000. guide_after, guide_until: the guided steps are those whose
-    number, from 0, lies strictly between these shares of the steps, 0 <= after < until <= 1 (21..89 of 100).
-    guidance_scale: >= 0, 0 is unguided: an output that does not depend on the input. reference_batch_size,
-    reference_pixels: the source averages its guidance over both; how many its setting is meant for (>= 1; 16 images
-    of 32x32). softness: >= 0, in [-1, 1] units; above 0 the sign becomes tanh(difference / softness), a variant of ours
-    with an exact gradient, which an attacker of the real one can differentiate and transfer from.
-
     Differs from the authors' code: the result depends neither on the batch nor on whether gradients are recorded (their
     output moves 16 % on a toy when they are; ours is the one they evaluate); their second, "super-resolution" term
     equals the first and is one with it. The surrogate is their attack's: plain denoising from level 200 in 5 steps.
     The image enters through a sign alone, so the exact gradient is 0 almost everywhere and is not offered.
+
+    Attributes:
+        steps: reverse steps, evenly spread over the 1000 levels, in 1..1000.
+        guide_after: the guided steps are those whose number, from 0, lies strictly above this share of the steps and
+            below guide_until's, in [0, guide_until); 0.2 and 0.9 are steps 21..89 of 100.
+        guide_until: share of the steps at which guidance ends, in (guide_after, 1].
+        guidance_scale: the source's rho, >= 0; 0 is unguided: an output that does not depend on the input.
+        reference_batch_size: images over which the source averages its guidance, >= 1; its setting is meant for 16.
+        reference_pixels: pixels of an image over which it averages too, >= 1; 32 x 32 for CIFAR-10.
+        softness: >= 0, [-1, 1] units; above 0 the sign becomes tanh(difference / softness), a variant of ours with an
+            exact gradient, which an attacker of the real one can differentiate and transfer from.
     """
 
     title: ClassVar[str] = "MimicDiffusion"
-    source: ClassVar[str] = "Song et al., CVPR 2024, arXiv:2312.04802; released code (METHODS_NEW.md 24)"
+    source: ClassVar[str] = "Song et al., CVPR 2024, arXiv:2312.04802; released code"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = per_instance(

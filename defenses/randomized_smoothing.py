@@ -16,11 +16,11 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class RandomizedSmoothing(Smoothing):
-    """Randomized smoothing (Cohen, Rosenfeld & Kolter, ICML 2019, Eq. 1): the label that the classifier gives most
-    often under Gaussian noise.
+    """Randomized smoothing (Cohen, Rosenfeld & Kolter, ICML 2019, Eq. 1).
 
-    The answer is a vote over `runs` draws and never abstains; `certify` gives the radius and abstains. The classifier
-    should have been trained on noise of the same sigma.
+    The answer is the label that the classifier gives most often in `runs` draws of Gaussian noise, and never abstains;
+    `certify` gives the radius and abstains. The classifier should have been trained on noise of the same sigma. It has
+    no fields of its own.
     """
 
     title: ClassVar[str] = "randomized smoothing"

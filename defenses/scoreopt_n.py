@@ -20,23 +20,23 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptN(Purifier):
-    """ScoreOpt-N (Zhang, Luo & Zhang, "Enhancing Adversarial Robustness via Score-Based Optimization", NeurIPS 2023,
-    arXiv:2307.04333).
+    """ScoreOpt-N (Zhang, Luo & Zhang, "Enhancing Adversarial Robustness via Score-Based Optimization", NeurIPS 2023).
 
     Adam steps on the noised image, down the squared difference between the noise that was added and the noise that the
-    network sees in it; the answer is the denoised result. The defaults are the setting against adaptive attacks;
-    against transferred ones the authors use sigma 0.25 and 5 steps.
-
-    steps: >= 1. step_size: Adam's, [-1, 1] units, > 0. sigma: noise level, [-1, 1] units, > 0. reference_batch_size:
-    the source averages the loss over the batch, which matters only beside Adam's 1e-8; images a batch that it is meant
-    for (>= 1).
-
-    Differs from the authors' code: the network is a VP one instead of EDM; the result does not depend on the batch. The
+    network sees in it; the answer is the denoised result. Defaults are the setting against adaptive attacks; against
+    transferred ones the authors use sigma 0.25 and 5 steps. The network is a VP one, the authors' is EDM's. The
     surrogate is their stand-in, one denoising at level sigma (`edm_one_shot`). gradient="exact" is second order.
+
+    Attributes:
+        steps: Adam steps, >= 1.
+        step_size: Adam's, [-1, 1] units, > 0.
+        sigma: noise level, [-1, 1] units, > 0.
+        reference_batch_size: images over which the source averages the loss, >= 1; it matters only beside Adam's 1e-8,
+            and here the result does not depend on the batch.
     """
 
     title: ClassVar[str] = "ScoreOpt-N"
-    source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333; released code (METHODS_NEW.md 26)"
+    source: ClassVar[str] = "Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333; released code (xt)"
     stochastic: ClassVar[bool] = True
     needs_score: ClassVar[bool] = True
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "surrogate")

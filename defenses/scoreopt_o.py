@@ -21,25 +21,27 @@ from defenses.traits import per_instance
 @register
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptO(Purifier):
-    """ScoreOpt-O (Zhang, Luo & Zhang, "Enhancing Adversarial Robustness via Score-Based Optimization", NeurIPS 2023,
-    arXiv:2307.04333).
+    """ScoreOpt-O (Zhang, Luo & Zhang, "Enhancing Adversarial Robustness via Score-Based Optimization", NeurIPS 2023).
 
     Adam steps on the image, down the error of the network's denoising of image plus noise, noise and its level drawn
-    anew for every step; both the denoised image and the image are differentiated. The defaults are the setting
-    against adaptive attacks; against transferred ones the authors use sigma 0.25, 20 steps of 0.01.
+    anew for every step; both the denoised image and the image are differentiated. Defaults are the setting against
+    adaptive attacks; against transferred ones the authors use sigma 0.25, 20 steps of 0.01. The network is a VP one,
+    the authors' is EDM's. The surrogate is their stand-in, one denoising at level sigma (`edm_one_shot`).
+    gradient="exact" is second order.
 
-    steps: >= 1. step_size: Adam's, [-1, 1] units, > 0. sigma, spread: the noise level is uniform in sigma +- spread,
-    [-1, 1] units, 0 <= spread <= sigma. shared_level: one level for the whole batch at every step, as released
-    (every draw is then a batch of its own, so the defense counts as batch-coupled); else one an image.
-    reference_batch_size: the source averages the error over the batch, which matters only beside Adam's 1e-8; images a
-    batch that it is meant for (>= 1).
-
-    Differs from the authors' code: the network is a VP one instead of EDM; the result does not depend on the batch. The
-    surrogate is their stand-in, one denoising at level sigma (`edm_one_shot`). gradient="exact" is second order.
+    Attributes:
+        steps: Adam steps, >= 1.
+        step_size: Adam's, [-1, 1] units, > 0.
+        sigma: middle of the noise level, [-1, 1] units; a step's level is uniform in sigma +- spread.
+        spread: half the width of the noise level's range, in [0, sigma].
+        shared_level: whether, as released, every step has one level for the whole batch (every draw is then a batch of
+            its own, so the defense counts as batch-coupled); else one an image.
+        reference_batch_size: images over which the source averages the error, >= 1; it matters only beside Adam's 1e-8,
+            and here the result does not depend on the batch.
     """
 
     title: ClassVar[str] = "ScoreOpt-O"
-    source: ClassVar[str] = "Zhang et al., NeurIPS 2023, arXiv:2307.04333; released code (METHODS_NEW.md 26)"
+    source: ClassVar[str] = "Zhang, Luo & Zhang, NeurIPS 2023, arXiv:2307.04333; released code (x0)"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self.shared_level)
     needs_score: ClassVar[bool] = True

@@ -21,22 +21,22 @@ from defenses.noise import NoiseSource
 @register
 @dataclass(frozen=True, kw_only=True)
 class SDEGDMP(DiffusionPurifier):
-    """Reverse VP-SDE with GDMP's MSE guidance in its score (released code of Bai et al., ICML 2024).
+    """Reverse VP-SDE with GDMP's MSE guidance in its score, a baseline in the released code of Bai et al. (ICML 2024).
 
     DiffPure whose score gains, at every step, a pull towards the input noised afresh to the discrete level of that
-    step (Wang et al., 2022, arXiv:2205.14969). The released code has one round of 100 levels and a
-    guidance 60 times weaker than GDMP's own.
-
-    guidance_scale: >= 0; 0 is DiffPure. epsilon: the perturbation that the guidance expects, image units, > 0 (the
-    source keeps 8/255 whatever the attack). reference_batch_size: the source averages its guidance over the batch, so
-    its published strength holds for this many images a batch (>= 1).
-
-    Differs from the authors' code: the result does not depend on the batch; the integrator's contract check, which
+    step (Wang et al., 2022, arXiv:2205.14969). The released code has one round of 100 levels and a guidance 60 times
+    weaker than GDMP's own. Here the result does not depend on the batch, and the integrator's contract check, which
     draws noise to no effect, is left out. gradient="exact" differentiates the guidance too.
+
+    Attributes:
+        guidance_scale: weight of the guidance, >= 0; 0 is DiffPure.
+        epsilon: perturbation that the guidance expects, image units, > 0; the source keeps 8/255 whatever the attack.
+        reference_batch_size: the source averages its guidance over the batch, so its published strength holds for this
+            many images a batch, >= 1.
     """
 
     title: ClassVar[str] = "GDMP (SDE)"
-    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391, baseline; released code (METHODS.md 6)"
+    source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391, baseline; released code"
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact", "guidance_detached", "surrogate")
 
     guidance_scale: float = 1000.0

@@ -27,26 +27,35 @@ class SSNI(DiffusionPurifier):
 
     An image's level grows with the length n of its mean score, the expected perturbation score (Zhang et al., ICML
     2023): over the first `score_levels` levels, each with noise of its own. Then ancestral sampling from that level to
-    the clean image, one step a level.
+    the clean image, one step a level. The form of both level rules and their constants are unconfirmed: do not read
+    this as a reproduction of the authors' code.
 
-    rule: "linear", level = 1000 t (n - norm_low) / (norm_high - norm_low) + bias (SSNI-L), or "sigmoid", level =
-    (1000 t + bias) / (1 + exp(-(n - norm_low) / (norm_high - norm_low))) (SSNI-N); rounded down, kept in 1 .. 1000 t +
-    bias. norm_low, norm_high: for the linear rule the extremes of n over validation images; for the other norm_low is
-    their mean and norm_high lies one temperature above it. `calibrated` finds them; None until then. bias: levels,
-    >= 0. score_levels: >= 1 (20 on CIFAR, 50 on ImageNet in the code of Zhang et al.).
+    n is random and the level an integer, so gradients hold the level constant, and an attacker moves it only from step
+    to step. Every image waits until its level is reached, so all cost as much as the highest: the count is the same for
+    all images, and noise is keyed by the level (step index + 1), so batch-mates do not matter.
 
-    A reading of the paper, not of its code, which we have not seen: the form of both rules and their constants await a
-    check. n is random and the level an integer, so gradients hold the level constant, and an attacker moves it only
-    from step to step. Every image waits until its level is reached, so all cost as much as the highest: the count is
-    the same for all images, and noise is keyed by the level (step index + 1), so batch-mates do not matter.
+    Attributes:
+        t: diffusion time whose level the rules scale, in (0, 1].
+        steps: None, the only value: one step a level, as every image has its own.
+        rule: "linear", level = 1000 t (n - norm_low) / (norm_high - norm_low) + bias (SSNI-L), or "sigmoid", level =
+            (1000 t + bias) / (1 + exp(-(n - norm_low) / (norm_high - norm_low))) (SSNI-N); rounded down, kept in
+            1 .. 1000 t + bias.
+        norm_low: the least n of validation images, or their mean with the sigmoid rule; `calibrated` finds it, and
+            without it (None) the defense refuses to purify.
+        norm_high: the largest n of validation images, or one temperature above norm_low with the sigmoid rule.
+        bias: levels added, >= 0.
+        score_levels: levels over which the score is averaged, >= 1; 20 on CIFAR-10 and 50 on ImageNet in the code of
+            Zhang et al.
     """
 
     title: ClassVar[str] = "SSNI"
-    source: ClassVar[str] = "Sun et al., ICML 2025, arXiv:2506.06027; own reading, no reference (METHODS_NEW.md 30)"
+    source: ClassVar[str] = (
+        "Sun et al., ICML 2025, arXiv:2506.06027, level rules unconfirmed; score: Zhang et al., ICML 2023"
+    )
     gradients: ClassVar[tuple[Gradient, ...]] = ("exact",)
     published_caveat: ClassVar[str] = (
-        "Only clean accuracies and gains were seen, no robust table; our level rules are a reading that was not "
-        "checked against the paper."
+        "The form of our level rules and their constants are unconfirmed, so a number of the source may be of another "
+        "method."
     )
 
     t: float = 0.1

@@ -22,9 +22,10 @@ class TotalVariation(Purifier):
     and Vision 2004) as scikit-image has it, on the CPU. Guo et al. also drop random pixels and use Bregman splitting;
     this is the deterministic, complete-image form.
 
-    weight: weight of the total variation against the squared distance, > 0 (image units); about 0.1 is customary.
-    tolerance: stop once the objective, a mean over pixels, changes by less than this share of its first value, > 0.
-    iterations: at most so many, >= 1.
+    Attributes:
+        weight: weight of the total variation against the squared distance, image units, > 0; about 0.1 is customary.
+        tolerance: stop once the objective, a mean over pixels, changes by less than this share of its first value, > 0.
+        iterations: iterations at most, >= 1.
     """
 
     title: ClassVar[str] = "total variation"

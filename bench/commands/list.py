@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import itertools
+import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from bench.commands.catalog import Entry, catalog
 
-WIDTH = 60
+WIDTH = 60  # of a cell of a listing
+MAX_WIDTH, MAX_CELL = 120, 22  # of a description; of a cell of its table of fields
 
 
 def listing(kind: str) -> str:
@@ -58,26 +63,77 @@ def _registry(kind: str) -> Any:
 
 
 def _class_text(cls: Any) -> str:
-    import dataclasses
+    """Title, source, text, table of fields and class attributes of a defense or an attack, for this terminal."""
+    from defenses.registry import field_docs
 
-    lines = [f"{cls.name}  (version {cls.version})", "", inspect.getdoc(cls) or "", "", "Fields and defaults:"]
-    for field in dataclasses.fields(cls):
-        default = "required" if field.default is dataclasses.MISSING else repr(field.default)
-        lines.append(f"  {field.name} = {default}")
-    flags = ("stochastic", "batch_coupled", "gradients", "restricted", "gradient_free")
-    lines += ["", *(f"{flag}: {getattr(cls, flag)}" for flag in flags if hasattr(cls, flag))]
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    meanings = field_docs(cls)
+    rows = [(field.name, _default(field), meanings.get(field.name, "")) for field in dataclasses.fields(cls)]
+    parts = [
+        _filled(f"{cls.name}: {cls.title} (version {cls.version})", width),
+        _filled(f"Source: {cls.source}", width),
+        "\n\n".join(_filled(paragraph, width) for paragraph in _paragraphs(cls)),
+        _table(("field", "default", "meaning"), rows, width) if rows else "It has no fields.",
+        "\n".join(_filled(f"{name}: {value}", width, "  ") for name, value in _traits(cls)),
+    ]
     if caveat := getattr(cls, "published_caveat", ""):
-        lines.append(f"published numbers: {caveat}")
-    if (cost := _cost(cls)) is not None:
-        lines.append(f"score-network evaluations an answer, an image (defaults): {cost}")
-    return "\n".join([*lines, f"source: {cls.source}"])
+        parts.append(_filled(f"Published numbers: {caveat}", width))
+    return "\n\n".join(parts)
 
 
-def _cost(cls: Any) -> int | None:
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    return "required" if field.default_factory is dataclasses.MISSING else repr(field.default_factory())
+
+
+def _paragraphs(cls: Any) -> list[str]:
+    """A docstring's paragraphs but for its section `Attributes:`, which the table of fields shows."""
+    text, _, section = (inspect.getdoc(cls) or "").partition("\nAttributes:\n")
+    rest = itertools.dropwhile(lambda line: not line or line.startswith(" "), section.splitlines())
+    return [part for part in (*text.split("\n\n"), *"\n".join(rest).split("\n\n")) if part.strip()]
+
+
+def _filled(text: str, width: int, later: str = "") -> str:
+    """A paragraph to this width, further lines after `later`; indented lines (code, formulas) stay as they are."""
+    if any(line.startswith(" ") for line in text.splitlines()):
+        return text
+    return textwrap.fill(text, width, subsequent_indent=later, break_on_hyphens=False, break_long_words=False)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int) -> str:
+    """Columns side by side; the last one, and cells longer than MAX_CELL, wrap."""
+    sizes = [min(max(len(row[i]) for row in [head, *rows]), MAX_CELL) for i in range(len(head) - 1)]
+    sizes.append(max(width - sum(sizes) - 2 * len(sizes), MAX_CELL))
+    lines = []
+    for row in [head, tuple("-" * len(name) for name in head), *rows]:
+        cells = [textwrap.wrap(text, size, break_on_hyphens=False) for text, size in zip(row, sizes, strict=True)]
+        for pieces in itertools.zip_longest(*cells, fillvalue=""):
+            lines.append("  ".join(piece.ljust(size) for piece, size in zip(pieces, sizes, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def _traits(cls: Any) -> list[tuple[str, str]]:
+    """What a class declares beside its fields, as an instance with the default fields has it."""
     try:
-        return cls().network_evaluations
-    except (TypeError, AttributeError):
-        return None
+        made = cls()
+    except TypeError:  # a required field
+        made = cls
+    flags = ("stochastic", "batch_coupled", "restricted", "gradient_free")
+    traits = [(flag, _cell(getattr(made, flag))) for flag in flags if hasattr(made, flag)]
+    if hasattr(made, "gradients"):
+        traits.append(("gradients", ", ".join((*made.gradients, "straight_through", "transfer", "none"))))
+        traits.append(("needs", _needs(made)))
+    if made is not cls and hasattr(made, "network_evaluations"):
+        cost = f"{made.network_evaluations} of the score network for one answer for one image, with the defaults"
+        traits.append(("evaluations", cost))
+    return traits
+
+
+def _needs(defense: Any) -> str:
+    score = "a score network" + (" or the score of the images alone" if defense.takes_data_score else "")
+    needs = ((score, defense.needs_score), ("the classifier", defense.needs_classifier))
+    return " and ".join(what for what, needed in needs if needed) or "nothing"
 
 
 def _fields(entry: Entry) -> str:

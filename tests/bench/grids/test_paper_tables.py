@@ -32,7 +32,7 @@ B = {"guide_from": 40, "guidance_scale": 5000.0, "temperature": 10.0}
 C = {"guide_from": 40, "guidance_scale": 500.0, "temperature": 1.0}
 COMMON = {"guide_until": 100_000, "loss": "released_hard", "tau_plus": 0.1, "beta": 1.0, "embedding": True}
 
-# PROTOCOLS.md, section 1, in its order: data set, classifier, attack, norm, epsilon, t, images, batch, set, guide
+# The evaluation scripts of the authors: data set, classifier, attack, norm, epsilon, t, images, batch, set, guide
 LINES = [
     ("cifar10", WRN28, "autoattack_rand", "Linf", 0.031373, 0.1, 64, 64, A, None),
     ("cifar10", "diffpure_wrn70_16_dropout", "autoattack_rand", "Linf", 0.031373, 0.1, 64, 64, A, WRN28),
