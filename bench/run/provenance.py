@@ -23,7 +23,6 @@ PACKAGES = (
     "diffusers",
     "torchsde",
     "scikit-image",
-    "kornia",
 )
 SOURCES = Path(__file__).resolve().parents[2]
 

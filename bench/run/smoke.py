@@ -52,15 +52,14 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
         cell: of a grid.
         tier: of the small cell; "gold" brings the gates.
     """
-    classifiers, scores = names_of(cell)
-    fields = {field.name: getattr(cell.defense, field.name) for field in dataclasses.fields(cell.defense) if field.init}
-    marked = {name: _marked(value, {*classifiers, *scores}) for name, value in fields.items()}
+    own = cell.defense.networks()
+    defense = cell.defense.with_networks({name: SMOKE + name for name in (*own.classifiers, *own.scores)})
     return dataclasses.replace(
         cell,
         dataset=SMOKE + cell.dataset,
         classifier=SMOKE + cell.classifier,
         score=SMOKE + cell.score if cell.score else None,
-        defense=_small(dataclasses.replace(cell.defense, **marked), DEFENSE),
+        defense=_small(defense, DEFENSE),
         attack=_small(cell.attack, ATTACK),
         num_images=2,
         data_seed=0,
@@ -70,15 +69,6 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
         tier=tier,
         published=None,
     )
-
-
-def _marked(value: Any, networks: set[str]) -> Any:
-    """A field of a defense, in which the names of its own networks become those of toys; a chain's members too."""
-    if isinstance(value, str):
-        return SMOKE + value if value in networks else value
-    if isinstance(value, Mapping):
-        return {name: _marked(inner, networks) for name, inner in value.items()}
-    return tuple(_marked(inner, networks) for inner in value) if isinstance(value, tuple) else value
 
 
 def _small(part: Any, most: Mapping[str, int]) -> Any:
