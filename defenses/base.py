@@ -117,7 +117,7 @@ class Defense(ABC):
         """
         own = self.networks()
         changed = {old: new for old, new in names.items() if old in (*own.classifiers, *own.scores)}
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         return replace(self, **{name: _renamed(value, changed) for name, value in values.items()})
 
     def check_gradient(self, gradient: Gradient) -> None:
