@@ -13,6 +13,8 @@ CSV = Path(__file__).parents[1] / "published.csv"
 NUMBERS: dict[str, Callable[[str], Any]] = {
     "year": int,
     "n_images": int,
+    "attack_steps": int,
+    "attack_eot": int,
     **dict.fromkeys(("standard_acc", "standard_std", "robust_acc", "robust_std"), float),
 }
 RENAMED = {"table": "source_table"}  # `table` is a word of SQL

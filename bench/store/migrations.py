@@ -188,6 +188,21 @@ def m005_intervals_near_the_ends(connection: Connection) -> None:
                 connection.execute(text(change), {"low": 100 * low, "high": 100 * high, "run": run})
 
 
+@migration
+def m006_published_attacks_in_columns(connection: Connection) -> None:
+    """What an attack of the literature is, in columns: the text alone cannot be compared.
+
+    `Store` fills them from bench/published.csv afterwards; until then no published attack is the same as ours.
+    """
+    for names, kind in (
+        ("attack_name attack_variant", "TEXT"),
+        ("attack_steps attack_eot", "INTEGER"),
+        ("attack_target attack_several metric metric_stated", "TEXT"),
+    ):
+        for name in names.split():
+            connection.execute(text(f"ALTER TABLE published ADD COLUMN {name} {kind}"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -295,7 +295,8 @@ class Store:
         with in_sentences(self.url, self._busy):
             if found < len(MIGRATIONS):
                 migrate(self._writer)
-        if not self._rows(select(PublishedRow.key).limit(1)):
+        filled = select(PublishedRow.key).where(PublishedRow.attack_name.is_not(None))  # none: new, or just migrated
+        if not self._rows(filled.limit(1)):
             self.refresh_published()
 
     def _version(self) -> int:
