@@ -46,7 +46,7 @@ def execute(
     cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool, take_over: bool = False
 ) -> Outcome:
     """Run the cells into the database and print what came of it. take_over: continue runs that another host holds."""
-    with _termination(), Store(db, alive=_is_here if take_over else is_alive) as store:
+    with _termination(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
         with watcher() as shown:
             gates = getattr(load_grid(grid), "GATES", ())

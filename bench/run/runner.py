@@ -125,7 +125,7 @@ def is_done(store: Store, cell: Cell) -> bool:
 
 def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
     for run in store.runs_of(cell.key):
-        if run["status"] == "running" and store.alive(run["host"], run["pid"]):
+        if run["status"] == "running" and store.is_alive(run["host"], run["pid"]):
             return run
     return None
 

@@ -12,7 +12,7 @@ from store_data import CELL, DATABASES, finished, fresh_url
 from bench.statistics import summarize
 from bench.store import Store, StoreError
 from bench.store.database import connect, parse_url
-from bench.store.migrations import MIGRATIONS, migrate, version
+from bench.store.migrations import MIGRATIONS, migrate, read_version
 from bench.store.schema import Base, BatchRow
 
 
@@ -71,7 +71,7 @@ def test_each_is_recorded_once(url: str) -> None:
     for _ in range(2):
         migrate(writer(url))
     with writer(url).connect() as connection:
-        assert version(connection) == len(MIGRATIONS)
+        assert read_version(connection) == len(MIGRATIONS)
         names = connection.execute(text("SELECT number, name FROM migrations ORDER BY number")).all()
     assert names == [(number, step.__name__) for number, step in enumerate(MIGRATIONS, start=1)]
 
