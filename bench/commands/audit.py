@@ -36,12 +36,12 @@ def parse_fields(fields: Sequence[str]) -> dict[str, Any]:
 
 def audit(name: str, dataset: str, classifier: str, score: str, images: int, fields: Sequence[str], seed: int) -> str:
     """Cosine and norm ratio of every gradient kind against the exact one, and the exact one's finite differences."""
-    defense = make(name, fields)
+    defense = make_defense(name, fields)
     data = load_dataset(dataset)
     picked = subset(data.labels, images, seed)
     x, labels = data.images(picked).double(), torch.as_tensor(data.labels)[picked]
     noise = Noise(seed, picked)
-    network, prior = load_classifier(classifier, dataset).double(), _double(load_score(score))
+    network, prior = load_classifier(classifier, dataset).double(), _to_double(load_score(score))
 
     def loss(x: Tensor, kind: Gradient) -> Tensor:
         logits = defense.defend(network, prior, gradient=kind)(x, noise)
@@ -58,14 +58,14 @@ def audit(name: str, dataset: str, classifier: str, score: str, images: int, fie
     if exact is None:
         lines.append("No exact gradient: this defense is not differentiable.")
     for kind, value in found.items():
-        lines.append(f"  {kind:18s} norm {float(value.norm()):.4g}" + ("" if exact is None else _against(value, exact)))
+        lines.append(f"  {kind:18s} norm {float(value.norm()):.4g}" + ("" if exact is None else _compare(value, exact)))
     if exact is not None:
         with torch.no_grad():
-            lines += _differences(lambda moved: loss(moved, "exact"), x, exact, seed)
+            lines += _check_differences(lambda moved: loss(moved, "exact"), x, exact, seed)
     return "\n".join(lines)
 
 
-def make(name: str, fields: Sequence[str]) -> Defense:
+def make_defense(name: str, fields: Sequence[str]) -> Defense:
     """The defense `name` with the given fields; an unknown field answers with those that there are."""
     cls, values = defenses[name], parse_fields(fields)
     try:
@@ -75,16 +75,16 @@ def make(name: str, fields: Sequence[str]) -> Defense:
         raise ValueError(f"{name}: {error}. Fields: {known}.") from error
 
 
-def _double(score: Any) -> Any:
+def _to_double(score: Any) -> Any:
     return copy.deepcopy(score).double() if isinstance(score, torch.nn.Module) else score
 
 
-def _against(value: Tensor, exact: Tensor) -> str:
+def _compare(value: Tensor, exact: Tensor) -> str:
     cosine = torch.cosine_similarity(value.flatten(), exact.flatten(), dim=0)
     return f"   cosine {float(cosine):+.4f}   norm ratio {float(value.norm() / exact.norm()):.4g}"
 
 
-def _differences(loss: Any, x: Tensor, exact: Tensor, seed: int) -> list[str]:
+def _check_differences(loss: Any, x: Tensor, exact: Tensor, seed: int) -> list[str]:
     """Directional derivatives along random directions and along the gradient: numeric against analytic."""
     generator = torch.Generator().manual_seed(seed)
     directions = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(DIRECTIONS)]

@@ -10,7 +10,7 @@ import torch
 
 from bench.commands.needs import needs
 from bench.datasets import data_folder, dataset_info, load_dataset
-from bench.run.provenance import packages
+from bench.run.provenance import list_packages
 from defenses.models.sources import Source
 from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
 
@@ -31,7 +31,7 @@ def doctor(what: str | None) -> str:
 
 
 def _machine() -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in packages().items())
+    versions = ", ".join(f"{name} {version}" for name, version in list_packages().items())
     return [f"  {versions}", *(f"  {line}" for line in _devices()), f"  {_memory()}"]
 
 

@@ -16,7 +16,7 @@ import torch
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
-from bench.run.display import watcher
+from bench.run.display import make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import Outcome, run_cells
 from bench.store import Store, is_alive
@@ -48,7 +48,7 @@ def execute(
     """Run the cells into the database and print what came of it. take_over: continue runs that another host holds."""
     with _termination(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
-        with watcher() as shown:
+        with make_watcher() as shown:
             gates = getattr(load_grid(grid), "GATES", ())
             outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
         click.echo(tables(store, grid, cells, "text"))
@@ -100,7 +100,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
     _check(db)
     with Store(db) as store:
         check_database(store, smoke=True)
-        with toy_world(cells), watcher() as shown:
+        with toy_world(cells), make_watcher() as shown:
             toys = toy_cells(cells)
             begin = time.perf_counter()
             outcome = run_cells(toys, store, loader(device, None, False), shown, grid=grid_label(grid), force=True)

@@ -39,7 +39,7 @@ def beside(known: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def read_published(path: Path = CSV) -> list[dict[str, Any]]:
-    """The rows of the csv as rows of the table `published`; empty fields are None."""
+    """Read the csv as rows of the table `published`; empty fields are None, `epsilon` is `eps` as a number."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_row(line) for line in csv.DictReader(file)]
 

@@ -56,13 +56,19 @@ MODELS = ("adversarial_training", "diffusion_classifier")  # defenses that are c
 
 
 def verdict(measured: Columns, published: Columns) -> Verdict:
-    """("agrees" | "disagrees" | "not comparable", the reason in words).
+    """Judge whether a measured robust accuracy agrees with a published one.
 
-    measured: robust_accuracy, robust_low, robust_high (percent), num_images, norm, epsilon, gradient, attack,
-    attack_params, tier, classifier, defense, as in the view `results`. published: robust_acc, n_images, norm, epsilon
-    (a number, None where not stated), gradient_access, attack, classifier, as in the table `published`. They agree when
-    the measured interval meets the published one: binomial (Wilson) where the number of images is known, else the value
-    alone.
+    They agree when the measured interval meets the published one: binomial (Wilson) where the number of images is
+    known, else the value alone. Numbers of different attackers are not compared.
+
+    Args:
+        measured: robust_accuracy, robust_low, robust_high (percent), num_images, draws, norm, epsilon, gradient,
+            attack, attack_params, tier, classifier, defense, as in the view `results`.
+        published: robust_acc (percent), n_images, norm, epsilon (a number, None where not stated), gradient_access,
+            attack, attack_*, metric, metric_stated, classifier, as in the table `published`.
+
+    Returns:
+        "agrees", "disagrees" or "not comparable", and the reason in words.
     """
     value: Any = published.get("robust_acc")
     if _absent(value):
@@ -74,8 +80,16 @@ def verdict(measured: Columns, published: Columns) -> Verdict:
 
 
 def verdict_columns(measured: Columns, published: Columns | None, caveat: str = "") -> dict[str, str]:
-    """Columns `verdict` and `verdict_reason`; none where the literature has no number. caveat: what else is known
-    against that number (`Defense.published_caveat`)."""
+    """Fill the columns `verdict` and `verdict_reason`.
+
+    Args:
+        measured: see `verdict`.
+        published: see `verdict`; None where the literature has no number.
+        caveat: what else is known against that number (`Defense.published_caveat`).
+
+    Returns:
+        The two columns; nothing without a published number.
+    """
     if not published:
         return {}
     word, reason = verdict(measured, published)
@@ -83,7 +97,13 @@ def verdict_columns(measured: Columns, published: Columns | None, caveat: str = 
 
 
 def overlap(measured: Columns, value: float, images: Any) -> Verdict:
-    """The verdict of two numbers that may be compared. value: published, percent, on so many images (None: unknown)."""
+    """Judge two numbers that may be compared.
+
+    Args:
+        measured: see `verdict`.
+        value: the published robust accuracy, percent.
+        images: how many images it was measured on; None where not stated.
+    """
     low, high = value, value
     theirs = f"the published {value:.1f} (number of images not stated)"
     if not _absent(images):

@@ -19,7 +19,18 @@ from defenses.models.scores import load_score, score_info
 
 @dataclass
 class Prepared:
-    """A cell ready to run. indices: (num_images,) places in the test split, in the order of evaluation."""
+    """A cell that is ready to run.
+
+    Attributes:
+        cell: what is to be measured.
+        data: the test split of its data set.
+        indices: (num_images,) places in the test split, in the order of evaluation.
+        classifier: the network behind the defense.
+        score: the defense's score network; None where it needs none.
+        weights: name of each network -> sha256 of its file; None where it has no file.
+        licences: name of the data set and of each network -> its licence.
+        device: where the networks are.
+    """
 
     cell: Cell
     data: ImageSet
@@ -52,7 +63,13 @@ class Prepared:
 
 @dataclass
 class Loader:
-    """Loads and keeps data sets and networks by name. data_dir, download: see `load_dataset`."""
+    """Loads data sets and networks by name, and keeps them for the next cell.
+
+    Attributes:
+        device: where the networks go.
+        data_dir: folder of data sets; None is the default one (see `load_dataset`).
+        download: whether torchvision may download a missing data set.
+    """
 
     device: torch.device
     data_dir: Path | None = None
@@ -60,7 +77,12 @@ class Loader:
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def prepare(self, cell: Cell) -> Prepared:
-        """Load what a cell needs. Raises LookupError for what is missing, ValueError for what does not fit together."""
+        """Load what a cell needs.
+
+        Raises:
+            LookupError: a data set or the weights of a network are not on this machine.
+            ValueError: the parts do not fit together, such as a classifier and the data set of another.
+        """
         data = self._once("dataset", cell.dataset)
         if cell.num_images > len(data):
             raise ValueError(

@@ -19,9 +19,7 @@ def check_database(store: Store, *, smoke: bool) -> None:
         f"SELECT COUNT(*), COUNT(CASE WHEN substr(dataset, 1, {len(SMOKE)}) = '{SMOKE}' THEN 1 END) FROM cells"
     )
     if smoke and cells > marked:
-        raise StoreError(
-            f"{store.where} holds results, a smoke run makes none. Give it a file of its own with --db."
-        )
+        raise StoreError(f"{store.where} holds results, a smoke run makes none. Give it a file of its own with --db.")
     if not smoke and marked:
         raise StoreError(
             f"{store.where} holds a smoke run, whose toy networks with random weights give no results. "
