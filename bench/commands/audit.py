@@ -21,7 +21,7 @@ DIRECTIONS = 4
 
 
 def parse_fields(fields: Sequence[str]) -> dict[str, Any]:
-    """FIELD=VALUE texts as values: JSON where it parses, else the text itself."""
+    """Read FIELD=VALUE texts: the values are JSON where that parses, else the text itself."""
     parsed = {}
     for text in fields:
         name, equals, value = text.partition("=")
@@ -35,7 +35,21 @@ def parse_fields(fields: Sequence[str]) -> dict[str, Any]:
 
 
 def audit(name: str, dataset: str, classifier: str, score: str, images: int, fields: Sequence[str], seed: int) -> str:
-    """Cosine and norm ratio of every gradient kind against the exact one, and the exact one's finite differences."""
+    """Compare every kind of gradient with the exact one, and the exact one with finite differences.
+
+    Args:
+        name: registered name of the defense.
+        dataset: name of the data set.
+        classifier: name of the classifier behind the defense.
+        score: name of the defense's score network.
+        images: number of test images.
+        fields: FIELD=VALUE texts, fields of the defense.
+        seed: of every random draw.
+
+    Returns:
+        Lines with the norm of each kind, its cosine and its norm ratio to the exact one, and the largest error of the
+        exact one against finite differences.
+    """
     defense = make_defense(name, fields)
     data = load_dataset(dataset)
     picked = subset(data.labels, images, seed)
@@ -66,7 +80,7 @@ def audit(name: str, dataset: str, classifier: str, score: str, images: int, fie
 
 
 def make_defense(name: str, fields: Sequence[str]) -> Defense:
-    """The defense `name` with the given fields; an unknown field answers with those that there are."""
+    """Make the defense `name` with the given fields; ValueError lists the fields where one is unknown."""
     cls, values = defenses[name], parse_fields(fields)
     try:
         return cls(**values)
@@ -85,7 +99,7 @@ def _compare(value: Tensor, exact: Tensor) -> str:
 
 
 def _check_differences(loss: Any, x: Tensor, exact: Tensor, seed: int) -> list[str]:
-    """Directional derivatives along random directions and along the gradient: numeric against analytic."""
+    """Compare directional derivatives, numeric and analytic, along random directions and along the gradient."""
     generator = torch.Generator().manual_seed(seed)
     directions = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(DIRECTIONS)]
     worst = 0.0

@@ -25,7 +25,16 @@ from bench.store.smoke_mark import check_database
 
 
 def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
-    """Where and from what to run. Raises ValueError for a device that this machine does not have."""
+    """Make the loader of a run: its device and where its data sets come from.
+
+    Args:
+        device: as torch writes it; None is a GPU where there is one, else the CPU.
+        data_dir: folder of data sets; None is the default one.
+        download: whether torchvision may download a missing data set.
+
+    Raises:
+        ValueError: torch cannot use this device here.
+    """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
@@ -45,7 +54,16 @@ def _first(error: BaseException) -> str:
 def execute(
     cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool, take_over: bool = False
 ) -> Outcome:
-    """Run the cells into the database and print what came of it. take_over: continue runs that another host holds."""
+    """Run the cells into the database, print their table and what came of them.
+
+    Args:
+        cells: what to run.
+        db: path or URL of the database.
+        loader: where data sets and networks come from.
+        grid: the name or the file of the grid.
+        force: run again what is done.
+        take_over: continue runs that another host holds, because it has stopped.
+    """
     with _termination(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
         with make_watcher() as shown:

@@ -113,7 +113,7 @@ def run_cells(
             watcher.end_cell(cell, "skipped", "done before")
         elif not force and (other := _find_holder(store, cell)) is not None:
             outcome.busy.append(cell)
-            held = f"is being run by process {other['pid']} on {other['host']} (if it was killed: --take-over continues it)"
+            held = f"is being run by process {other['pid']} on {other['host']}; if that was killed, use --take-over"
             watcher.end_cell(cell, "busy", held)
         else:
             checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
