@@ -11,6 +11,11 @@ import click
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
+FILTER_HELP = "Only cells with this value, e.g. tier=paper (the tier says how strong the attack is). Repeatable."
+PROTOCOL_HELP = (
+    "Of grids that repeat a paper. paper: the paper's own attack. gold: our strongest attack. both. "
+    "quick: small networks and short attacks, no robustness claim."
+)
 
 
 class _UserError(click.ClickException):
@@ -37,7 +42,11 @@ class _Sentences(click.Group):
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="purification-bench")
 def main() -> None:
-    """Measure how much robustness an adversarial-purification defense really gives."""
+    """Measure how much robustness an adversarial-purification defense really gives.
+
+    A cell is one measurement: a defense, an attack, a data set and a threat model. A grid is a list of cells, by the
+    name of a shipped one (`bench list grids`) or in a Python file of your own. Results go to a database.
+    """
 
 
 def _db(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,27 +61,41 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@click.option("--grid", default="quickstart", show_default=True, metavar="NAME|FILE.py", help="What to run.")
+@click.option(
+    "--grid",
+    default="quickstart",
+    show_default=True,
+    metavar="NAME|FILE.py",
+    help="The cells to run: a shipped grid, or a file.",
+)
 @_db
-@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell instead of the grid's.")
+@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Images a cell (a seed and data seed) instead of the grid's.",
+    help="Test images of every cell, instead of the grid's.",
 )
 @click.option(
-    "--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="Only cells with this value; repeatable."
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help=FILTER_HELP,
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
-@click.option("--force", is_flag=True, help="Run again what is done; old rows stay.")
-@click.option("--take-over", is_flag=True, help="Continue what another host was running when it was killed.")
+@click.option("--force", is_flag=True, help="Run again what is done; the old results stay.")
+@click.option(
+    "--take-over", is_flag=True, help="Also continue runs that another host left behind; only where it has stopped."
+)
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
-@click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
-@click.option("--dry-run", is_flag=True, help="Only say what would run, what is missing, and the cost.")
-@click.option("--protocol", type=PROTOCOLS, help="The paper's settings, our gold tier, both, or quick: small networks.")
-@click.option("--smoke", is_flag=True, help="Only try the code paths, on random toy networks, into smoke.sqlite.")
+@click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
+@click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
+@click.option("--protocol", type=PROTOCOLS, help=PROTOCOL_HELP)
+@click.option(
+    "--smoke", is_flag=True, help="Try the code on toy networks with random weights; results go to smoke.sqlite."
+)
 def run(
     grid: str,
     db: str,
@@ -116,15 +139,15 @@ def run(
 
 
 @main.command()
-@click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, in its tables.")
+@click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, in this grid's tables.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to write the tables."
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
-@click.option("--fragment", is_flag=True, help="LaTeX to \\input, instead of a document that compiles as it is.")
-@click.option("--table", metavar="NAME", help="Only this one of the grid's tables.")
-@click.option("--protocol", type=PROTOCOLS, help="Only this protocol's cells of the grid.")
-@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="As given to `bench run`.")
+@click.option("--fragment", is_flag=True, help="LaTeX for \\input, instead of a whole document.")
+@click.option("--table", metavar="NAME", help="Only the grid's table of this name.")
+@click.option("--protocol", type=PROTOCOLS, help="Only these cells of the grid; see `bench run --help`.")
+@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="The number that was given to `bench run`.")
 @_db
 def report(
     grid: str | None,
@@ -136,7 +159,7 @@ def report(
     num_images: int | None,
     db: str,
 ) -> None:
-    """Tables of what has been measured. --format svg: the curve of a grid that has one (noise_level).
+    """Print tables of what has been measured. --format svg draws the curve of a grid that has one (noise_level).
 
     \b
     bench report
@@ -156,7 +179,7 @@ def report(
 @click.argument("cell", metavar="CELL")
 @_db
 def show(cell: str, db: str) -> None:
-    """Everything that is known of one cell. CELL is its key, or the beginning of it.
+    """Show all that is known of one cell. CELL is its key, or the beginning of its key.
 
     \b
     bench query "SELECT cell_key, defense, attack FROM results"
@@ -171,7 +194,7 @@ def show(cell: str, db: str) -> None:
 @click.argument("kind", type=click.Choice(("defenses", "attacks", "datasets", "classifiers", "scores", "grids")))
 @click.argument("name", required=False)
 def list_(kind: str, name: str | None) -> None:
-    """Names that a grid can use, with their sources; with NAME, the whole description of one.
+    """List the names that a grid can use, with their sources. With NAME, describe one in full.
 
     \b
     bench list defenses
@@ -194,7 +217,7 @@ def list_(kind: str, name: str | None) -> None:
 )
 @_db
 def query(sql: str, form: str, db: str) -> None:
-    """Any SQL query, on a connection that can only read (docs/schema.md lists the tables).
+    """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).
 
     \b
     bench query "SELECT defense, attack, robust_accuracy FROM results"
@@ -209,7 +232,9 @@ def query(sql: str, form: str, db: str) -> None:
 @click.argument("b", metavar="B")
 @_db
 def compare(a: str, b: str, db: str) -> None:
-    """Paired comparison of two cells on the images that both saw: difference, interval, McNemar's test.
+    """Compare two cells, paired on the images that both saw: difference, interval, McNemar's test.
+
+    A and B are keys of cells, or the beginnings of keys.
 
     \b
     bench compare 3f2a 91bc
@@ -221,16 +246,22 @@ def compare(a: str, b: str, db: str) -> None:
 
 @main.command()
 @click.argument("defense")
-@click.option("--dataset", default="digits", show_default=True, help="Whose test images.")
-@click.option("--classifier", default="digits_cnn", show_default=True, help="Behind the defense.")
-@click.option("--score", default="digits_score", show_default=True, help="Score network of the defense.")
-@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1), metavar="N", help="How many.")
-@click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="A field of the defense; repeatable.")
-@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Of every random draw.")
+@click.option("--dataset", default="digits", show_default=True, help="Data set of the test images.")
+@click.option("--classifier", default="digits_cnn", show_default=True, help="Classifier behind the defense.")
+@click.option(
+    "--score", default="digits_score", show_default=True, help="Score network (diffusion model) of the defense."
+)
+@click.option(
+    "--images", default=4, show_default=True, type=click.IntRange(min=1), metavar="N", help="Number of images."
+)
+@click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Set a field of the defense. Repeatable.")
+@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Seed of every random draw.")
 def audit(
     defense: str, dataset: str, classifier: str, score: str, images: int, fields: tuple[str, ...], seed: int
 ) -> None:
-    """Compare every kind of gradient of a defense with the exact one, and that with finite differences (float64).
+    """Check the gradients of a defense, in float64 on the CPU.
+
+    Each kind of gradient is compared with the exact one, and the exact one with finite differences.
 
     \b
     bench audit contrastive --set t=0.05 --set steps=10
@@ -242,18 +273,30 @@ def audit(
 
 @main.command()
 @click.argument("name")
-@click.option("--dataset", default=None, help="For `score` and `classifier`; `score` takes imagefolder:<folder> too.")
-@click.option("--scale", default=None, metavar="small|full", help="Of `score`: for a CPU (default), or the paper's.")
-@click.option("--device", default=None, metavar="DEVICE", help="Of `score`. Default: cpu if small, cuda if full.")
-@click.option("--download", is_flag=True, help="Let torchvision download a missing data set.")
-@click.option("--adversarial", default=None, metavar="NORM:EPSILON", help="What `classifier` is trained against.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the weights.")
-@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Of every random draw.")
-@click.option("--effort", default=1.0, show_default=True, help="Scales the number of steps.")
+@click.option("--dataset", default=None, help="For `score` and `classifier`. `score` also takes imagefolder:<folder>.")
+@click.option(
+    "--scale",
+    default=None,
+    metavar="small|full",
+    help="Size of `score`: small is for a CPU (default), full is the paper's.",
+)
+@click.option("--device", default=None, metavar="DEVICE", help="For `score`. Default: cpu if small, cuda if full.")
+@click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
+@click.option(
+    "--adversarial",
+    default=None,
+    metavar="NORM:EPSILON",
+    help="Train `classifier` against attacks of this size, e.g. Linf:8/255.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder for the weights."
+)
+@click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Seed of every random draw.")
+@click.option("--effort", default=1.0, show_default=True, help="Factor on the number of training steps.")
 def train(
     name: str, dataset: str | None, output: Path | None, seed: int, effort: float, **options: str | bool | None
 ) -> None:
-    """Train networks, with a record of how. What was broken off goes on from its checkpoint.
+    """Train networks, and record how. A training that was interrupted continues from its checkpoint.
 
     \b
     bench train digits --output weights/digits
@@ -271,7 +314,7 @@ def train(
 def fetch(what: str) -> None:
     """Download what a grid needs into the cache folder (BENCH_CACHE_DIR). GRID may also be one network or data set.
 
-    A download that broke off continues; each file's sha256 is recorded on first use and checked afterwards.
+    A download that was interrupted continues. The sha256 of each file is recorded on first use and checked afterwards.
 
     \b
     bench fetch paper_tables
@@ -286,7 +329,7 @@ def fetch(what: str) -> None:
 @main.command()
 @click.argument("what", metavar="[GRID]", required=False)
 def doctor(what: str | None) -> None:
-    """What this machine has, what is missing for a grid (or at all), and where to get it by hand.
+    """Show what this machine has, and what a grid (or the whole benchmark) misses and where to get it.
 
     \b
     bench doctor

@@ -21,7 +21,7 @@ DIRECTIONS = 4
 
 
 def parse_fields(fields: Sequence[str]) -> dict[str, Any]:
-    """FIELD=VALUE texts as values: JSON where it parses, else the text itself."""
+    """Read FIELD=VALUE texts: the values are JSON where that parses, else the text itself."""
     parsed = {}
     for text in fields:
         name, equals, value = text.partition("=")
@@ -35,13 +35,27 @@ def parse_fields(fields: Sequence[str]) -> dict[str, Any]:
 
 
 def audit(name: str, dataset: str, classifier: str, score: str, images: int, fields: Sequence[str], seed: int) -> str:
-    """Cosine and norm ratio of every gradient kind against the exact one, and the exact one's finite differences."""
-    defense = make(name, fields)
+    """Compare every kind of gradient with the exact one, and the exact one with finite differences.
+
+    Args:
+        name: registered name of the defense.
+        dataset: name of the data set.
+        classifier: name of the classifier behind the defense.
+        score: name of the defense's score network.
+        images: number of test images.
+        fields: FIELD=VALUE texts, fields of the defense.
+        seed: of every random draw.
+
+    Returns:
+        Lines with the norm of each kind, its cosine and its norm ratio to the exact one, and the largest error of the
+        exact one against finite differences.
+    """
+    defense = make_defense(name, fields)
     data = load_dataset(dataset)
     picked = subset(data.labels, images, seed)
     x, labels = data.images(picked).double(), torch.as_tensor(data.labels)[picked]
     noise = Noise(seed, picked)
-    network, prior = load_classifier(classifier, dataset).double(), _double(load_score(score))
+    network, prior = load_classifier(classifier, dataset).double(), _to_double(load_score(score))
 
     def loss(x: Tensor, kind: Gradient) -> Tensor:
         logits = defense.defend(network, prior, gradient=kind)(x, noise)
@@ -58,15 +72,15 @@ def audit(name: str, dataset: str, classifier: str, score: str, images: int, fie
     if exact is None:
         lines.append("No exact gradient: this defense is not differentiable.")
     for kind, value in found.items():
-        lines.append(f"  {kind:18s} norm {float(value.norm()):.4g}" + ("" if exact is None else _against(value, exact)))
+        lines.append(f"  {kind:18s} norm {float(value.norm()):.4g}" + ("" if exact is None else _compare(value, exact)))
     if exact is not None:
         with torch.no_grad():
-            lines += _differences(lambda moved: loss(moved, "exact"), x, exact, seed)
+            lines += _check_differences(lambda moved: loss(moved, "exact"), x, exact, seed)
     return "\n".join(lines)
 
 
-def make(name: str, fields: Sequence[str]) -> Defense:
-    """The defense `name` with the given fields; an unknown field answers with those that there are."""
+def make_defense(name: str, fields: Sequence[str]) -> Defense:
+    """Make the defense `name` with the given fields; ValueError lists the fields where one is unknown."""
     cls, values = defenses[name], parse_fields(fields)
     try:
         return cls(**values)
@@ -75,17 +89,17 @@ def make(name: str, fields: Sequence[str]) -> Defense:
         raise ValueError(f"{name}: {error}. Fields: {known}.") from error
 
 
-def _double(score: Any) -> Any:
+def _to_double(score: Any) -> Any:
     return copy.deepcopy(score).double() if isinstance(score, torch.nn.Module) else score
 
 
-def _against(value: Tensor, exact: Tensor) -> str:
+def _compare(value: Tensor, exact: Tensor) -> str:
     cosine = torch.cosine_similarity(value.flatten(), exact.flatten(), dim=0)
     return f"   cosine {float(cosine):+.4f}   norm ratio {float(value.norm() / exact.norm()):.4g}"
 
 
-def _differences(loss: Any, x: Tensor, exact: Tensor, seed: int) -> list[str]:
-    """Directional derivatives along random directions and along the gradient: numeric against analytic."""
+def _check_differences(loss: Any, x: Tensor, exact: Tensor, seed: int) -> list[str]:
+    """Compare directional derivatives, numeric and analytic, along random directions and along the gradient."""
     generator = torch.Generator().manual_seed(seed)
     directions = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(DIRECTIONS)]
     worst = 0.0

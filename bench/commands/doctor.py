@@ -10,7 +10,7 @@ import torch
 
 from bench.commands.needs import needs
 from bench.datasets import data_folder, dataset_info, load_dataset
-from bench.run.provenance import packages
+from bench.run.provenance import list_packages
 from defenses.models.sources import Source
 from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
 
@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 
 def doctor(what: str | None) -> str:
-    """A report on the machine, and on what a grid (or a network, or everything) needs."""
+    """Report on the machine, and on what a grid, a network, a data set or (None) everything needs."""
     datasets, files = needs(what)
     data, weights = [_dataset(name) for name in datasets], [_weights(name, source) for name, source in files.items()]
     missing = sum(line.startswith("  -") for line in (*data, *weights))
@@ -26,12 +26,12 @@ def doctor(what: str | None) -> str:
     lines = [line for title, part in sections.items() if part for line in (title, *part, "")]
     if not missing:
         return "\n".join([*lines, "Nothing is missing."])
-    remedy = f"bench fetch {what or 'GRID'} gets what has a public origin; put the rest where its line says."
+    remedy = f"bench fetch {what or 'GRID'} downloads what has a public address. Put the rest where its line says."
     return "\n".join([*lines, f"{missing} missing. {remedy}"])
 
 
 def _machine() -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in packages().items())
+    versions = ", ".join(f"{name} {version}" for name, version in list_packages().items())
     return [f"  {versions}", *(f"  {line}" for line in _devices()), f"  {_memory()}"]
 
 
@@ -50,7 +50,7 @@ def _device(index: int) -> str:
 
 
 def _memory() -> str:
-    """Memory and disk that are free; a system that does not tell is passed over."""
+    """Free memory and disk; the memory is left out where the system does not tell."""
     try:
         memory = f"{os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB of memory free, "
     except (ValueError, OSError, AttributeError):

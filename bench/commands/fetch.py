@@ -13,7 +13,7 @@ from defenses.models.sources import Source
 
 
 def fetch(what: str) -> bool:
-    """Fetch the data sets and weights of a grid (or one network, or one data set); whether all of it is here now."""
+    """Download the data sets and weights of a grid, or one network or data set; return whether all of it is here."""
     datasets, files = needs(what)
     failed = [name for name in datasets if not _dataset(name)]
     failed += [name for name, source in files.items() if not _weights(name, source)]

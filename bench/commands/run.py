@@ -16,7 +16,7 @@ import torch
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
-from bench.run.display import watcher
+from bench.run.display import make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import Outcome, run_cells
 from bench.store import Store, is_alive
@@ -25,7 +25,16 @@ from bench.store.smoke_mark import check_database
 
 
 def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
-    """Where and from what to run. Raises ValueError for a device that this machine does not have."""
+    """Make the loader of a run: its device and where its data sets come from.
+
+    Args:
+        device: as torch writes it; None is a GPU where there is one, else the CPU.
+        data_dir: folder of data sets; None is the default one.
+        download: whether torchvision may download a missing data set.
+
+    Raises:
+        ValueError: torch cannot use this device here.
+    """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
@@ -45,10 +54,19 @@ def _first(error: BaseException) -> str:
 def execute(
     cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool, take_over: bool = False
 ) -> Outcome:
-    """Run the cells into the database and print what came of it. take_over: continue runs that another host holds."""
-    with _termination(), Store(db, alive=_is_here if take_over else is_alive) as store:
+    """Run the cells into the database, print their table and what came of them.
+
+    Args:
+        cells: what to run.
+        db: path or URL of the database.
+        loader: where data sets and networks come from.
+        grid: the name or the file of the grid.
+        force: run again what is done.
+        take_over: continue runs that another host holds, because it has stopped.
+    """
+    with _termination(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
-        with watcher() as shown:
+        with make_watcher() as shown:
             gates = load_grid(grid).gates
             outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
         click.echo(tables(store, grid, cells, "text"))
@@ -100,7 +118,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
     _check(db)
     with Store(db) as store:
         check_database(store, smoke=True)
-        with toy_world(cells), watcher() as shown:
+        with toy_world(cells), make_watcher() as shown:
             toys = toy_cells(cells)
             begin = time.perf_counter()
             outcome = run_cells(toys, store, loader(device, None, False), shown, grid=grid_label(grid), force=True)

@@ -17,7 +17,7 @@ RUN_COLUMNS = (
 
 
 def show(db: str, key: str) -> str:
-    """A cell, its runs, the newest run's gates, convergence curve and images."""
+    """Describe a cell: its runs and their gates, and the newest run's convergence curve and images."""
     with Store(db, readonly=True) as store:
         cell = store.cell(key)
         runs = store.runs_of(cell["key"])
@@ -81,7 +81,7 @@ def _images(store: Store, run_id: int) -> list[str]:
 
 
 def query(db: str, sql: str, form: str) -> str:
-    """The rows of a read-only query."""
+    """Answer a query that only reads, as "text", "csv" or "json"."""
     import pandas as pd
 
     with Store(db, readonly=True) as store:
@@ -95,7 +95,12 @@ def query(db: str, sql: str, form: str) -> str:
 
 
 def compare(db: str, a: str, b: str) -> str:
-    """Paired comparison of the newest successful runs of two cells."""
+    """Compare the newest successful runs of two cells, paired by image.
+
+    Raises:
+        LookupError: a cell is unknown or has no successful run.
+        ValueError: the two ran on different copies of the data set.
+    """
     from bench.report import compare_text
     from bench.statistics import compare as paired
 

@@ -27,7 +27,11 @@ EXPERIMENT = Experiment(
 
 
 def cells(protocol: str = "both") -> list[Cell]:
-    """Both purifiers at every t. protocol: "paper", "gold" or "both"."""
+    """Both purifiers at every t.
+
+    Args:
+        protocol: "paper", "gold" or "both".
+    """
     return cells_of([EXPERIMENT], protocol)
 
 

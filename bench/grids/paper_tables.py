@@ -81,7 +81,12 @@ def _guided(t: float, fields: dict[str, Any]) -> Contrastive:
 
 
 def released(defense: Defense, number: int | None = None) -> DefenseRow:
-    """A defense under the gradient of the released code. number: of the published row of this paper."""
+    """A defense under the gradient of the released code.
+
+    Args:
+        defense: with the settings of the released scripts.
+        number: of the published row of this paper; None where it has none.
+    """
     key = f"bai2024contrastive-{number}" if number else None
     return DefenseRow(defense=defense, gradient="straight_through", published=key)
 
@@ -93,7 +98,14 @@ def diffpure(t: float, *, adjoint: str | None = None, number: int | None = None)
 
 
 def trained(threat: str, *models: str, attack: Attack = STANDARD, published: bool = True) -> tuple[DefenseRow, ...]:
-    """Adversarially trained models of RobustBench. models: keys of their published numbers, "<name there>-<number>"."""
+    """Adversarially trained models of RobustBench.
+
+    Args:
+        threat: "<dataset>:<norm>" there.
+        models: keys of their published numbers, "<name there>-<number>".
+        attack: that the table runs on them.
+        published: whether the published number belongs to this threat.
+    """
     return tuple(
         DefenseRow(
             defense=AdversarialTraining(model=f"robustbench:{threat}:{key.rpartition('-')[0]}"),
@@ -252,7 +264,11 @@ EXPERIMENTS = (
 
 
 def cells(protocol: str = "both") -> list[Cell]:
-    """Every cell of every table, each once. protocol: "paper", "gold", "both", or "quick": CIFAR-10, small networks."""
+    """Every cell of every table, each once.
+
+    Args:
+        protocol: "paper", "gold", "both", or "quick" (CIFAR-10 on small networks).
+    """
     return cells_of(EXPERIMENTS, protocol)
 
 

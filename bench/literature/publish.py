@@ -13,6 +13,8 @@ CSV = Path(__file__).parents[1] / "published.csv"
 NUMBERS: dict[str, Callable[[str], Any]] = {
     "year": int,
     "n_images": int,
+    "attack_steps": int,
+    "attack_eot": int,
     **dict.fromkeys(("standard_acc", "standard_std", "robust_acc", "robust_std"), float),
 }
 RENAMED = {"table": "source_table"}  # `table` is a word of SQL
@@ -37,7 +39,7 @@ def published_columns(known: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def read_published(path: Path = CSV) -> list[dict[str, Any]]:
-    """The rows of the csv as rows of the table `published`; empty fields are None."""
+    """Read the csv as rows of the table `published`; empty fields are None, `epsilon` is `eps` as a number."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_row(line) for line in csv.DictReader(file)]
 

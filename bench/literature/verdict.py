@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.statistics import wilson
 
-Row = Mapping[str, Any]
+Columns = Mapping[str, Any]
 Verdict = tuple[str, str]
 
 GRADIENTS = {
@@ -31,31 +30,32 @@ GRADIENTS = {
 """Published `gradient_access` -> our gradient kind. Those missing (grafted, flawed) have no counterpart."""
 
 ATTACKS = {
-    "autoattack": r"(fixed )?autoattack",
-    "pgd_eot": r"(full )?pgd",
-    "eotpgd_10": r"pgd ?\+ ?eot",
-    "bpda_eot": r"bpda",
-    "square_eot": r"square",
-    "stadv": r"stadv",
-    "diffattack": r"diffattack",
-    "diffhammer": r"diffhammer",
-    "low_frequency": r"low-frequency",
-    "clean": r"no attack",
-    "transfer": r".*(on classifier only|\(transfer\)|transfer )",
+    "pgd_eot": ("pgd", "pgd_eot"),
+    "eotpgd_10": ("pgd_eot",),
+    "square_eot": ("square",),
 }
-"""Our attack -> how the published column `attack` begins, in small letters."""
+"""Our attack -> the published `attack_name`s that it may be compared with; an attack that is missing: its own name."""
+
+OTHER_METRICS = ("worst", "vote")
+"""Published `metric`s that are no mean over single draws: the worst of k draws, the majority of k draws."""
 
 MODELS = ("adversarial_training", "diffusion_classifier")  # defenses that are classifiers themselves
 
 
-def verdict(measured: Row, published: Row) -> Verdict:
-    """("agrees" | "disagrees" | "not comparable", the reason in words).
+def verdict(measured: Columns, published: Columns) -> Verdict:
+    """Judge whether a measured robust accuracy agrees with a published one.
 
-    measured: robust_accuracy, robust_low, robust_high (percent), num_images, norm, epsilon, gradient, attack,
-    attack_params, tier, classifier, defense, as in the view `results`. published: robust_acc, n_images, norm, epsilon
-    (a number, None where not stated), gradient_access, attack, classifier, as in the table `published`. They agree when
-    the measured interval meets the published one: binomial (Wilson) where the number of images is known, else the value
-    alone.
+    They agree when the measured interval meets the published one: binomial (Wilson) where the number of images is
+    known, else the value alone. Numbers of different attackers are not compared.
+
+    Args:
+        measured: robust_accuracy, robust_low, robust_high (percent), num_images, draws, norm, epsilon, gradient,
+            attack, attack_params, tier, classifier, defense, as in the view `results`.
+        published: robust_acc (percent), n_images, norm, epsilon (a number, None where not stated), gradient_access,
+            attack, attack_*, metric, metric_stated, classifier, as in the table `published`.
+
+    Returns:
+        "agrees", "disagrees" or "not comparable", and the reason in words.
     """
     value: Any = published.get("robust_acc")
     if _absent(value):
@@ -66,17 +66,31 @@ def verdict(measured: Row, published: Row) -> Verdict:
     return overlap(measured, float(value), published.get("n_images"))
 
 
-def verdict_columns(measured: Row, published: Row | None, caveat: str = "") -> dict[str, str]:
-    """Columns `verdict` and `verdict_reason`; none where the literature has no number. caveat: what else is known
-    against that number (`Defense.published_caveat`)."""
+def verdict_columns(measured: Columns, published: Columns | None, caveat: str = "") -> dict[str, str]:
+    """Fill the columns `verdict` and `verdict_reason`.
+
+    Args:
+        measured: see `verdict`.
+        published: see `verdict`; None where the literature has no number.
+        caveat: what else is known against that number (`Defense.published_caveat`).
+
+    Returns:
+        The two columns; nothing without a published number.
+    """
     if not published:
         return {}
     word, reason = verdict(measured, published)
     return {"verdict": word, "verdict_reason": f"{reason}. {caveat}" if caveat else reason}
 
 
-def overlap(measured: Row, value: float, images: Any) -> Verdict:
-    """The verdict of two numbers that may be compared. value: published, percent, on so many images (None: unknown)."""
+def overlap(measured: Columns, value: float, images: Any) -> Verdict:
+    """Judge two numbers that may be compared.
+
+    Args:
+        measured: see `verdict`.
+        value: the published robust accuracy, percent.
+        images: how many images it was measured on; None where not stated.
+    """
     low, high = value, value
     theirs = f"the published {value:.1f} (number of images not stated)"
     if not _absent(images):
@@ -92,13 +106,11 @@ def overlap(measured: Row, value: float, images: Any) -> Verdict:
     return "disagrees", f"measured {ours} lies {side} {theirs}"
 
 
-def _differences(measured: Row, published: Row) -> Iterator[str]:
+def _differences(measured: Columns, published: Columns) -> Iterator[str]:
     if measured.get("tier") == "quick":
         yield "quick tier, not a robustness claim"
-    ours, theirs = (
-        _classifier_title(str(measured.get("classifier"))),
-        str(published.get("classifier") or "").partition(" (")[0],
-    )
+    ours = _classifier_title(str(measured.get("classifier")))
+    theirs = str(published.get("classifier") or "").partition(" (")[0]
     named = theirs[:1].isupper()  # else "not_stated", "as in source"
     if named and ours is not None and ours != _short_title(theirs) and measured.get("defense") not in MODELS:
         yield f"classifier: measured {ours}, published {theirs}"
@@ -107,11 +119,10 @@ def _differences(measured: Row, published: Row) -> Iterator[str]:
         yield f"gradient: measured {kind}, published {access or 'not stated'}"
     if _threat(measured) != _threat(published):
         yield f"threat: measured {_threat(measured)}, published {_threat(published)}"
-    attack = str(published.get("attack"))
-    if not same_attack(measured["attack"], measured.get("attack_params"), attack):
-        yield f"attack: measured {measured['attack']}, published {attack}"
-    if any(word in attack for word in ("Wor.Rob", "MV.Rob")):
-        yield f"metric: measured on single draws, published {attack.rpartition('; ')[2]}"
+    if not is_same_attack(measured["attack"], measured.get("attack_params"), published):
+        yield f"attack: measured {measured['attack']}, published {published.get('attack')}"
+    if published.get("metric") in OTHER_METRICS:
+        yield f"metric: measured on single draws, published {published['metric_stated']}"
     elif _counts_its_own(str(measured["attack"])) and int(measured.get("draws") or 1) > 1:
         yield "metric: measured on fresh draws, published the attack's own count, for which one wrong look is enough"
 
@@ -136,36 +147,33 @@ def _counts_its_own(attack: str) -> bool:
     return attack.startswith("autoattack") or attack == "bpda_eot"
 
 
-def _threat(row: Row) -> str:
+def _threat(row: Columns) -> str:
     epsilon: Any = row.get("epsilon")
     size = "of unknown size" if _absent(epsilon) else f"{float(epsilon):.4f}"
     return f"{row.get('norm')} {size}"
 
 
-def same_attack(name: str, params: Any, published: str) -> bool:
-    """Whether our attack is the published one: same family, and the same variant, steps and EOT where they are stated.
+def is_same_attack(name: str, params: Any, published: Columns) -> bool:
+    """Whether our attack is the published one: same name and target; same variant, steps and EOT where they are stated.
 
-    name, params: our registered name and its fields (or their JSON). published: e.g. "PGD+EOT (200 steps, EOT 20)".
+    Args:
+        name: our registered name.
+        params: its fields, or their JSON.
+        published: a row of the table `published`, of which the columns `attack_*` are read.
     """
-    text = published.lower()
+    if published.get("attack_several") == "yes":
+        return False
+    if (published.get("attack_target") == "classifier only") != (name == "transfer"):
+        return False
     family, _, version = name.partition("_") if name.startswith("autoattack") else (name, "", "")
+    if name != "transfer" and published.get("attack_name") not in ATTACKS.get(family, (family,)):
+        return False
     fields = json.loads(params) if isinstance(params, str) else dict(params or {})
-    if ("on classifier only" in text) != (name == "transfer"):
+    variant = published.get("attack_variant")
+    if variant and variant != (version or fields.get("variant")):
         return False
-    if not re.match(ATTACKS.get(family, re.escape(name)), text):
-        return False
-    stated = re.search(r"\b(standard|rand)\b", text) if family == "autoattack" else None
-    if stated and stated[1] != (version or fields.get("variant", stated[1])):
-        return False
-    if re.search(r", *\w*(pgd|bpda|autoattack|square)|, one\b.*\bstep\b", text):
-        return False  # several attacks in one number, or another approximation of the gradient
-    numbers = {"steps": r"(\d+) (?:steps|it)\b|\bpgd-(\d+)", "eot": r"eot (\d+)"}
-    for field, pattern in numbers.items():
-        if found := re.search(pattern, text):
-            number = int(next(filter(None, found.groups())))
-            if fields.get(field, number) != number:
-                return False
-    return True
+    stated = {field: published.get(f"attack_{field}") for field in ("steps", "eot")}
+    return all(_absent(theirs) or fields.get(field, theirs) == theirs for field, theirs in stated.items())
 
 
 def _absent(value: Any) -> bool:

@@ -30,8 +30,8 @@ class Table:
         caption: sentence below the heading.
         rows: columns of the view `results` that name a row.
         columns: columns of the view `results` that name a group of columns.
-        values: what a group shows, names of `VALUES`. One of `NAMED` tells cells of one row apart instead of parting
-            rows: cells that share a place stand below each other.
+        values: what a group shows, names of `VALUES`. One of `NAMED` tells cells of one row apart instead of making
+            rows of them; cells that share a place stand below each other.
         where: column -> value, or tuple of values, that a cell must have.
         only: what else a cell must fulfil.
         overrides: cell -> columns that it has in this table in place of its own.

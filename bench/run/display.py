@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.cell import Cell
 
 
-def watcher(console: Console | None = None) -> Lines | Live:
-    """The display that fits the output: live on a terminal, quiet lines in a pipe or a log."""
+def make_watcher(console: Console | None = None) -> Lines | Live:
+    """Make the display that fits the output: live on a terminal, one line a cell in a pipe or a log."""
     console = console or Console(file=sys.stdout)
     return Live(console) if console.is_terminal else Lines(console)
 
@@ -31,18 +31,18 @@ class Lines:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         pass
 
-    def cell(self, number: int, total: int, cell: Cell) -> None:
+    def begin_cell(self, number: int, total: int, cell: Cell) -> None:
         """A cell begins."""
         self._place, self._begin = f"[{number + 1}/{total}]", time.perf_counter()
 
-    def images(self, done: int, total: int) -> None:
+    def show_images(self, done: int, total: int) -> None:
         """Not shown."""
 
-    def step(self, attack: str, step: int) -> None:
+    def show_step(self, attack: str, step: int) -> None:
         """Not shown."""
 
-    def outcome(self, cell: Cell, status: str, text: str) -> None:
-        """The line of a finished cell; cells that were done before pass in silence."""
+    def end_cell(self, cell: Cell, status: str, text: str) -> None:
+        """Print the line of a cell that ended; cells that were done before get none."""
         if status != "skipped":
             seconds = time.perf_counter() - self._begin
             mark = "" if status == "done" else f"{status}: "
@@ -68,24 +68,24 @@ class Live(Lines):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bars.stop()
 
-    def cell(self, number: int, total: int, cell: Cell) -> None:
+    def begin_cell(self, number: int, total: int, cell: Cell) -> None:
         """A cell begins."""
-        super().cell(number, total, cell)
+        super().begin_cell(number, total, cell)
         self._bars.update(self._cells, completed=number, total=total)
         self._bars.reset(self._images, total=cell.num_images, description=self._describe(cell, ""))
         self._current = cell
 
-    def images(self, done: int, total: int) -> None:
-        """Images of the cell that are finished."""
+    def show_images(self, done: int, total: int) -> None:
+        """Show how many images of the cell are finished."""
         self._bars.update(self._images, completed=done, total=total)
 
-    def step(self, attack: str, step: int) -> None:
-        """The attack's current step."""
+    def show_step(self, attack: str, step: int) -> None:
+        """Show the attack's current step."""
         self._bars.update(self._images, description=self._describe(self._current, f" step {step + 1}"))
 
-    def outcome(self, cell: Cell, status: str, text: str) -> None:
-        """The cell's line, above the bars."""
-        super().outcome(cell, status, text)
+    def end_cell(self, cell: Cell, status: str, text: str) -> None:
+        """Print the cell's line above the bars."""
+        super().end_cell(cell, status, text)
         self._bars.advance(self._cells)
 
     def _describe(self, cell: Cell, step: str) -> str:

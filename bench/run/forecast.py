@@ -28,7 +28,12 @@ PROBE = 8  # images of a timing
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Cost of one answer for one image: seconds and network evaluations, without and with a gradient."""
+    """The cost of one answer for one image.
+
+    Attributes:
+        seconds: seconds without and with a gradient.
+        units: network evaluations without and with a gradient.
+    """
 
     seconds: tuple[float, float]
     units: tuple[float, float]
@@ -51,23 +56,30 @@ class _Group:
 
 
 def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
-    """A line for all cells that differ in seeds alone: network evaluations and time, or what is missing; and the sum.
+    """Say what a run would do and cost, line by line; nothing is downloaded.
 
-    Each line comes once its defense is timed. Nothing is downloaded: files that are not here are listed once, below.
+    Args:
+        cells: the cells of the run.
+        db: path or URL of the result database; what is done there costs nothing.
+        loader: the device and the folder of data sets.
+
+    Returns:
+        A line for each group of cells that differ in seeds alone, with network evaluations and time or what is missing,
+        as soon as its defense is timed; then the missing files and the sum.
     """
     store = _open(db)
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}
     seconds = units = unknown = 0.0
-    for group in _groups(cells, store):
+    for group in _group_cells(cells, store):
         cell, left = group.cells[0], len(group.cells) - group.done
         if not left:
             yield f"{group.line}: done" if len(group.cells) == 1 else group.line
             continue
-        missing = _missing(cell, loader)
+        missing = _find_missing(cell, loader)
         absent |= missing
         if missing:
-            at_least = left * _forward_evaluations(cell)
+            at_least = left * _count_forward(cell)
             unknown += at_least
             yield f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}"
             continue
@@ -77,19 +89,19 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
         except Exception as error:  # as in a run, where a cell that fails is a row
             yield f"{group.line}: would fail: {error}"
             continue
-        cost, evaluations = (left * value for value in _cost(cell, rates[name]))
+        cost, evaluations = (left * value for value in _estimate_cost(cell, rates[name]))
         seconds, units = seconds + cost, units + evaluations
-        yield f"{group.line}: {evaluations:.3g} network evaluations, {_time(cost)}"
+        yield f"{group.line}: {evaluations:.3g} network evaluations, {_write_time(cost)}"
     yield from (f"Missing {name}: {message}" for name, message in absent.items())
-    yield f"In all {units:.3g} network evaluations, about {_time(seconds)} on {loader.device} (timed briefly)."
+    yield f"In all {units:.3g} network evaluations, about {_write_time(seconds)} on {loader.device} (a rough timing)."
     if absent:
         yield (
-            f"At least {unknown:.3g} network evaluations more for the cells whose files are missing. `bench fetch` "
-            "gets what has a public origin."
+            f"The cells whose files are missing need at least {unknown:.3g} network evaluations more. `bench fetch` "
+            "downloads the files that have a public address."
         )
 
 
-def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
+def _group_cells(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
     found: dict[str, _Group] = {}
     for cell in cells:
         group = found.setdefault(replace(cell, seed=0, data_seed=0).key, _Group([]))
@@ -103,7 +115,7 @@ def _groups(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
     return list(found.values())
 
 
-def _missing(cell: Cell, loader: Loader) -> dict[str, str]:
+def _find_missing(cell: Cell, loader: Loader) -> dict[str, str]:
     """Name -> where to get it, of every data set and network behind a cell that is not on this machine."""
     classifiers, scores = names_of(cell)
     checks: dict[str, Callable[[], object]] = {
@@ -134,22 +146,22 @@ def _open(db: str) -> Store | None:
         raise
 
 
-def _forward_evaluations(cell: Cell) -> int:
-    """Forward passes of the score network, without what gradients add; of the classifier where there is no purifier."""
-    answers = sum(cell.attack.queries()) + _judged(cell)
+def _count_forward(cell: Cell) -> int:
+    """Count forward passes of the score network, or of the classifier without a purifier; gradients add to it."""
+    answers = sum(cell.attack.queries()) + _count_judged(cell)
     return cell.num_images * answers * max(1, cell.defense.network_evaluations)
 
 
-def _judged(cell: Cell) -> int:
-    """Answers that the judge asks for each image, at most: see `bench.evaluate`."""
+def _count_judged(cell: Cell) -> int:
+    """Count the answers that the judge asks for each image, at most: see `bench.evaluate`."""
     if not cell.defense.stochastic:
         return 2
     return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
 
 
-def _cost(cell: Cell, rate: Rate) -> tuple[float, float]:
+def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
     plain, differentiated = cell.attack.queries()
-    judged = _judged(cell)
+    judged = _count_judged(cell)
     return tuple(  # type: ignore[return-value]
         cell.num_images * ((plain + judged) * rates[0] + differentiated * rates[1])
         for rates in (rate.seconds, rate.units)
@@ -157,7 +169,7 @@ def _cost(cell: Cell, rate: Rate) -> tuple[float, float]:
 
 
 def _probe(prepared: Prepared) -> Rate:
-    """Time two small batches, with and without a gradient; the second batch counts, the first warms up."""
+    """Time two small batches with and without a gradient: the first warms up, the second counts."""
     images, labels, ids = prepared.batch(slice(0, PROBE))
     model = prepared.model()
     seconds, units = [], []
@@ -179,7 +191,7 @@ def _probe(prepared: Prepared) -> Rate:
     return Rate(seconds=(seconds[0], seconds[1]), units=(units[0], units[1]))
 
 
-def _time(seconds: float) -> str:
+def _write_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

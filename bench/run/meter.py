@@ -10,7 +10,10 @@ from torch import Tensor, nn
 class Meter:
     """Counts images through a network: one unit for a forward pass, one more for each backward pass.
 
-    Use in a `with` statement; `take` returns the units since it was last called.
+    Use it in a `with` statement.
+
+    Attributes:
+        units: images counted since `take` was last called.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -24,7 +27,7 @@ class Meter:
         self._handle.remove()
 
     def take(self) -> int:
-        """Units since the last call."""
+        """Return the units since the last call, and start again at 0."""
         units, self.units = self.units, 0
         return units
 

@@ -19,17 +19,17 @@ from defenses.models.scores import load_score, score_info
 
 @dataclass
 class Prepared:
-    """A cell ready to run.
+    """A cell that is ready to run.
 
     Attributes:
-        cell: what is measured.
-        data: the pictures.
+        cell: what is to be measured.
+        data: the test split of its data set.
         indices: (num_images,) places in the test split, in the order of evaluation.
-        classifier: the cell's, on the device.
-        score: the cell's score network, on the device; None where it names none.
-        weights: name -> sha256 of every weight file behind the cell.
-        licences: name -> licence of the data set and of every network.
-        device: where it runs.
+        classifier: the network behind the defense.
+        score: the defense's score network; None where it needs none.
+        weights: name of each network -> sha256 of its file; None where it has no file.
+        licences: name of the data set and of each network -> its licence.
+        device: where the networks are.
     """
 
     cell: Cell
@@ -63,12 +63,12 @@ class Prepared:
 
 @dataclass
 class Loader:
-    """Loads and keeps data sets and networks by name.
+    """Loads data sets and networks by name, and keeps them for the next cell.
 
     Attributes:
-        device: where networks are put.
-        data_dir: see `load_dataset`.
-        download: see `load_dataset`.
+        device: where the networks go.
+        data_dir: folder of data sets; None is the default one (see `load_dataset`).
+        download: whether torchvision may download a missing data set.
     """
 
     device: torch.device
@@ -80,8 +80,8 @@ class Loader:
         """Load what a cell needs.
 
         Raises:
-            LookupError: a data set or a network is missing.
-            ValueError: the parts of the cell do not fit together.
+            LookupError: a data set or the weights of a network are not on this machine.
+            ValueError: the parts do not fit together, such as a classifier and the data set of another.
         """
         data = self._once("dataset", cell.dataset)
         if cell.num_images > len(data):

@@ -28,8 +28,8 @@ SOURCES = Path(__file__).resolve().parents[2]
 
 
 @lru_cache
-def source_hash() -> str:
-    """First 12 hex digits of the sha256 over the Python files of both packages: the code, installed or checked out."""
+def hash_sources() -> str:
+    """Hash the Python files of both packages, installed or checked out: the first 12 hex digits of their sha256."""
     digest = hashlib.sha256()
     for package in ("bench", "defenses"):
         for path in sorted((SOURCES / package).rglob("*.py")):
@@ -48,16 +48,25 @@ def _git(*arguments: str) -> str | None:
 
 
 @lru_cache
-def commit() -> tuple[str | None, bool | None]:
-    """(commit hash, whether the packages' files differ from it); (None, None) for an installed copy."""
+def find_commit() -> tuple[str | None, bool | None]:
+    """Find the git commit of the code.
+
+    Returns:
+        The commit's hash, and whether files of the packages differ from it. Both are None for an installed copy, and
+        what git does not tell is None.
+    """
     if _git("ls-files", "--error-unmatch", "bench/run/provenance.py") is None:
         return None, None
     changed = _git("status", "--porcelain", "--", "bench", "defenses")
-    return _git("rev-parse", "HEAD"), bool(changed)
+    return _git("rev-parse", "HEAD"), None if changed is None else bool(changed)
 
 
-def own_code(*things: object) -> dict[str, str]:
-    """File name -> first 12 hex digits of its sha256: the files outside both packages that define what things are."""
+def hash_own_code(*things: object) -> dict[str, str]:
+    """Hash the files outside both packages that define the class of a thing, such as a user's defense or attack.
+
+    Returns:
+        The name of the file -> the first 12 hex digits of its sha256.
+    """
     found = {}
     for thing in things:
         with suppress(OSError, TypeError):  # a class of no file
@@ -67,36 +76,36 @@ def own_code(*things: object) -> dict[str, str]:
     return found
 
 
-def packages() -> dict[str, str]:
-    """Versions of what computes the numbers; this project's own carries the hash of its sources."""
+def list_packages() -> dict[str, str]:
+    """List the versions of the packages that compute the numbers; this project's own carries its sources' hash."""
     found = {
         "python": platform.python_version(),
-        "purification-bench": f"{_version('purification-bench')}+{source_hash()}",
+        "purification-bench": f"{_find_version('purification-bench')}+{hash_sources()}",
     }
-    return found | {name: _version(name) for name in PACKAGES}
+    return found | {name: _find_version(name) for name in PACKAGES}
 
 
-def _version(name: str) -> str:
+def _find_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
 
 
-def device_name(device: torch.device) -> str:
-    """The device in words: the GPU's name, or the CPU's architecture and thread count."""
+def name_device(device: torch.device) -> str:
+    """Name the device in words: the GPU's name, or the CPU's architecture and thread count."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Columns of table `runs` that say which code ran where."""
-    commit_hash, dirty = commit()
+def describe_origin(device: torch.device) -> dict[str, Any]:
+    """Fill the columns of the table `runs` that say which code ran where."""
+    commit_hash, dirty = find_commit()
     return {
         "commit_hash": commit_hash,
         "dirty": dirty,
-        "packages": packages(),
-        "device": device_name(device),
+        "packages": list_packages(),
+        "device": name_device(device),
         "precision": str(torch.get_default_dtype()).removeprefix("torch."),
     }

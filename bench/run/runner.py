@@ -18,7 +18,7 @@ from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, weights_of
-from bench.run.provenance import own_code, provenance
+from bench.run.provenance import describe_origin, hash_own_code
 from bench.statistics import summarize
 from bench.store import Store
 from defenses.base import Defended
@@ -29,24 +29,31 @@ MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it 
 
 
 class Watcher(Protocol):
-    """Is told what happens; the CLI's progress display is one."""
+    """Is told what happens; the progress display of the command line is one."""
 
-    def cell(self, number: int, total: int, cell: Cell) -> None:
+    def begin_cell(self, number: int, total: int, cell: Cell) -> None:
         """A cell begins (or is found done)."""
 
-    def images(self, done: int, total: int) -> None:
+    def show_images(self, done: int, total: int) -> None:
         """Images of the cell that are finished."""
 
-    def step(self, attack: str, step: int) -> None:
+    def show_step(self, attack: str, step: int) -> None:
         """An attack took a step."""
 
-    def outcome(self, cell: Cell, status: str, text: str) -> None:
+    def end_cell(self, cell: Cell, status: str, text: str) -> None:
         """A cell ended: status "done", "skipped", "busy" or "failed", and a line about it."""
 
 
 @dataclass
 class Outcome:
-    """What `run_cells` did: cells by how they ended."""
+    """What `run_cells` did: cells by how they ended.
+
+    Attributes:
+        done: measured now.
+        skipped: measured before.
+        busy: left to another process that is running them.
+        failed: ended by an error, which the database keeps.
+    """
 
     done: list[Cell] = field(default_factory=list)
     skipped: list[Cell] = field(default_factory=list)
@@ -76,33 +83,46 @@ def run_cells(
     force: bool = False,
     gates: Collection[str] = (),
 ) -> Outcome:
-    """Run what has not run; a cell that fails becomes a row with its error and the others go on.
+    """Run the cells that have not run yet; one that fails becomes a row with its error, and the others go on.
 
-    force: run again what is done (its old rows stay), and what another host seems to be running. Cells
-    above the quick tier get validity gates, one of each group that differs in seeds alone; gates: names of attacks
-    whose quick cells get them too. KeyboardInterrupt leaves the cell in flight to be resumed. LookupError, before
-    anything runs, where a cell names a published number that does not exist.
+    Cells above the quick tier get validity gates: the first of each group that differs in seeds alone.
+
+    Args:
+        cells: what to measure, in this order.
+        store: where the results go.
+        loader: where data sets and networks come from.
+        watcher: is told what happens.
+        grid: the name of the grid, stored with each cell.
+        force: run again what is done (its old rows stay), and what another host seems to be running.
+        gates: names of attacks whose quick cells get validity gates too.
+
+    Returns:
+        The cells by how they ended.
+
+    Raises:
+        LookupError: a cell names a published number that does not exist; nothing has run then.
+        KeyboardInterrupt: from the user; the cell in flight can be continued.
     """
     store.check_published(cell.published for cell in cells)
-    outcome, gated = Outcome(), first_of_groups(cells)
+    outcome, gated = Outcome(), find_gated(cells)
     for number, cell in enumerate(cells):
-        watcher.cell(number, len(cells), cell)
+        watcher.begin_cell(number, len(cells), cell)
         store.add_cell(cell.row() | {"grid": grid})
         if not force and is_done(store, cell):
             outcome.skipped.append(cell)
-            watcher.outcome(cell, "skipped", "done before")
-        elif not force and (other := _at_work(store, cell)) is not None:
+            watcher.end_cell(cell, "skipped", "done before")
+        elif not force and (other := _find_holder(store, cell)) is not None:
             outcome.busy.append(cell)
-            held = f"is being run by process {other['pid']} on {other['host']} (killed? --take-over continues it)"
-            watcher.outcome(cell, "busy", held)
+            held = f"is being run by process {other['pid']} on {other['host']}; if that was killed, use --take-over"
+            watcher.end_cell(cell, "busy", held)
         else:
             checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
             _run_cell(cell, store, loader, watcher, outcome, force, checked)
     return outcome
 
 
-def first_of_groups(cells: Sequence[Cell]) -> set[str]:
-    """Keys of the cells that are the first among those that differ in seed and data seed alone.
+def find_gated(cells: Sequence[Cell]) -> set[str]:
+    """Find the keys of the cells that are the first among those that differ in seed and data seed alone.
 
     Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
     """
@@ -123,9 +143,9 @@ def is_done(store: Store, cell: Cell) -> bool:
         return True
 
 
-def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
+def _find_holder(store: Store, cell: Cell) -> dict[str, Any] | None:
     for run in store.runs_of(cell.key):
-        if run["status"] == "running" and store.alive(run["host"], run["pid"]):
+        if run["status"] == "running" and store.is_alive(run["host"], run["pid"]):
             return run
     return None
 
@@ -133,20 +153,20 @@ def _at_work(store: Store, cell: Cell) -> dict[str, Any] | None:
 def _run_cell(
     cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
 ) -> None:
-    made_by = provenance(loader.device) | {"batch_size": cell.batch_size}
+    made_by = describe_origin(loader.device) | {"batch_size": cell.batch_size}
     run_id: int | None = None
     try:
         prepared = loader.prepare(cell)
         made_by |= {"weights": prepared.weights, "licences": prepared.licences}
-        made_by["packages"] |= {"pictures": prepared.data.fingerprint()} | own_code(cell.defense, cell.attack)
+        made_by["packages"] |= {"pictures": prepared.data.fingerprint()} | hash_own_code(cell.defense, cell.attack)
         found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        checked = _gates(prepared, watcher) if gates else None
+        checked = _check_gates(prepared, watcher) if gates else None
         known = next((row for row in store.published() if row["key"] == cell.published), None)
-        beside = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
-        store.finish_run(run_id, **summary, gates=checked, **beside)
+        judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
+        store.finish_run(run_id, **summary, gates=checked, **judged)
     except KeyboardInterrupt:
         if run_id is not None:
             store.pause_run(run_id)
@@ -155,10 +175,10 @@ def _run_cell(
         run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
         store.fail_run(run_id, error, MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None)
         outcome.failed.append(cell)
-        watcher.outcome(cell, "failed", f"{type(error).__name__}: {error}")
+        watcher.end_cell(cell, "failed", f"{type(error).__name__}: {error}")
     else:
         outcome.done.append(cell)
-        watcher.outcome(cell, "done", _line(summary))
+        watcher.end_cell(cell, "done", _write_outcome(summary))
 
 
 def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int, finished: set[int]) -> None:
@@ -168,15 +188,15 @@ def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int
     for number, start in enumerate(starts):
         rows = slice(start, min(start + cell.batch_size, total))
         if number not in finished:
-            trace = _WatchedTrace(watcher.step)
+            trace = _WatchedTrace(watcher.show_step)
             records, seconds, units = _measure(prepared, model, rows, trace)
             batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
             store.save_batch(run_id, batch, records, trace.notes)
-        watcher.images(rows.stop, total)
+        watcher.show_images(rows.stop, total)
 
 
 def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> tuple[list[ImageRecord], float, int]:
-    """The records of one batch, the seconds that it took and its network evaluations."""
+    """Measure one batch: the records of its images, seconds, network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
     begin = time.perf_counter()
     with Meter(prepared.counted(model)) as meter:
@@ -195,12 +215,12 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
         return records, time.perf_counter() - begin, meter.take()
 
 
-def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
-    """The validity gates of a cell, on the first of its images; on a whole batch where its answers depend on one."""
+def _check_gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
+    """Check the validity gates of a cell on the first of its images, a whole batch where one image depends on it."""
     cell = prepared.cell
     subset = min(cell.batch_size if cell.defense.batch_coupled else SUBSET, len(prepared.indices))
     images, labels, ids = prepared.batch(slice(0, subset))
-    watcher.step("gates", 0)
+    watcher.show_step("gates", 0)
     attack = cell.attack.representative(cell.threat)
     found = run_gates(
         prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes,
@@ -209,7 +229,7 @@ def _gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
     return [gate.row() for gate in found]
 
 
-def _line(summary: dict[str, Any]) -> str:
+def _write_outcome(summary: dict[str, Any]) -> str:
     return (
         f"clean {summary['clean_accuracy']:.1f} %, robust {summary['robust_accuracy']:.1f} % "
         f"[{summary['robust_low']:.1f}, {summary['robust_high']:.1f}]"

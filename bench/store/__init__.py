@@ -5,6 +5,7 @@ the repository.
 """
 
 from bench.store.database import StoreError, default_url
-from bench.store.store import Store, is_alive, make_database
+from bench.store.open_database import is_alive
+from bench.store.store import Store, make_database
 
 __all__ = ["Store", "StoreError", "default_url", "is_alive", "make_database"]

@@ -29,7 +29,11 @@ def default_url() -> str:
 
 
 def parse_url(url_or_path: str | os.PathLike[str]) -> URL:
-    """A SQLAlchemy URL from itself or from the bare path of a SQLite file; StoreError where it is neither."""
+    """Turn a URL, or the bare path of a SQLite file, into a SQLAlchemy URL.
+
+    Raises:
+        StoreError: it is neither, or a database in memory.
+    """
     address = os.fspath(url_or_path)
     if "://" not in address:
         return URL.create("sqlite", database=address)
@@ -48,7 +52,11 @@ def sqlite_path(url: URL) -> Path | None:
 
 
 def check_file(path: Path, *, readonly: bool) -> None:
-    """StoreError unless `path` can be opened: a SQLite file or none yet; if not `readonly`, one that can be written."""
+    """Check that `path` is a SQLite file or none yet, and can be written unless `readonly`.
+
+    Raises:
+        StoreError: it is not; the message says what it is.
+    """
     if path.is_dir():
         raise StoreError(f"{path} is a folder. Give --db the path of a file.")
     if not path.parent.is_dir():
@@ -67,32 +75,39 @@ def _check_content(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(MAGIC))
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}). Change its permissions, {OTHER_FILE}.") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}. Change its permissions, {OTHER_FILE}.") from error
     if head not in (b"", MAGIC):
         raise StoreError(f"{path} is not a SQLite database (it starts with {head!r}). Move it away, {OTHER_FILE}.")
 
 
 def connect(url: URL, *, readonly: bool, busy_seconds: float) -> Engine:
-    """An engine whose transactions write (SQLite: locked from their first statement) or can only read.
+    """Make an engine whose transactions write (SQLite: locked from their first statement) or can only read.
 
     Connections live as long as one transaction: hours may pass between two, on a server that restarts meanwhile.
-    busy_seconds: how long SQLite waits for another writer.
+
+    Args:
+        url: the database.
+        readonly: whether its transactions can only read.
+        busy_seconds: how long SQLite waits for another writer, seconds.
+
+    Raises:
+        StoreError: the database's driver is not installed, or the URL is wrong.
     """
     options: dict[str, Any] = {"poolclass": NullPool, "json_serializer": to_json}
     path = sqlite_path(url)
     if path is not None:
-        engine = create_engine("sqlite://", creator=_opener(path, readonly, busy_seconds), **options)
+        engine = create_engine("sqlite://", creator=_make_opener(path, readonly, busy_seconds), **options)
         event.listen(engine, "begin", _begin_read if readonly else _begin_write)
         return engine
     try:
         engine = create_engine(url, **options)
     except (ImportError, ArgumentError) as error:
         hint = "pip install 'psycopg[binary]'" if url.drivername == "postgresql+psycopg" else "install its driver"
-        raise StoreError(f"{shown(url)} cannot be opened: {error}. Try: {hint}, {OTHER_FILE}.") from error
+        raise StoreError(f"{render_url(url)} cannot be opened: {error}. Try: {hint}, {OTHER_FILE}.") from error
     return engine.execution_options(postgresql_readonly=True) if readonly else engine
 
 
-def _opener(path: Path, readonly: bool, busy_seconds: float) -> Callable[[], sqlite3.Connection]:
+def _make_opener(path: Path, readonly: bool, busy_seconds: float) -> Callable[[], sqlite3.Connection]:
     mode = "ro" if readonly else "rwc"
     frozen = readonly and not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
     uri = f"file:{quote(str(path))}?mode={mode}" + ("&immutable=1" if frozen else "")
@@ -128,8 +143,11 @@ def set_journal(path: Path, mode: str, *, busy_seconds: float) -> None:
     """Ask SQLite for journal `mode`: "wal" while programs work on the file, "delete" at rest (then it is one file).
 
     A database that is busy keeps the mode it has, which is slower or untidier, never wrong.
+
+    Raises:
+        StoreError: the file is damaged, or cannot be written.
     """
-    connection = _opener(path, False, busy_seconds)()
+    connection = _make_opener(path, False, busy_seconds)()
     try:
         connection.execute(f"PRAGMA journal_mode={mode}")
     except sqlite3.OperationalError as error:
@@ -142,31 +160,37 @@ def set_journal(path: Path, mode: str, *, busy_seconds: float) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON text with sorted keys, no spaces: equal values are equal text. Numpy scalars are numbers, NaN is refused."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, default=plain, separators=(",", ":"))
+    """Write JSON with sorted keys and no spaces, so that equal values are equal text.
+
+    Numpy scalars become numbers.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=to_plain, separators=(",", ":"))
 
 
-def plain(value: Any) -> Any:
-    """The Python number behind a numpy scalar (SQLite would store its bytes); other values as they are."""
+def to_plain(value: Any) -> Any:
+    """Turn a numpy scalar into a Python number (SQLite would store its bytes); other values stay as they are."""
     return value.item() if hasattr(value, "item") else value
 
 
-def shown(url: URL) -> str:
-    """The address as a person may see it: a path, or a URL without its password."""
+def render_url(url: URL) -> str:
+    """Write the address as a person may see it: a path, or a URL without its password."""
     path = sqlite_path(url)
     return url.render_as_string(hide_password=True) if path is None else str(path)
 
 
 @contextmanager
-def in_sentences(url: URL, busy_seconds: float) -> Iterator[None]:
-    """Turn what SQLAlchemy and the drivers raise into a StoreError of one sentence and a remedy."""
+def translate_errors(url: URL, busy_seconds: float) -> Iterator[None]:
+    """Turn what SQLAlchemy and the drivers raise inside into a StoreError: one sentence and what to do."""
     try:
         yield
     except StatementError as error:
-        raise StoreError(_sentence(error, shown(url), busy_seconds)) from error
+        raise StoreError(_explain(error, render_url(url), busy_seconds)) from error
 
 
-def _sentence(error: StatementError, where: str, busy_seconds: float) -> str:
+def _explain(error: StatementError, where: str, busy_seconds: float) -> str:
     cause = error.orig or error
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
     first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]

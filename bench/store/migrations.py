@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from bench.store.packing import packed
+from bench.store.packing import pack
 from bench.store.schema import results_select
 
 Migration = Callable[[Connection], None]
@@ -142,7 +142,7 @@ def m002_curves_by_column(connection: Connection) -> None:
     batches = Table("batches", MetaData(), *_columns(Integer, "run_id number"), Column("curve", json))
     for run, place, curve in connection.execute(batches.select()).all():
         row = batches.update().where(batches.c.run_id == run, batches.c.number == place)
-        connection.execute(row.values(curve=packed(curve)))
+        connection.execute(row.values(curve=pack(curve)))
 
 
 @migration
@@ -188,15 +188,31 @@ def m005_intervals_near_the_ends(connection: Connection) -> None:
                 connection.execute(text(change), {"low": 100 * low, "high": 100 * high, "run": run})
 
 
+@migration
+def m006_published_attacks_in_columns(connection: Connection) -> None:
+    """What an attack of the literature is, in columns: the text alone cannot be compared.
+
+    `Store` fills them from bench/published.csv afterwards; until then no published attack is the same as ours.
+    """
+    for names, kind in (
+        ("attack_name attack_variant", "TEXT"),
+        ("attack_steps attack_eot", "INTEGER"),
+        ("attack_target attack_several metric metric_stated", "TEXT"),
+    ):
+        for name in names.split():
+            connection.execute(text(f"ALTER TABLE published ADD COLUMN {name} {kind}"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]
 
 
-def version(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
-    """Number of the last migration applied, 0 for an empty database.
+def read_version(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """The number of the last migration applied, 0 for an empty database.
 
-    SchemaError: the tables are another program's, or a newer version of this program made them.
+    Raises:
+        SchemaError: the tables are another program's, or a newer version of this program made them.
     """
     names = set(inspect(connection).get_table_names())
     if not names:
@@ -218,7 +234,9 @@ def migrate(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> Non
     for number, apply in enumerate(migrations, start=1):
         with engine.begin() as connection:
             take_turns(connection)
-            if version(connection, migrations) < number:  # asked under the lock: another program may have been here
+            if (
+                read_version(connection, migrations) < number
+            ):  # asked under the lock: another program may have been here
                 connection.execute(text("DROP VIEW IF EXISTS results"))
                 apply(connection)
                 _record(connection, number, apply.__name__)
@@ -233,7 +251,7 @@ def take_turns(connection: Connection) -> None:
 
 
 def create_view(connection: Connection) -> None:
-    """The view `results` as bench/store/schema.py has it today."""
+    """Create the view `results` as bench/store/schema.py has it today."""
     query = results_select().compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
     connection.exec_driver_sql(f"CREATE VIEW results AS {query}")
 

@@ -11,22 +11,28 @@ SHARED = ("attack", "images")
 DIGITS = 6  # significant ones of a loss or an accuracy: a curve is looked at, never judged
 
 
-def packed(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each run of neighbours with the same attack and number of images; what differs becomes lists.
+def pack(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Store a curve by column: neighbours of one attack and number of images become one entry, with lists in it.
 
     NaN and infinity become None, since JSON has no words for them. Migration m002 uses this: a change of the form is
     another migration.
+
+    Args:
+        curve: one {attack, step, loss, accuracy, images} for each step.
+
+    Returns:
+        Entries {attack, images, step: [...], loss: [...], accuracy: [...]}, with six significant digits.
     """
     pieces = []
-    for _, points in groupby(curve, key=_piece):
+    for _, points in groupby(curve, key=_describe_piece):
         steps = list(points)
-        lists = {name: [_short(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
+        lists = {name: [_round(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
         pieces.append({name: steps[0][name] for name in SHARED if name in steps[0]} | lists)
     return pieces
 
 
-def unpacked(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The inverse of `packed`, but for the digits that it dropped."""
+def unpack(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Undo `pack`, but for the digits that it dropped."""
     return [
         {name: value[i] if isinstance(value, list) else value for name, value in piece.items()}
         for piece in pieces
@@ -34,11 +40,11 @@ def unpacked(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _piece(step: dict[str, Any]) -> tuple[Any, ...]:
+def _describe_piece(step: dict[str, Any]) -> tuple[Any, ...]:
     return (*(step.get(name) for name in SHARED), *step)  # the names as well: a piece has one set of columns
 
 
-def _short(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None

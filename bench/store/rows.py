@@ -9,27 +9,28 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, select
 
 from bench.records import VOTES, BatchRecord, ImageRecord
-from bench.store.database import StoreError, plain, to_json
-from bench.store.packing import packed, unpacked
+from bench.store.database import StoreError, to_json, to_plain
+from bench.store.packing import pack, unpack
 from bench.store.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
 
-Row = dict[str, Any]
+RowValues = dict[str, Any]
+"""Column -> value."""
 REFRESHED = ("grid", "published_key", "batch_size")  # columns of a cell that its key does not cover
 COUNTS = ("draws", "clean_correct", "robust_correct", "null_correct")
 OUTCOMES = ("distance", "broken_by", "first_success", "null_first_success")
 
 
-def image_row(image: ImageRecord, *, run_id: int, batch: int, position: int) -> Row:
-    """A row of `images`, its numbers plain Python ones."""
+def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int) -> RowValues:
+    """Make a row of `images` from a record; its numbers become plain Python ones."""
     votes = {name: {str(int(k)): int(v) for k, v in getattr(image, name).items()} for name in VOTES}
     counts = {name: int(getattr(image, name)) for name in COUNTS}
-    outcomes = {name: plain(getattr(image, name)) for name in OUTCOMES}
+    outcomes = {name: to_plain(getattr(image, name)) for name in OUTCOMES}
     place = {"run_id": run_id, "batch": batch, "position": position, "image_index": int(image.index)}
     return {**place, "label": int(image.label), **votes, **counts, **outcomes}
 
 
-def image_record(row: Mapping[str, Any]) -> ImageRecord:
-    """The inverse of `image_row`."""
+def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
+    """Undo `make_image_row`."""
     clean, robust, null = ({int(k): v for k, v in row[name].items()} for name in VOTES)
     outcomes = {name: row[name] for name in OUTCOMES}
     return ImageRecord(
@@ -42,42 +43,51 @@ def image_record(row: Mapping[str, Any]) -> ImageRecord:
     )
 
 
-def batch_row(batch: BatchRecord, run_id: int) -> Row:
-    """A row of `batches`, its curve packed."""
+def make_batch_row(batch: BatchRecord, run_id: int) -> RowValues:
+    """Make a row of `batches` from a record; its curve is packed."""
     evaluations = int(batch.network_evaluations)
     return {
         "run_id": run_id,
         "number": int(batch.number),
         "seconds": float(batch.seconds),
         "network_evaluations": evaluations,
-        "curve": packed([{name: plain(value) for name, value in step.items()} for step in batch.curve]),
+        "curve": pack([{name: to_plain(value) for name, value in step.items()} for step in batch.curve]),
     }
 
 
-def batch_record(row: Mapping[str, Any]) -> BatchRecord:
-    """The inverse of `batch_row`."""
+def read_batch_record(row: Mapping[str, Any]) -> BatchRecord:
+    """Undo `make_batch_row`."""
     values = {name: value for name, value in row.items() if name != "run_id"}
-    return BatchRecord(**{**values, "curve": unpacked(row["curve"])})
+    return BatchRecord(**{**values, "curve": unpack(row["curve"])})
 
 
-def checked(values: Mapping[str, Any], table: type[Base], refused: Sequence[str] = ()) -> Row:
-    """`values` as plain Python ones; StoreError where a name is no column of `table` or is `refused`."""
+def check_columns(values: Mapping[str, Any], table: type[Base], refused: Sequence[str] = ()) -> RowValues:
+    """Check that values have columns to go to, and make plain Python ones of them.
+
+    Args:
+        values: column -> value.
+        table: the table that they are meant for.
+        refused: columns that only the store itself may set.
+
+    Raises:
+        StoreError: a name is no column of `table`, or is refused.
+    """
     known = [name for name in table.__table__.columns.keys() if name not in refused]
     for name in values:
         if name not in known:
             raise StoreError(f"Table {table.__tablename__} takes no {name!r} here. It takes: {', '.join(known)}.")
-    return {name: plain(value) for name, value in values.items()}
+    return {name: to_plain(value) for name, value in values.items()}
 
 
-def equal(stored: Any, asked: Any) -> bool:
-    """Equal once both have been through JSON, as a tuple and a list are."""
+def is_equal(stored: Any, asked: Any) -> bool:
+    """Whether two values are equal once both have been through JSON, as a tuple and a list are."""
     return to_json(stored) == to_json(asked)
 
 
-def check_same_cell(stored: RowMapping, row: Row) -> None:
+def check_same_cell(stored: RowMapping, row: RowValues) -> None:
     """StoreError unless a cell that is stored is the one that was asked for."""
     for name, value in row.items():
-        if name not in REFRESHED and not equal(stored[name], value):
+        if name not in REFRESHED and not is_equal(stored[name], value):
             raise StoreError(
                 f"Cell {row['key']} is stored with {name} = {stored[name]!r} and was asked for with {value!r}. "
                 "A key stands for one cell: every column that changes a result belongs into its hash."
@@ -93,8 +103,8 @@ def check_published(connection: Connection, key: str | None) -> None:
         raise LookupError(f"Unknown published number {key!r}.{guess} They are the keys of bench/published.csv.")
 
 
-def running(connection: Connection, run_id: int) -> RowMapping:
-    """The row of a run that is running; StoreError if it is not."""
+def require_running(connection: Connection, run_id: int) -> RowMapping:
+    """Find the row of a run that is running; StoreError if it is not."""
     run = connection.execute(select(RunRow).where(RunRow.id == run_id)).mappings().one_or_none()
     if run is None or run["status"] != "running":
         state = "not in the database" if run is None else run["status"]
@@ -122,10 +132,14 @@ def check_complete(connection: Connection, run: RowMapping) -> None:
         raise StoreError(f"Expected {wanted} images in run {run['id']} before it is done, found {stored}.")
 
 
-def no_cell(key: str, found: Sequence[str], keys: Sequence[str]) -> LookupError:
-    """The error for a key that fits no cell, or several (`found`)."""
+def find_cell_key(connection: Connection, beginning: str) -> str:
+    """The key of the one cell whose key begins so; LookupError if no cell's key does, or several do."""
+    keys = connection.execute(select(CellRow.key).order_by(CellRow.key)).scalars().all()
+    found = [key for key in keys if beginning and key.startswith(beginning)]
+    if len(found) == 1:
+        return found[0]
     if found:
-        return LookupError(f"Cell {key!r} is not unique: {', '.join(found[:8])}. Give more digits.")
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+        raise LookupError(f"Cell {beginning!r} is not unique: {', '.join(found[:8])}. Give more digits.")
+    near = difflib.get_close_matches(beginning, keys, n=1, cutoff=0.0)
     guess = f" Did you mean {near[0]!r}?" if near else " No cell is stored yet."
-    return LookupError(f"Unknown cell {key!r}.{guess} Column `cell_key` of the view `results` lists them.")
+    raise LookupError(f"Unknown cell {beginning!r}.{guess} Column `cell_key` of the view `results` lists them.")

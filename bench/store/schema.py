@@ -63,6 +63,14 @@ class PublishedRow(Base):
     found_in: Mapped[str]
     confidence: Mapped[str]
     notes: Mapped[str | None]
+    attack_name: Mapped[str | None]
+    attack_variant: Mapped[str | None]
+    attack_steps: Mapped[int | None]
+    attack_eot: Mapped[int | None]
+    attack_target: Mapped[str | None]
+    attack_several: Mapped[str | None]
+    metric: Mapped[str | None]
+    metric_stated: Mapped[str | None]
 
 
 class CellRow(Base):

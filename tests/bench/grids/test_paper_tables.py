@@ -16,7 +16,7 @@ from bench.cell import Cell
 from bench.cli import main
 from bench.grids import grid_cells, noise_level, paper_tables
 from bench.literature.publish import read_published
-from bench.literature.verdict import GRADIENTS, same_attack, verdict
+from bench.literature.verdict import GRADIENTS, is_same_attack, verdict
 from bench.store import Store
 
 CELLS = grid_cells("paper_tables")
@@ -139,7 +139,7 @@ def test_published_numbers_are_those_of_the_same_experiment() -> None:
             known = PUBLISHED[cell.published]
             assert known["dataset"] == words[cell.dataset] and known["norm"] == cell.threat.norm
             assert known["epsilon"] == pytest.approx(cell.threat.epsilon, rel=2e-3)
-            assert same_attack(cell.attack.name, cell.attack.params(), known["attack"])
+            assert is_same_attack(cell.attack.name, cell.attack.params(), known)
             beside = {**cell.row(), "robust_accuracy": 50.0, "robust_low": 40.0, "robust_high": 60.0}
             assert "classifier" not in verdict(beside, known)[1]
     assert all(cell.published is None for cell in GOLD)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.literature.verdict import same_attack, verdict
+from bench.literature.publish import read_published
+from bench.literature.verdict import is_same_attack, verdict
 from bench.statistics import wilson
 
 MEASURED = {
@@ -26,7 +27,9 @@ PUBLISHED = {
     "epsilon": 8 / 255,
     "gradient_access": "adjoint",
     "attack": "AutoAttack",
+    "attack_name": "autoattack",
 }
+BY_ATTACK = {row["attack"]: row for row in read_published()}
 
 
 def test_a_value_inside_the_interval_agrees() -> None:
@@ -47,7 +50,7 @@ def test_the_published_interval_counts_where_its_images_are_known() -> None:
 @pytest.mark.parametrize("attack", ["autoattack_rand", "bpda_eot"])
 def test_an_attacks_own_count_is_another_measure_than_fresh_draws(attack: str) -> None:
     """One wrong look is enough for the library; the judge asks images that it never broke, and finds them right."""
-    published = PUBLISHED | {"attack": {"bpda_eot": "BPDA+EOT"}.get(attack, "AutoAttack")}
+    published = PUBLISHED | {"attack_name": {"bpda_eot": "bpda_eot"}.get(attack, "autoattack")}
     word, reason = verdict(MEASURED | {"attack": attack, "draws": 10}, published)
     assert word == "not comparable" and "metric: measured on fresh draws" in reason
     assert "metric" not in verdict(MEASURED | {"attack": attack, "draws": 1}, published)[1]
@@ -80,7 +83,11 @@ def test_the_same_or_an_unknown_classifier_is_no_difference(ours: str, theirs: s
         ({}, {"norm": "L2", "epsilon": 0.5}, "threat: measured Linf 0.0314, published L2 0.5000"),
         ({}, {"epsilon": None}, "threat: measured Linf 0.0314, published Linf of unknown size"),
         ({"attack": "pgd_eot"}, {}, "attack: measured pgd_eot, published AutoAttack"),
-        ({}, {"attack": "AutoAttack; Wor.Rob over 10 evaluations"}, "metric: measured on single draws, published Wor"),
+        (
+            {},
+            {"metric": "worst", "metric_stated": "Wor.Rob over 10 evaluations"},
+            "metric: measured on single draws, published Wor.Rob over 10 evaluations",
+        ),
         (
             {"classifier": "cifar_resnet56"},
             {"classifier": "WideResNet-28-10"},
@@ -115,7 +122,31 @@ def test_different_attackers_are_not_compared(measured: dict, published: dict, r
         ("pgd_eot", {"steps": 100, "eot": 1}, "PGD-100", True),
         ("pgd_eot", {"steps": 10}, "PGD, BPDA+EOT", False),
         ("eotpgd_10", {"steps": 10}, "PGD+EOT, one denoising step as approximation", False),
+        ("eotpgd_10", {"steps": 10}, "PGD+EOT (10 steps, EOT 10)", True),
+        ("eotpgd_10", {"steps": 10}, "PGD", False),
+        ("autoattack_standard", {}, "AutoAttack, BPDA+EOT", False),
+        ("autoattack_rand", {}, "Fixed AutoAttack (20 final replicas)", True),
+        ("diffattack", {"steps": 10}, "DiffAttack-DiffGrad; Wor.Rob, 10 evaluations, 100 it", False),
+        ("diffhammer", {}, "DiffHammer + EOT; Avg.Rob over 10 evaluations", True),
+        ("square_eot", {}, "Square (5000 queries)", True),
+        ("transfer", {}, "DMI (transfer) + EOT; Avg.Rob over 10 evaluations", False),
+        ("transfer", {}, "PGD-100 on classifier only", True),
+        ("pgd_eot", {}, "Diff-PGD-10", False),
+        ("bpda_eot", {"eot": 15}, "BPDA + EOT 20", False),
+        ("clean", {}, "no attack; Avg.Rob over 10 evaluations", True),
+        ("gold", {}, "external evaluation listed by RobustBench", False),
     ],
 )
 def test_attacks_match_by_family_and_stated_settings(name: str, params: dict, published: str, same: bool) -> None:
-    assert same_attack(name, params, published) is same
+    assert is_same_attack(name, params, BY_ATTACK[published]) is same
+
+
+def test_equal_attacks_have_equal_columns() -> None:
+    """The columns are written once for each text of the column `attack`, in words that the comparison knows."""
+    names = ("attack_name", "attack_variant", "attack_steps", "attack_eot", "attack_target", "attack_several")
+    names += ("metric", "metric_stated")
+    for row in read_published():
+        assert [row[name] for name in names] == [BY_ATTACK[row["attack"]][name] for name in names]
+        assert row["attack_target"] in (None, "classifier only") and row["attack_several"] in (None, "yes")
+        assert row["metric"] in (None, "worst", "vote", "average")
+        assert (row["metric"] is None) == (row["metric_stated"] is None)

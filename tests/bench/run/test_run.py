@@ -20,8 +20,8 @@ from bench.evaluate import evaluate
 from bench.records import ImageRecord
 from bench.run.forecast import forecast
 from bench.run.prepare import Loader, names_of
-from bench.run.provenance import own_code
-from bench.run.runner import _gates, run_cells
+from bench.run.provenance import hash_own_code
+from bench.run.runner import _check_gates, run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
@@ -42,14 +42,14 @@ class Silent:
     def __init__(self, stop_at: int | None = None) -> None:
         self.batches, self.stop_at, self.outcomes = 0, stop_at, []
 
-    def cell(self, number: int, total: int, cell: Cell) -> None: ...
-    def step(self, attack: str, step: int) -> None: ...
-    def images(self, done: int, total: int) -> None:
+    def begin_cell(self, number: int, total: int, cell: Cell) -> None: ...
+    def show_step(self, attack: str, step: int) -> None: ...
+    def show_images(self, done: int, total: int) -> None:
         self.batches += 1
         if self.batches == self.stop_at:
             raise KeyboardInterrupt
 
-    def outcome(self, cell: Cell, status: str, text: str) -> None:
+    def end_cell(self, cell: Cell, status: str, text: str) -> None:
         self.outcomes.append((status, text))
 
 
@@ -172,7 +172,7 @@ def test_gates_look_at_a_whole_batch_where_answers_depend_on_one(monkeypatch: py
         "bench.run.runner.run_gates", lambda model, images, *_, **fields: seen.append(len(images)) or []
     )
     for defense in (DiffPureSDE(t=0.1, steps=4), Contrastive(t=0.1, steps=4), PER_IMAGE):
-        _gates(LOADER.prepare(cell(defense=defense, num_images=60, batch_size=48)), Silent())
+        _check_gates(LOADER.prepare(cell(defense=defense, num_images=60, batch_size=48)), Silent())
     assert seen == [32, 48, 32]
 
 
@@ -206,7 +206,7 @@ def test_a_run_goes_on_with_the_same_pictures_and_the_same_code_alone(
         if changed == "pictures":
             monkeypatch.setattr("bench.datasets.ImageSet.fingerprint", lambda self: "other")
         elif changed == "code":
-            monkeypatch.setattr("bench.run.runner.own_code", lambda *things: {"mine.py": "123"})
+            monkeypatch.setattr("bench.run.runner.hash_own_code", lambda *things: {"mine.py": "123"})
         measure(path, cell(), force=False)
         with Store(path) as store:
             statuses.append([run["status"] for run in store.runs_of(cell().key)])
@@ -222,7 +222,7 @@ def test_ones_own_code_is_part_of_the_provenance(tmp_path: Path) -> None:
     module.__file__, namespace["Mine"].__module__ = str(file), "my_defense"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "my_defense", module)
-        found = own_code(namespace["Mine"](), Undefended())
+        found = hash_own_code(namespace["Mine"](), Undefended())
     assert found == {"my_defense.py": hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
 
 

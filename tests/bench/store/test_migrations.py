@@ -12,7 +12,7 @@ from store_data import CELL, DATABASES, finished, fresh_url
 from bench.statistics import summarize
 from bench.store import Store, StoreError
 from bench.store.database import connect, parse_url
-from bench.store.migrations import MIGRATIONS, migrate, version
+from bench.store.migrations import MIGRATIONS, migrate, read_version
 from bench.store.schema import Base, BatchRow
 
 
@@ -29,7 +29,9 @@ def writer(url: str) -> Engine:
 def as_after(url: str, number: int, *changes: str) -> None:
     """Make a database one that ended with migration `number`, with what that version would have stored."""
     with writer(url).begin() as connection:
-        for change in (f"DELETE FROM migrations WHERE number > {number}", *changes):
+        names = [column["name"] for column in inspect(connection).get_columns("published")]
+        gone = [f"ALTER TABLE published DROP COLUMN {name}" for name in names[names.index("notes") + 1 :] if number < 6]
+        for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
 
@@ -69,7 +71,7 @@ def test_each_is_recorded_once(url: str) -> None:
     for _ in range(2):
         migrate(writer(url))
     with writer(url).connect() as connection:
-        assert version(connection) == len(MIGRATIONS)
+        assert read_version(connection) == len(MIGRATIONS)
         names = connection.execute(text("SELECT number, name FROM migrations ORDER BY number")).all()
     assert names == [(number, step.__name__) for number, step in enumerate(MIGRATIONS, start=1)]
 
@@ -156,6 +158,25 @@ def test_intervals_of_an_older_database_hold_where_few_images_are_wrong(url: str
     assert row["null_low"] is None  # what was never known stays unknown
 
 
+def test_published_attacks_of_an_older_database_get_their_columns(url: str) -> None:
+    with Store(url) as store:
+        finished(store)
+        before, results = store.published(), store.results()
+    as_after(url, 5)
+    with Store(url) as store:
+        assert store.published() == before and store.results() == results
+        assert {row["attack_name"] for row in before} > {None, "pgd_eot", "autoattack"}
+
+
+def test_a_migration_that_was_killed_before_it_filled_the_columns_is_finished(url: str) -> None:
+    with Store(url) as store:
+        before = store.published()
+    as_after(url, 5)
+    migrate(writer(url))  # the columns are there, empty
+    with Store(url) as store:
+        assert store.published() == before
+
+
 def test_curves_of_an_older_database_are_packed(url: str) -> None:
     """What m001 kept as one entry a step reads back the same."""
     curve = [
@@ -164,8 +185,8 @@ def test_curves_of_an_older_database_are_packed(url: str) -> None:
     ]
     with Store(url) as store:
         run = finished(store)
+    as_after(url, 1)
     with writer(url).begin() as connection:
-        connection.execute(text("DELETE FROM migrations WHERE number > 1"))
         connection.execute(BatchRow.__table__.update().values(curve=curve))
     with Store(url) as store:
         assert [batch.curve for batch in store.batches(run)] == [curve, curve]
