@@ -49,7 +49,7 @@ def main() -> None:
     """
 
 
-def _db(command: Callable[..., Any]) -> Callable[..., Any]:
+def _with_db(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--db",
         metavar="FILE|URL",
@@ -68,7 +68,7 @@ def _db(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="NAME|FILE.py",
     help="The cells to run: a shipped grid, or a file.",
 )
-@_db
+@_with_db
 @click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
@@ -148,7 +148,7 @@ def run(
 @click.option("--table", metavar="NAME", help="Only the grid's table of this name.")
 @click.option("--protocol", type=PROTOCOLS, help="Only these cells of the grid; see `bench run --help`.")
 @click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="The number that was given to `bench run`.")
-@_db
+@_with_db
 def report(
     grid: str | None,
     form: str,
@@ -177,7 +177,7 @@ def report(
 
 @main.command()
 @click.argument("cell", metavar="CELL")
-@_db
+@_with_db
 def show(cell: str, db: str) -> None:
     """Show all that is known of one cell. CELL is its key, or the beginning of its key.
 
@@ -215,7 +215,7 @@ def list_(kind: str, name: str | None) -> None:
     show_default=True,
     help="How to write the rows.",
 )
-@_db
+@_with_db
 def query(sql: str, form: str, db: str) -> None:
     """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).
 
@@ -230,7 +230,7 @@ def query(sql: str, form: str, db: str) -> None:
 @main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@_db
+@_with_db
 def compare(a: str, b: str, db: str) -> None:
     """Compare two cells, paired on the images that both saw: difference, interval, McNemar's test.
 

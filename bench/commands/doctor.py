@@ -20,9 +20,10 @@ GIB = 1 << 30
 def doctor(what: str | None) -> str:
     """Report on the machine, and on what a grid, a network, a data set or (None) everything needs."""
     datasets, files = needs(what)
-    data, weights = [_dataset(name) for name in datasets], [_weights(name, source) for name, source in files.items()]
+    data = [_describe_dataset(name) for name in datasets]
+    weights = [_describe_weights(name, source) for name, source in files.items()]
     missing = sum(line.startswith("  -") for line in (*data, *weights))
-    sections = {"Machine": _machine(), "Folders": _folders(), "Data": data, "Weights": weights}
+    sections = {"Machine": _describe_machine(), "Folders": _describe_folders(), "Data": data, "Weights": weights}
     lines = [line for title, part in sections.items() if part for line in (title, *part, "")]
     if not missing:
         return "\n".join([*lines, "Nothing is missing."])
@@ -30,18 +31,18 @@ def doctor(what: str | None) -> str:
     return "\n".join([*lines, f"{missing} missing. {remedy}"])
 
 
-def _machine() -> list[str]:
+def _describe_machine() -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in list_packages().items())
-    return [f"  {versions}", *(f"  {line}" for line in _devices()), f"  {_memory()}"]
+    return [f"  {versions}", *(f"  {line}" for line in _describe_devices()), f"  {_describe_memory()}"]
 
 
-def _devices() -> list[str]:
+def _describe_devices() -> list[str]:
     if not torch.cuda.is_available():
         return [f"no GPU; CPU with {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"]
-    return [_device(index) for index in range(torch.cuda.device_count())]
+    return [_describe_device(index) for index in range(torch.cuda.device_count())]
 
 
-def _device(index: int) -> str:
+def _describe_device(index: int) -> str:
     free, total = torch.cuda.mem_get_info(index)
     tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     rounding = "TF32 on: outputs differ from float32's by about 1e-3" if tf32 else "TF32 off"
@@ -49,26 +50,26 @@ def _device(index: int) -> str:
     return f"cuda:{index} {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, CUDA {torch.version.cuda}, {rounding}"
 
 
-def _memory() -> str:
+def _describe_memory() -> str:
     """Free memory and disk; the memory is left out where the system does not tell."""
     try:
         memory = f"{os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB of memory free, "
     except (ValueError, OSError, AttributeError):
         memory = ""
-    folder = _existing(cache_folder())
+    folder = _find_existing(cache_folder())
     return f"{memory}{shutil.disk_usage(folder).free / GIB:.1f} GiB of disk free at {folder}"
 
 
-def _existing(folder: Path) -> Path:
+def _find_existing(folder: Path) -> Path:
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
-def _folders() -> list[str]:
+def _describe_folders() -> list[str]:
     places = (("data", data_folder()), *(("weights", folder) for folder in weight_folders()))
     return [f"  {kind}: {path}{'' if path.is_dir() else ' (not there yet)'}" for kind, path in places]
 
 
-def _dataset(name: str) -> str:
+def _describe_dataset(name: str) -> str:
     try:
         return f"  + {name}: {len(load_dataset(name))} test pictures"
     except (LookupError, ValueError, OSError) as error:
@@ -77,7 +78,7 @@ def _dataset(name: str) -> str:
         return f"  - {name}: {error if isinstance(error, ValueError) else f'put there {info.place}; {how}'}"
 
 
-def _weights(name: str, source: Source) -> str:
+def _describe_weights(name: str, source: Source) -> str:
     try:
         path = source.find()
     except MissingWeights:

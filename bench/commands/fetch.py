@@ -15,13 +15,13 @@ from defenses.models.sources import Source
 def fetch(what: str) -> bool:
     """Download the data sets and weights of a grid, or one network or data set; return whether all of it is here."""
     datasets, files = needs(what)
-    failed = [name for name in datasets if not _dataset(name)]
-    failed += [name for name, source in files.items() if not _weights(name, source)]
+    failed = [name for name in datasets if not _fetch_dataset(name)]
+    failed += [name for name, source in files.items() if not _fetch_weights(name, source)]
     click.echo(f"Missing: {', '.join(failed)}." if failed else f"All that {what} needs is here.")
     return not failed
 
 
-def _dataset(name: str) -> bool:
+def _fetch_dataset(name: str) -> bool:
     try:
         load_dataset(name, download=dataset_info(name).downloads)
     except (LookupError, RuntimeError, OSError) as error:  # torchvision's downloader raises all of them
@@ -31,9 +31,9 @@ def _dataset(name: str) -> bool:
     return True
 
 
-def _weights(name: str, source: Source) -> bool:
+def _fetch_weights(name: str, source: Source) -> bool:
     try:
-        with _bar() as bar:
+        with _make_bar() as bar:
             task = bar.add_task(name, total=None, start=False)
 
             def tell(done: int, total: int | None) -> None:
@@ -48,7 +48,7 @@ def _weights(name: str, source: Source) -> bool:
     return True
 
 
-def _bar() -> Progress:
+def _make_bar() -> Progress:
     """A line that moves on a terminal; nothing elsewhere."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

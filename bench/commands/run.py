@@ -41,13 +41,13 @@ def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"Expected a device that torch can use here, got {name!r} ({_first(error)}). Try cpu."
+            f"Expected a device that torch can use here, got {name!r} ({_take_first_line(error)}). Try cpu."
         ) from error
     torch.backends.cudnn.allow_tf32 = False  # golden numbers and gradients are float32
     return Loader(found, data_dir, download)
 
 
-def _first(error: BaseException) -> str:
+def _take_first_line(error: BaseException) -> str:
     return str(error).split("\n")[0]
 
 
@@ -64,13 +64,13 @@ def execute(
         force: run again what is done.
         take_over: continue runs that another host holds, because it has stopped.
     """
-    with _termination(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
+    with _stop_on_sigterm(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
         with make_watcher() as shown:
             gates = load_grid(grid).gates
             outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
         click.echo(tables(store, grid, cells, "text"))
-        click.echo(_summary(outcome, cells, store, grid))
+        click.echo(_summarize(outcome, cells, store, grid))
     return outcome
 
 
@@ -80,7 +80,7 @@ def _is_here(host: str | None, pid: int | None) -> bool:
 
 
 @contextmanager
-def _termination() -> Iterator[None]:
+def _stop_on_sigterm() -> Iterator[None]:
     """What a cluster sends before it kills ends a run as Ctrl-C does: what is finished stays, for any host to go on."""
     if threading.current_thread() is not threading.main_thread():  # only there Python sets handlers
         yield
@@ -96,7 +96,7 @@ def _termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:
+def _summarize(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:
     lines = []
     if len(outcome.skipped) == len(cells):
         lines.append(f"Nothing to do: all {len(cells)} cells are done ({store.where}). --force runs them again.")
@@ -115,7 +115,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
     """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`."""
     from bench.run.smoke import toy_cells, toy_world
 
-    _check(db)
+    _check_smoke_file(db)
     with Store(db) as store:
         check_database(store, smoke=True)
         with toy_world(cells), make_watcher() as shown:
@@ -129,7 +129,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
     return outcome
 
 
-def _check(db: str) -> None:
+def _check_smoke_file(db: str) -> None:
     """Refuse a database of results before anything is written to it."""
     path = sqlite_path(parse_url(db))
     if path is not None and path.exists() and path.stat().st_size:

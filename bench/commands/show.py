@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from bench.epsilon import epsilon_text
@@ -21,44 +22,47 @@ def show(db: str, key: str) -> str:
     with Store(db, readonly=True) as store:
         cell = store.cell(key)
         runs = store.runs_of(cell["key"])
-        lines = ["Cell", *_pairs(cell)]
+        lines = ["Cell", *_write_pairs(cell)]
         for run in runs:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
-            lines += _pairs({name: run[name] for name in RUN_COLUMNS})
-            lines += [f"  gate {g['gate']}: {_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
+            lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
+            lines += [f"  gate {g['gate']}: {_write_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
         done = store.latest_done(cell["key"])
         if done is not None:
-            lines += ["", *_curve(store, done["id"]), "", *_images(store, done["id"])]
+            lines += ["", *_write_curve(store, done["id"]), "", *_write_images(store, done["id"])]
         elif not runs:
             lines += ["", "Not run yet."]
     return "\n".join(lines)
 
 
-def _pairs(row: dict[str, Any]) -> list[str]:
+def _write_pairs(row: dict[str, Any]) -> list[str]:
     shown = {k: v for k, v in row.items() if v not in (None, "", {}, [])}
-    return [f"  {name}: {epsilon_text(value) if name == 'epsilon' else _value(value)}" for name, value in shown.items()]
+    return [
+        f"  {name}: {epsilon_text(value) if name == 'epsilon' else _write_value(value)}"
+        for name, value in shown.items()
+    ]
 
 
-def _value(value: Any) -> str:
+def _write_value(value: Any) -> str:
     if isinstance(value, dict | list):
         return json.dumps(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _mark(passed: bool | None) -> str:
+def _write_mark(passed: bool | None) -> str:
     return {True: "passed:", False: "FAILED:", None: "not applicable:"}[passed]
 
 
-def _curve(store: Store, run_id: int) -> list[str]:
+def _write_curve(store: Store, run_id: int) -> list[str]:
     """At most eight points of the convergence curve, averaged over batches."""
     sums: dict[tuple[str, int], list[float]] = {}
     for batch in store.batches(run_id):
         for point in batch.curve:
             entry = sums.setdefault((point["attack"], point["step"]), [0.0, 0.0, 0.0])
-            for i, value in enumerate(
-                (point["loss"] * point["images"], point["accuracy"] * point["images"], point["images"])
-            ):
-                entry[i] += value
+            loss = math.nan if point["loss"] is None else point["loss"]  # stored so where it was not finite
+            entry[0] += loss * point["images"]
+            entry[1] += point["accuracy"] * point["images"]
+            entry[2] += point["images"]
     points = list(sums.items())
     if not points:
         return ["No convergence curve: the attack keeps none."]
@@ -69,7 +73,7 @@ def _curve(store: Store, run_id: int) -> list[str]:
     ]
 
 
-def _images(store: Store, run_id: int) -> list[str]:
+def _write_images(store: Store, run_id: int) -> list[str]:
     images = store.images(run_id)
     lines = [f"Images ({len(images)}): index, label, right draws of clean / attacked / null, distance, broken by"]
     for image in images[:20]:

@@ -41,9 +41,9 @@ def published_columns(known: Mapping[str, Any] | None) -> dict[str, Any]:
 def read_published(path: Path = CSV) -> list[dict[str, Any]]:
     """Read the csv as rows of the table `published`; empty fields are None, `epsilon` is `eps` as a number."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [_row(line) for line in csv.DictReader(file)]
+        return [_read_row(line) for line in csv.DictReader(file)]
 
 
-def _row(line: dict[str, str]) -> dict[str, Any]:
+def _read_row(line: dict[str, str]) -> dict[str, Any]:
     row = {RENAMED.get(name, name): NUMBERS.get(name, str)(value) if value else None for name, value in line.items()}
     return {**row, "epsilon": parse_epsilon(line["eps"])}

@@ -58,9 +58,9 @@ def verdict(measured: Columns, published: Columns) -> Verdict:
         "agrees", "disagrees" or "not comparable", and the reason in words.
     """
     value: Any = published.get("robust_acc")
-    if _absent(value):
+    if _is_absent(value):
         return "not comparable", "the source states no robust accuracy"
-    differences = list(_differences(measured, published))
+    differences = list(_find_differences(measured, published))
     if differences:
         return "not comparable", "; ".join(differences)
     return overlap(measured, float(value), published.get("n_images"))
@@ -93,7 +93,7 @@ def overlap(measured: Columns, value: float, images: Any) -> Verdict:
     """
     low, high = value, value
     theirs = f"the published {value:.1f} (number of images not stated)"
-    if not _absent(images):
+    if not _is_absent(images):
         low, high = (100 * end for end in wilson(value / 100 * int(images), int(images)))
         theirs = f"the published {value:.1f} [{low:.1f}, {high:.1f}] of {int(images)} images"
     ours = (
@@ -106,7 +106,7 @@ def overlap(measured: Columns, value: float, images: Any) -> Verdict:
     return "disagrees", f"measured {ours} lies {side} {theirs}"
 
 
-def _differences(measured: Columns, published: Columns) -> Iterator[str]:
+def _find_differences(measured: Columns, published: Columns) -> Iterator[str]:
     if measured.get("tier") == "quick":
         yield "quick tier, not a robustness claim"
     ours = _classifier_title(str(measured.get("classifier")))
@@ -117,8 +117,8 @@ def _differences(measured: Columns, published: Columns) -> Iterator[str]:
     kind, access = measured["gradient"], published.get("gradient_access")
     if GRADIENTS.get(str(access)) != kind:
         yield f"gradient: measured {kind}, published {access or 'not stated'}"
-    if _threat(measured) != _threat(published):
-        yield f"threat: measured {_threat(measured)}, published {_threat(published)}"
+    if _write_threat(measured) != _write_threat(published):
+        yield f"threat: measured {_write_threat(measured)}, published {_write_threat(published)}"
     if not is_same_attack(measured["attack"], measured.get("attack_params"), published):
         yield f"attack: measured {measured['attack']}, published {published.get('attack')}"
     if published.get("metric") in OTHER_METRICS:
@@ -147,9 +147,9 @@ def _counts_its_own(attack: str) -> bool:
     return attack.startswith("autoattack") or attack == "bpda_eot"
 
 
-def _threat(row: Columns) -> str:
+def _write_threat(row: Columns) -> str:
     epsilon: Any = row.get("epsilon")
-    size = "of unknown size" if _absent(epsilon) else f"{float(epsilon):.4f}"
+    size = "of unknown size" if _is_absent(epsilon) else f"{float(epsilon):.4f}"
     return f"{row.get('norm')} {size}"
 
 
@@ -173,8 +173,8 @@ def is_same_attack(name: str, params: Any, published: Columns) -> bool:
     if variant and variant != (version or fields.get("variant")):
         return False
     stated = {field: published.get(f"attack_{field}") for field in ("steps", "eot")}
-    return all(_absent(theirs) or fields.get(field, theirs) == theirs for field, theirs in stated.items())
+    return all(_is_absent(theirs) or fields.get(field, theirs) == theirs for field, theirs in stated.items())
 
 
-def _absent(value: Any) -> bool:
+def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from store_data import CELL, batch, image
 
 from bench.cli import main
 from bench.commands.choose import chosen
-from bench.store import make_database
+from bench.store import Store, make_database
 from defenses import defenses
 
 GRID = Path(__file__).parents[3] / "docs" / "adding-a-defense.md"
@@ -52,6 +54,20 @@ def key(db: Path) -> str:
 def test_a_second_run_does_nothing_and_says_so(db: Path, grid: Path) -> None:
     again = bench("run", "--grid", grid, "--db", db, "--num-images", 16)
     assert again.exit_code == 0 and "Nothing to do: all 2 cells are done" in again.output
+
+
+def test_show_of_a_curve_whose_loss_was_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    with Store(path) as store:
+        store.add_cell(CELL)
+        run = store.start_run(CELL["key"])
+        store.save_batch(run, batch(0), [image(42, 10), image(7, 7)])
+        store.save_batch(
+            run, replace(batch(1), curve=[batch(1).curve[0] | {"loss": float("nan")}]), [image(9), image(3)]
+        )
+        store.finish_run(run)
+    shown = bench("show", CELL["key"], "--db", path)
+    assert shown.exit_code == 0 and "pgd 0: nan 100.0 %" in shown.output
 
 
 def test_show_query_compare(db: Path) -> None:
