@@ -68,7 +68,7 @@ ONLY = {
         "bench.records",
         "bench.epsilon",
         "defenses.registry",
-        "defenses.models.classifiers",
+        "defenses.models",
     },
 }
 """Rooms that see data and no model: the rooms that they may import, and no others."""

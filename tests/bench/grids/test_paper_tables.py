@@ -265,7 +265,7 @@ def test_dry_run_lists_cells_and_what_is_missing(tmp_path: Path, monkeypatch: py
     assert sum(line.startswith("Missing guided256: ") for line in lines) == 1
     labels = [line.split("  ", 1)[1].partition(": ")[0] for line in lines if ": at least" in line]
     assert len(labels) == len(set(labels)) > 50
-    assert lines[-1].startswith("At least ") and "`bench fetch`" in lines[-1]
+    assert lines[-1].startswith("The cells whose files are missing need at least ") and "`bench fetch`" in lines[-1]
     assert not (tmp_path / "r.sqlite").exists()
 
 
