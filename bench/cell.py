@@ -20,10 +20,21 @@ Tier = Literal["quick", "paper", "gold"]
 class Cell:
     """dataset x classifier x defense x attack x threat model, and how many images and draws say so.
 
-    dataset, classifier, score: registered names. num_images >= 1 images drawn by data_seed (balanced: equally from each
-    class); draws >= 1 judging draws an image (a deterministic defense is judged once). batch_size: images a batch; part
-    of the key only where one image's result depends on its batch. tier: "quick" (not a robustness claim), "paper" or
-    "gold". published: key of the published number that this cell measures again; a label, not part of the key.
+    Attributes:
+        dataset: registered name.
+        classifier: registered name.
+        defense: with its hyperparameters.
+        attack: with its settings.
+        threat: ball and kind of gradient.
+        score: registered name of the score network; None where the defense needs none.
+        num_images: at least 1.
+        data_seed: draws the images from the test split.
+        batch_size: images a batch; part of the key only where one image's result depends on its batch.
+        draws: judging draws an image, at least 1; a deterministic defense is judged once.
+        seed: of every random draw.
+        tier: "quick" (not a robustness claim), "paper" or "gold".
+        balanced: whether each class gives equally many images.
+        published: key of the published number that this cell measures again; a label, not part of the key.
     """
 
     dataset: str

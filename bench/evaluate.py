@@ -29,8 +29,20 @@ def evaluate(
 ) -> list[ImageRecord]:
     """One record an image: how a defense answers it clean, attacked, and under the null attack.
 
-    images: (batch, channels, height, width) in [0, 1]; labels, image_ids: (batch,). draws: judging draws an image.
-    Raises ValueError where images leave [0, 1], an attack leaves its ball, or logits or gradients are not finite.
+    Args:
+        model: the defended classifier.
+        attack: makes the adversarial images; it gets copies of what it is given.
+        images: (batch, channels, height, width) in [0, 1].
+        labels: (batch,) integers.
+        image_ids: (batch,) integers, places in the data set.
+        threat: the ball and the kind of gradient.
+        draws: judging draws an image.
+        seed: every draw follows from it, from its role and from the image's id.
+        stochastic: whether two answers for one image may differ.
+        trace: receives what the attack reports.
+
+    Raises:
+        ValueError: images leave [0, 1], an attack leaves its ball, or logits or gradients are not finite.
     """
     check_images(images, image_ids)
     trace = trace or Trace()

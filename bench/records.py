@@ -15,13 +15,20 @@ VOTES = ("clean_votes", "robust_votes", "null_votes")
 class ImageRecord:
     """One image under one cell: what the defended classifier answered, draw by draw.
 
-    index: place in the data set's test split. label: the true class.
-    clean_votes, robust_votes, null_votes: predicted label -> judging draws, on the clean image, on the adversarial one
-        and on the one that the same attack made with epsilon 0; each sums to `draws` (ValueError otherwise).
-    distance: norm of the perturbation, in the threat's norm and in image units. broken_by: the member of the attack
-        whose image is scored, None where the attack has one member.
-    first_success: every look that the attack took at its own trajectory was classified right (the literature's
-        "robust"); null_first_success: the same number of looks at the clean image. None where no looks were kept.
+    Attributes:
+        index: place in the data set's test split.
+        label: the true class.
+        clean_votes: predicted label -> judging draws, on the clean image.
+        robust_votes: the same on the adversarial image.
+        null_votes: the same on the clean image, with other draws; all three sum to `draws`.
+        distance: norm of the perturbation, in the threat's norm and in image units.
+        broken_by: the member of the attack whose image is scored; None where the attack has one member.
+        first_success: whether every look that the attack took on its way was classified right, which the literature
+            calls robust; None where no looks were kept.
+        null_first_success: the same for as many looks at the clean image.
+
+    Raises:
+        ValueError: the three kinds of votes have different sums, or none.
     """
 
     index: int
@@ -67,8 +74,11 @@ class ImageRecord:
 class BatchRecord:
     """One batch of a run: what it cost and how its attack converged.
 
-    number: 0-based place in the run. seconds: wall time. network_evaluations: images through the largest network,
-    backward passes included. curve: one entry a step, `{attack, step, loss, accuracy, images}`; accuracy in [0, 1].
+    Attributes:
+        number: place in the run, from 0.
+        seconds: wall time.
+        network_evaluations: images through the largest network, backward passes included.
+        curve: one entry a step, `{attack, step, loss, accuracy, images}`; accuracy in [0, 1].
     """
 
     number: int

@@ -56,11 +56,17 @@ def two_level_bootstrap(
 ) -> Interval:
     """Percentile interval of the mean rate: resample images, then the draws within each (Efron & Tibshirani 1993).
 
-    correct, draws: (images,) right draws and draws of each image (draws may be one int). Images with equal counts
-    are resampled together (multinomial, then binomial): the same law, at a cost that does not grow with images.
-    Draw noise enters at both levels, so the interval is slightly wide rather than narrow. Near 0 % and 100 % it is
-    narrow, and there without width: the low end is held at or below what Wilson gives for as many images wrong, FEW at
-    most, and the high end likewise, so that worse outcomes never give a better bound.
+    Images with equal counts are resampled together (multinomial, then binomial): the same law, at a cost that does not
+    grow with images. Draw noise enters at both levels, so the interval is slightly wide rather than narrow. Near 0 %
+    and 100 % it is narrow, and there without width: the low end is held at or below what Wilson gives for as many
+    images wrong, FEW at most, and the high end likewise, so that worse outcomes never give a better bound.
+
+    Args:
+        correct: (images,) right draws of each image.
+        draws: (images,) draws of each image, or one number for all.
+        confidence: in (0, 1).
+        resamples: of the bootstrap.
+        seed: of its generator.
     """
     right, total = _rates(correct, draws)
     images = len(right)
@@ -177,7 +183,11 @@ def _percent(outcomes: Sequence[float | bool | None]) -> float | None:
 
 def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> float:
     """Exact two-sided p-value that a and b are right equally often (McNemar 1947): a fair coin on the images where they
-    differ. a_correct, b_correct: (images,) bool, image by image. 1.0 where they never differ.
+    differ; 1.0 where they never do.
+
+    Args:
+        a_correct: (images,) bool.
+        b_correct: (images,) bool, of the same images.
     """
     from scipy.stats import binomtest
 
@@ -253,11 +263,18 @@ def _counts(record: ImageRecord) -> tuple[int, int, int]:
 
 
 def pool(rows: Sequence[Mapping[str, Any]], measure: str = "robust") -> dict[str, float | None]:
-    """Several runs of one cell (other seeds, other data_seeds) as one line: mean, low, high, spread, seeds; in percent.
+    """Several runs of one cell (other seeds, other data_seeds) as one line, in percent.
 
-    rows: mappings with {measure}_accuracy, _low, _high, num_images, and data_seed. mean: weighted by images. spread:
-    sample standard deviation between the runs, in points (None for one). Runs on the same images (data_seed) do not
-    add images, so their half-widths are averaged; those of different data_seeds combine in quadrature.
+    Runs on the same images (data_seed) do not add images, so their half-widths are averaged; those of different
+    data_seeds combine in quadrature.
+
+    Args:
+        rows: mappings with {measure}_accuracy, _low, _high, num_images, and data_seed.
+        measure: "clean", "robust" or "null".
+
+    Returns:
+        mean (weighted by images), low, high, spread (sample standard deviation between the runs, in points; None for
+        one) and seeds (number of runs).
     """
     if not rows:
         raise ValueError("Expected at least one run to pool, got none.")

@@ -18,7 +18,10 @@ TOLERANCE = 1e-5  # relative excess over epsilon that float32 rounding explains
 class ThreatModel:
     """A ball around every image, inside the box [0, 1], and the attacker's kind of gradient.
 
-    norm: "Linf" or "L2". epsilon: radius in image units (8/255 for Linf on CIFAR-10), >= 0. gradient: see `Defended`.
+    Attributes:
+        norm: "Linf" or "L2".
+        epsilon: radius in image units (8/255 for Linf on CIFAR-10), >= 0.
+        gradient: what the attacker differentiates, see `Defended`.
     """
 
     norm: Norm = "Linf"

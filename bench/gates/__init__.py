@@ -68,11 +68,19 @@ def run_gates(
 ) -> list[Gate]:
     """All gates of one cell on its first `subset` images.
 
-    build: makes the defense for a gradient kind; ValueError where it has none of that kind. images (batch, channels,
-    height, width) in [0, 1], labels and image_ids (batch,): as the cell's. classes: of the data set, for chance level.
-    The cost is that of about a dozen attacks on the subset (two of them with doubled steps or draws); the draws are the
-    gates' own and follow from seed. A gate whose check raises ValueError or RuntimeError has failed, with the message
-    as its reason.
+    The cost is that of about a dozen attacks on the subset, two of them with doubled steps or draws. A gate whose check
+    raises ValueError or RuntimeError has failed, with the message as its reason.
+
+    Args:
+        build: makes the defense for a kind of gradient; ValueError where it has none of that kind.
+        images: (batch, channels, height, width) in [0, 1], the cell's.
+        labels: (batch,) integers.
+        image_ids: (batch,) integers, places in the data set.
+        threat: the cell's.
+        attack: the one that the gates vary.
+        seed: of the gates' own draws.
+        classes: of the data set, for the level of chance.
+        subset: number of images.
     """
     subject = Subject(
         build, images[:subset], labels[:subset], image_ids[:subset], threat, attack, seed=seed, classes=classes

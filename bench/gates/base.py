@@ -25,7 +25,14 @@ ROWS = 1024  # rows a pass, memory only
 
 @dataclass(frozen=True)
 class Gate:
-    """One check. passed: True, False, or None where it does not apply. value: what was measured. reason: in words."""
+    """One check.
+
+    Attributes:
+        name: of the function that made it.
+        passed: True, False, or None where it does not apply.
+        value: what was measured; None where nothing was.
+        reason: in words.
+    """
 
     name: str
     passed: bool | None
@@ -40,7 +47,7 @@ class Gate:
 class Subject:
     """A defense under an attack, on a subset of images. Attacks and accuracies are computed when first asked for.
 
-    build, images, labels, image_ids, threat, attack, seed, classes: as in `run_gates`.
+    Its arguments are those of `run_gates`.
     """
 
     def __init__(
