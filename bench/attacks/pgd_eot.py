@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
+from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import Loss
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -79,7 +79,7 @@ class PGDEOT(Attack):
         for restart in range(self.restarts):
             x, found = self._ascend(oracle, images, threat, restart, trace)
             better = found > best_margin
-            best = torch.where(better.view(-1, *[1] * (images.ndim - 1)), x, best)
+            best = choose(better, x, best)
             best_margin = torch.where(better, found, best_margin)
         return best
 
@@ -101,7 +101,7 @@ class PGDEOT(Attack):
                 trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
             if self.select == "best" or closing:
                 better = answer.margin > best_margin
-                best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, best)
+                best = choose(better, x, best)
                 best_margin = torch.where(better, answer.margin, best_margin)
             if answer.gradient is not None:
                 velocity = self._velocity(velocity, answer.gradient)
