@@ -19,7 +19,7 @@ Start = Literal["zero", "random", "zero_then_random"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class PGDEOT(Attack):
-    """PGD+EOT (Madry et al., ICLR 2018, Eq. 3; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
+    """PGD+EOT (Madry et al., ICLR 2018, section 2.1; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
 
     Attributes:
         steps: gradient steps, at least 1.
