@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.grids import Grid, GridFileError, grid_cells, grid_names, load_grid
+from defenses import defenses
 from defenses.models.classifiers import CLASSIFIERS
 
 CELL = """
@@ -91,7 +92,7 @@ class Mine(Purifier):
 """
 MISTAKES = {
     "no register": ("@register\n", "", "Write @register above the class"),
-    "not frozen": ("@dataclass(frozen=True, kw_only=True)", "@dataclass", r"line 7: TypeError: .* frozen=True"),
+    "not frozen": ("@dataclass(frozen=True, kw_only=True)", "@dataclass", r"line \d+: TypeError: .*frozen=True"),
     "misspelt field": ("Mine(sigma", "Mine(sgima", r"line \d+: TypeError: .*'sgima'.* print the fields"),
     "no source": ('    source: ClassVar[str] = "none"\n', "", "Mine to state its source"),
     "no build": ("def build", "def biuld", r"TypeError: .*build"),
@@ -107,14 +108,17 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_a_mistake_in_a_file_is_a_sentence_with_its_line(mistake: str, tmp_path: Path) -> None:
     before, after, said = MISTAKES[mistake]
-    text = OWN + CELL.replace("from defenses.undefended import Undefended\n", "").replace(
-        "Undefended()", "Mine(sigma=0.1)"
-    )
+    cells = CELL.replace("from defenses.undefended import Undefended\n", "")
+    text = OWN + cells.replace("Undefended()", "Mine(sigma=0.1)")
     assert before in text
     file = tmp_path / f"mistake_{mistake.replace(' ', '_')}.py"
     file.write_text(text.replace(before, after))
-    with pytest.raises(GridFileError, match=said):
-        grid_cells(str(file))
+    try:
+        with pytest.raises(GridFileError, match=said):
+            grid_cells(str(file))
+    finally:
+        if file.stem in defenses:
+            del defenses[file.stem]
 
 
 @pytest.mark.parametrize("name", ["torch", "random", "logging", "bench"])
