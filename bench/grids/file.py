@@ -51,7 +51,8 @@ def told_with_its_line(path: Path) -> Iterator[None]:
         place = f"{path.name}, line {line}" if line else path.name
         kind = "" if isinstance(error, ValueError | LookupError) else f"{type(error).__name__}: "
         hint = next((hint for said, hint in HINTS.items() if said in str(error)), "")
-        raise GridFileError(f"{place}: {kind}{error} {hint}".rstrip()) from error
+        text = f"{place}: {kind}{error}"
+        raise GridFileError(text.removesuffix(".") + f". {hint}" if hint else text) from error
 
 
 @cache
