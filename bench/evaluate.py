@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from torch import Tensor
 
 from bench.attacks.base import UNSEEN, Attack, Oracle, Trace
 from bench.records import ImageRecord
 from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
+from defenses.noise import Noise, role_seed
 
+ROUNDING = 1e-3  # relative difference of logits that rounding explains
 ROWS = 1024  # rows a pass of the judge; memory, not numbers
 
 
@@ -46,7 +49,8 @@ def evaluate(
     """
     check_images(images, image_ids)
     trace = trace or Trace()
-    adversarial = attack.perturb(model, images, labels, image_ids, threat, seed, trace=trace).detach()
+    given = (images.clone(), labels.clone(), image_ids.clone())  # an attack may write into what it is given
+    adversarial = attack.perturb(model, *given, threat, seed, trace=trace).detach().clone()
     if attack.restricted:
         adversarial = threat.project(adversarial, images)
     threat.check(adversarial, images, restricted=attack.restricted)
@@ -59,6 +63,8 @@ def evaluate(
         trace.looks.clear()
         trace.survived.clear()
     clean, robust = answers(images, "clean"), answers(adversarial, "robust")
+    if not stochastic:
+        check_deterministic(model, adversarial, image_ids, seed)
     null = answers(images, "null") if stochastic else clean
     looks = max(trace.looks.values(), default=0)
     lucky = answers(images, "looks", looks) == labels if looks and stochastic else null == labels
@@ -77,6 +83,26 @@ def evaluate(
         )
         for i, image in enumerate(image_ids.tolist())
     ]
+
+
+@torch.no_grad()
+def check_deterministic(model: Defended, images: Tensor, image_ids: Tensor, seed: int) -> None:
+    """Raise ValueError where a defense that declares `stochastic = False` gives two draws two answers.
+
+    Args:
+        model: the defended classifier.
+        images: (batch, channels, height, width) in [0, 1].
+        image_ids: (batch,) integers.
+        seed: of the two draws.
+    """
+    first, second = (model(images, Noise(role_seed(seed, f"judge:repeat {k}"), image_ids)) for k in (1, 2))
+    apart = ((first - second).abs() > ROUNDING * (1 + first.abs())).any(1)
+    if apart.any():
+        raise ValueError(
+            "Expected one answer for one image from a defense with stochastic = False, found two for "
+            f"{int(apart.sum())} of {len(images)} images, the first with index {int(image_ids[apart][0])}. Set "
+            "stochastic = True, so that it is judged on several draws, or make it a function of the image alone."
+        )
 
 
 def _votes(predictions: Tensor) -> dict[int, int]:

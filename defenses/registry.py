@@ -180,6 +180,10 @@ class Registry(Mapping[str, T]):
         return len(self._known())
 
 
+def _file_of(cls: type) -> Path:
+    return Path(sys.modules[cls.__module__].__file__ or cls.__module__).resolve()
+
+
 class ClassRegistry(Registry[type[T]], Generic[T]):
     """Name -> class, one class a file: the name is the file's stem. Names are sorted.
 
@@ -191,6 +195,7 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         super().__init__(kind)
         self.package = package
         self._loaded = False
+        self._files: dict[str, Path] = {}
 
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator: register `cls` under the stem of its file, which becomes its `name`, and its title where it
@@ -202,17 +207,33 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
             ValueError: another class has the name.
         """
         name = self._name_of(cls)
-        other = self._items.get(name)
-        if other is not None and other.__qualname__ != cls.__qualname__:
+        self._check_free(name, cls)
+        cls.name = name  # type: ignore[attr-defined]
+        if not getattr(cls, "title", ""):
+            cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
+        self._items[name], self._files[name] = cls, _file_of(cls)
+        return cls
+
+    def _check_free(self, name: str, cls: type[T]) -> None:
+        """Raise ValueError where another class has the name: it would give its number to a stranger's cells."""
+        file, shipped = _file_of(cls), Path(importlib.import_module(self.package).__path__[0], f"{name}.py")
+        if shipped.is_file() and file != shipped.resolve():
+            raise ValueError(
+                f"Expected a new name for the {self.kind} in {file}, got {name!r}, which ships with this package. "
+                "Rename the file: its stem is the name."
+            )
+        other, taken = self._items.get(name), self._files.get(name)
+        if other is None or (other.__qualname__ == cls.__qualname__ and taken == file):
+            return
+        if taken == file:
             raise ValueError(
                 f"Two {self.kind} classes in {name}.py: {other.__name__} and {cls.__name__}. "
                 f"One {self.kind}, one file: its name is the file's stem."
             )
-        cls.name = name  # type: ignore[attr-defined]
-        if not getattr(cls, "title", ""):
-            cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
-        self._items[name] = cls
-        return cls
+        raise ValueError(
+            f"Expected a new name for the {self.kind} in {file}, got {name!r}, which {taken} has. Rename one "
+            "of the two files: the stem is the name."
+        )
 
     def make(self, name: str, params: Mapping[str, Any] | None = None) -> T:
         """Instance of the class `name` with the fields `params` (the inverse of storing them)."""

@@ -41,8 +41,19 @@ class Queries(nn.Module):
         self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (batch, classes) of x (batch, channels, height, width). Raises ValueError where the library would
-        go on with something meaningless: too few classes, logits that are not finite, no gradient."""
+        """Answer as a classifier would.
+
+        Args:
+            x: images (batch, channels, height, width).
+
+        Returns:
+            Logits (batch, classes).
+
+        Raises:
+            ValueError: the library would go on with something meaningless: too few classes, or logits that are not
+                finite.
+            NoSuchAttack: the defense gives no gradient where one is asked for.
+        """
         logits = self.model(x, Noise(self.seed, torch.arange(len(x)), self.calls))
         self.calls += 1
         least, why = CLASSES[self.variant]
@@ -77,8 +88,20 @@ def run_library(
     """What `AutoAttack(..., seed=seed, version=variant).run_standard_evaluation` returns for this batch.
 
     The library seeds torch's generator with `seed` before each of its attacks; the generator is put back afterwards.
-    trace: receives the library's warnings, one of ours where it attacks fewer images at a time than are judged although
-    the defense answers for batches, and its own verdict on each image as looks.
+
+    Args:
+        variant: the library's version.
+        model: the defense.
+        images: as in `Attack.perturb`.
+        labels: as in `Attack.perturb`.
+        image_ids: as in `Attack.perturb`.
+        threat: as in `Attack.perturb`.
+        seed: as in `Attack.perturb`.
+        trace: receives the library's warnings, one of ours where it attacks fewer images at a time than are judged
+            although the defense answers for batches, and its own verdict on each image as looks.
+
+    Returns:
+        Adversarial images, of the shape of `images`.
     """
     from defenses.compat import import_autoattack
 

@@ -19,12 +19,17 @@ from defenses.base import Defended
 class APGDEOT(Attack):
     """APGD (Croce & Hein, ICML 2020, Algorithm 1) on the mean over draws (EOT; Athalye et al., ICML 2018).
 
-    steps >= 1 gradient steps; the step size starts at twice epsilon and is halved where at most rho (in (0, 1]) of a
-    window's steps raised the loss, or where the best loss stood still. loss: "ce", "margin", "dlr". eot >= 1 draws a
-    step, new ones at every step. restarts >= 1 random starts. What differs from the library's `rand` version: schedule
-    and best point follow the loss averaged over all draws, not the last one's; the image returned is the one with the
-    largest mean margin, not the last that a single draw misclassified; the first step is compared with the start, not
-    with 0.
+    A step is kept long while it raises the loss: the step size starts at twice epsilon and is halved where at most
+    `rho` of a window's steps raised the mean loss, or where the best mean loss stood still. The image returned is the
+    one with the largest mean margin over all iterates and restarts. See docs/methods.md for what the AutoAttack
+    library's `rand` version does otherwise.
+
+    Attributes:
+        steps: gradient steps of a restart, >= 1.
+        eot: draws that each gradient is averaged over, >= 1; new ones at every step.
+        loss: what is maximised: "ce", "margin" or "dlr".
+        restarts: random starts, >= 1.
+        rho: share of a window's steps that must raise the loss for the step size to stay, in (0, 1].
     """
 
     title: ClassVar[str] = "APGD+EOT"
@@ -69,7 +74,18 @@ class APGDEOT(Attack):
         return best
 
     def climb(self, oracle: Oracle, images: Tensor, threat: ThreatModel, start: Tensor, query: int = 0) -> Climb:
-        """One run from `start` (batch, ...), a point of the ball. query: number of its first query, of steps + 1."""
+        """One run of APGD.
+
+        Args:
+            oracle: asks the defense.
+            images: clean images (batch, channels, height, width), the centres of the balls.
+            threat: the ball.
+            start: first iterate, of the shape of `images`, inside the ball.
+            query: number of the run's first query; it asks steps + 1 of them.
+
+        Returns:
+            The run at its end.
+        """
         climb = Climb(start, self._ask(oracle, start, query), threat)
         windows = checkpoints(self.steps)
         for step in range(1, self.steps + 1):
@@ -99,8 +115,18 @@ def checkpoints(steps: int) -> dict[int, int]:
 
 
 class Climb:
-    """One run of APGD. Per image: iterate `x`, `step_size`; point `best` of the highest mean loss `best_loss`, with its
-    gradient; point `worst` of the largest mean margin `margin`."""
+    """One run of APGD, image by image.
+
+    Attributes:
+        x: iterate (batch, channels, height, width); `previous` is the one before.
+        gradient: of the mean loss at `x`.
+        loss: mean loss at `x`, (batch,).
+        best: point of the highest mean loss `best_loss`, with its gradient `best_gradient`.
+        worst: point of the largest mean margin `margin`, which is the run's result.
+        step_size: image units, one an image.
+        rises: steps since the last checkpoint that raised the loss, (batch,).
+        halved: whether the last checkpoint halved the step size, (batch,).
+    """
 
     def __init__(self, x: Tensor, answer: Answer, threat: ThreatModel) -> None:
         self.x = self.previous = self.best = self.worst = x

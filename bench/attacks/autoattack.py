@@ -16,9 +16,10 @@ from defenses.base import Defended
 @register
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """AutoAttack (Croce & Hein, ICML 2020, arXiv:2003.01690), the library unchanged, for parity with the literature.
+    """AutoAttack (Croce & Hein, ICML 2020), the library unchanged, for parity with the literature.
 
-    variant: the library's `version`: "standard" (see `autoattack_standard`) or "rand" (see `autoattack_rand`).
+    Attributes:
+        variant: the library's `version`: "standard" (see `autoattack_standard`) or "rand" (see `autoattack_rand`).
     """
 
     title: ClassVar[str] = "AutoAttack"

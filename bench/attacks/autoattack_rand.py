@@ -16,10 +16,10 @@ from defenses.base import Defended
 @register
 @dataclass(frozen=True, kw_only=True)
 class AutoAttackRand(Attack):
-    """AutoAttack rand (Croce & Hein, ICML 2020, arXiv:2003.01690), the library unchanged, for parity.
+    """AutoAttack rand (Croce & Hein, ICML 2020), the library unchanged, for parity with the literature.
 
-    APGD with CE, then with DLR (at least 3 classes), 100 steps, 20 draws a gradient, one call of the defense a draw.
-    Its schedule and its choice of images look at the last draw only; `apgd_eot` looks at all of them.
+    APGD with cross-entropy, then with DLR (at least 3 classes), 100 steps, 20 draws a gradient, one call of the defense
+    a draw. Its schedule and its choice of images look at the last draw only; `apgd_eot` looks at all of them.
     """
 
     title: ClassVar[str] = "AutoAttack rand"

@@ -16,11 +16,11 @@ from defenses.base import Defended
 @register
 @dataclass(frozen=True, kw_only=True)
 class AutoAttackStandard(Attack):
-    """AutoAttack standard (Croce & Hein, ICML 2020, arXiv:2003.01690), the library unchanged, for parity.
+    """AutoAttack standard (Croce & Hein, ICML 2020), the library unchanged, for parity with the literature.
 
-    APGD with CE, targeted APGD (DLR), targeted FAB, Square with 5,000 queries; nine targets, so at least 10 classes. An
-    image is settled at the first wrong answer. Made for deterministic defenses: for others the library warns, and so
-    does the trace.
+    APGD with cross-entropy, targeted APGD with DLR, targeted FAB, Square with 5,000 queries; nine targets, so at least
+    10 classes. An image is settled at the first wrong answer. Made for deterministic defenses: for others the library
+    warns, and so does the trace.
     """
 
     title: ClassVar[str] = "AutoAttack standard"

@@ -86,11 +86,17 @@ class Attack(ABC):
         *,
         trace: Trace | None = None,
     ) -> Tensor:
-        """Adversarial images of the shape of `images`, (batch, channels, height, width) in [0, 1].
+        """Adversarial images of the shape of `images`.
 
-        labels, image_ids: (batch,) integers. seed: every selection draw follows from it, and from the image's id: the
-        result for an image does not depend on its batch unless `batch_coupled`. trace: receives loss and accuracy
-        per step.
+        Args:
+            model: the defended classifier.
+            images: (batch, channels, height, width) in [0, 1].
+            labels: (batch,) integers.
+            image_ids: (batch,) integers, places in the data set.
+            threat: ball and kind of gradient.
+            seed: every selection draw follows from it, and from the image's id: the result for an image does not depend
+                on its batch unless `batch_coupled`.
+            trace: receives loss and accuracy per step.
         """
 
 
@@ -113,8 +119,16 @@ class Trace:
     def log(
         self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor, *, draw: Hashable = None
     ) -> None:
-        """One step. loss: (batch,) EOT means. correct: (draws, batch) booleans; the first row is the look. draw: which
-        selection draw that was, by default one that no other step used."""
+        """One step.
+
+        Args:
+            attack: label of the attack.
+            step: its number.
+            image_ids: (batch,) integers.
+            loss: (batch,) EOT means.
+            correct: (draws, batch) booleans; the first row is the look.
+            draw: which selection draw that was; by default one that no other step used.
+        """
         self.point(attack, step, image_ids, loss, correct)
         self.look(image_ids, correct[:1], [(attack, step) if draw is None else draw])
 
@@ -126,7 +140,13 @@ class Trace:
         entry[2] += len(image_ids)
 
     def look(self, image_ids: Tensor, correct: Tensor, draws: Sequence[Hashable]) -> None:
-        """Looks at images. correct: (looks, batch) booleans. draws: which selection draw each look was."""
+        """Looks at images.
+
+        Args:
+            image_ids: (batch,) integers.
+            correct: (looks, batch) booleans.
+            draws: which selection draw each look was.
+        """
         for image, right in zip(image_ids.tolist(), correct.all(0).tolist(), strict=True):
             seen = self._draws.setdefault(image, set())
             seen.update(draws)
@@ -158,10 +178,19 @@ class Answer:
 class Oracle:
     """Asks a defense for EOT-averaged losses and gradients (Athalye et al., ICML 2018), all draws in one batch.
 
-    model, labels, image_ids, seed: as in `Attack.perturb`. eot: draws a query. loss: what is averaged and
-    differentiated. The d-th query draws [first, first + eot) of the stream of selection draws, which no judge ever
-    uses. When memory runs out the batch of draws is halved (then the images, unless the defense is batch-coupled) and
-    the trace says so.
+    The d-th query draws [first, first + eot) of the stream of selection draws, which no judge ever uses. When memory
+    runs out the batch of draws is halved (then the images, unless the defense is batch-coupled) and the trace says so.
+
+    Args:
+        model: the defended classifier.
+        labels: (batch,) integers.
+        image_ids: (batch,) integers.
+        seed: of the attack; the draws follow from it and from `role`.
+        eot: draws a query, at least 1.
+        loss: what is averaged and differentiated: a name of `LOSSES` or (logits, labels) -> (batch,).
+        trace: is told when memory runs out.
+        role: keeps the draws of several askers apart.
+        rows: rows a pass; None is all draws of the batch.
     """
 
     def __init__(

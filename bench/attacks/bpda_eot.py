@@ -113,7 +113,13 @@ class BPDAEOT(Attack):
 class Replicates:
     """Many purifications of each image: a defense's answers as (draws, batch, classes) logits.
 
-    labels, image_ids: (batch,) integers. seed: of the draws; every method takes the number of its `first` draw.
+    Every method takes the number of its `first` draw.
+
+    Attributes:
+        model: the defended classifier.
+        labels: (batch,) integers.
+        image_ids: (batch,) integers.
+        seed: of the draws.
     """
 
     model: Defended
@@ -139,8 +145,15 @@ class Replicates:
 
     @torch.no_grad()
     def wrong(self, x: Tensor, rows: Tensor, first: int, count: int, together: int) -> Tensor:
-        """(batch,) where the mean of `count` logits is wrong; only `rows` are asked. together: draws of the whole batch
-        that fit into one pass."""
+        """(batch,) where the mean of `count` logits is wrong.
+
+        Args:
+            x: (batch, channels, height, width).
+            rows: (batch,) booleans; only these are asked.
+            first: number of the first draw.
+            count: number of draws.
+            together: draws of the whole batch that fit into one pass.
+        """
         verdict = torch.zeros_like(rows)
         if not rows.any():
             return verdict

@@ -26,18 +26,20 @@ class Cascade(Attack):
     """Worst case per image over attacks run in order on the images not yet settled (after AutoAttack; Croce & Hein,
     ICML 2020, whose single lucky draw settles an image; here none does).
 
-    members: (attack name, its fields, gradient kind or None for the threat model's), cheap ones first; a kind must be
-    reachable by `Defended.with_gradient`. check_draws >= 1: selection draws, apart from the members' own and the same
-    for all members, on which a member's images are compared; one is enough for a deterministic defense. settled in
-    (0.5, 1]: an image leaves the batch once a member's image is wrong in at least this share of them and in the mean
-    margin; 1, the default, asks for every draw. Fewer than CONFIRMED check draws can be wrong by luck: an image then
-    leaves only if that share of others, CONFIRMED with them, is wrong too. The clean image is the first candidate, so
-    images that are wrong without an attack cost nothing. Per image the candidate wrong in most check draws wins, then
-    the one with the largest mean margin; where it is wrong in at least half of them, `trace.broken_by` names its
-    member. Check draws count as looks.
+    The clean image is the first candidate, so images that are wrong without an attack cost nothing. Per image the
+    candidate wrong in most check draws wins, then the one with the largest mean margin; where it is wrong in at least
+    half of them, `trace.broken_by` names its member. Check draws count as looks. Batches of a batch-coupled defense
+    stay whole until all their images are settled; the result is then either one member's batch or the mixture of the
+    winners, whichever is wrong more often.
 
-    Batches of a batch-coupled defense stay whole until all their images are settled; the result is then either one
-    member's batch or the mixture of the winners, whichever is wrong more often.
+    Attributes:
+        members: (attack name, its fields, gradient kind or None for the threat model's), cheap ones first; a kind must
+            be reachable by `Defended.with_gradient`.
+        check_draws: selection draws, at least 1, apart from the members' own and the same for all members, on which a
+            member's images are compared; one is enough for a deterministic defense.
+        settled: share of the check draws, in (0.5, 1], in which a member's image must be wrong, and wrong in the mean
+            margin, before it leaves the batch. Fewer than CONFIRMED check draws can be wrong by luck: an image then
+            leaves only if that share of others, CONFIRMED with them, is wrong too.
     """
 
     title: ClassVar[str] = "cascade"
@@ -212,7 +214,8 @@ def _member(name: str, fields: Mapping[str, Any] | None = None, gradient: Gradie
 class Relabelled(Trace):
     """Passes what a part of an attack saw on to that attack's trace, under a label of its own.
 
-    looks: whether the part looked at the defense itself.
+    Args:
+        looks: whether the part looked at the defense itself.
     """
 
     def __init__(self, parent: Trace, label: str, *, looks: bool = True) -> None:

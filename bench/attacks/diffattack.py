@@ -29,15 +29,20 @@ class DiffAttack(Attack):
     Maximises the classification loss plus deviation * sum_t w_t |x'_t - x_t|^2 / D: x'_t is the state of D values that
     the score network is shown at time t, x_t the input noised to that time with the purifier's own first forward
     noise. The gradient is that of the whole sum, exact, at the memory of the purifier's own backward pass: every
-    network call adds its term's gradient as the steps are replayed.
+    network call adds its term's gradient as the steps are replayed. The iterate with the largest mean margin is
+    returned; the logged loss is the classification loss.
 
-    steps >= 1; step_size > 0 in image units; eot >= 1 draws a step; loss "ce", "margin", "dlr"; deviation >= 0;
-    weighting: w_t = 1 ("uniform") or alpha_bar(t). The iterate with the largest mean margin is returned; the logged
-    loss is the classification loss.
+    The authors published no code; this follows the formulas of the paper (docs/methods.md). In every round of a
+    purifier of several rounds the reference is the forward path of the first. Needs a defense with a score network,
+    images of the network's own size, and the exact gradient.
 
-    The authors published no code; this follows METHODS.md 12.7. In every round of a purifier of several rounds the
-    reference is the forward path of the first. Needs a defense with a score network, images of the network's own size,
-    and the exact gradient.
+    Attributes:
+        steps: at least 1.
+        step_size: length of a step, image units, > 0.
+        eot: draws a step, at least 1.
+        loss: "ce", "margin" or "dlr".
+        deviation: weight of the deviation, >= 0.
+        weighting: w_t = 1 ("uniform") or alpha_bar(t) ("alpha_bar").
     """
 
     title: ClassVar[str] = "DiffAttack"

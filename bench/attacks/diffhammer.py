@@ -23,23 +23,31 @@ from defenses.noise import Noise
 class DiffHammer(Attack):
     """DiffHammer (Wang et al., NeurIPS 2024): selective EM weights over draws, gradient grafting, in APGD.
 
-    At each of steps >= 1 iterates, eot >= 2 draws are purified without a graph; l_a and g_a are the classifier's loss
-    and its gradient at the a-th purified image. The reference draw is b = argmax_b sum_a elu(l_a + eps d(g_b).g_a) and
-    r starts as g_b, with d the steepest direction of the norm; em_steps >= 0 times, weights w_a = sigmoid(sharpness
-    (l_a + eps d(r).g_a)) and r = sum_a w_a g_a / sum_a w_a. Then r is back-propagated through the purification of
-    draw b alone: one exact backward pass a step, whatever eot. The gradient is averaged over steps with weight
-    (step + 1)**-decay on the new one, decay >= 0 (0: no averaging). losses: one restart each. sharpness > 0. APGD's
-    schedule follows mean_a elu(l_a), and the image with the largest mean_a elu(margin_a) wins: a draw that is far from
-    broken counts no more than -1, so a few hopeless draws do not outweigh the others.
+    At each iterate `eot` draws are purified without a graph; l_a and g_a are the classifier's loss and its gradient at
+    the a-th purified image. The reference draw is b = argmax_b sum_a elu(l_a + eps d(g_b).g_a) and r starts as g_b,
+    with d the steepest direction of the norm; em_steps times, weights w_a = sigmoid(sharpness (l_a + eps d(r).g_a)) and
+    r = sum_a w_a g_a / sum_a w_a. Then r is back-propagated through the purification of draw b alone: one exact
+    backward pass a step, whatever eot. APGD's schedule follows mean_a elu(l_a), and the image with the largest mean_a
+    elu(margin_a) wins: a draw that is far from broken counts no more than -1, so a few hopeless draws do not outweigh
+    the others.
 
-    Differs from the authors' code, which never assigns the updated r and leaves eps out of the weights (METHODS.md
-    12.6): this follows the formulas. The weights suit losses that are positive where an image is broken ("margin",
-    "dlr"); with "ce" they are nearly equal. Draws of a batch-coupled defense are whole batches, so its reference draw
-    is common to the batch. A draw is one purification, also where an answer combines several runs.
+    Differs from the authors' code, which never assigns the updated r and leaves eps out of the weights: this follows
+    the formulas (docs/methods.md). Draws of a batch-coupled defense are whole batches, so its reference draw is common
+    to the batch. A draw is one purification, also where an answer combines several runs.
+
+    Attributes:
+        steps: at least 1.
+        eot: draws a step, at least 2.
+        losses: one restart each. The weights suit losses that are positive where an image is broken ("margin", "dlr");
+            with "ce" they are nearly equal.
+        em_steps: rounds of reweighting, >= 0.
+        sharpness: of the weights, > 0.
+        decay: the gradient is averaged over steps with weight (step + 1)**-decay on the new one, >= 0; 0 averages
+            nothing.
     """
 
     title: ClassVar[str] = "DiffHammer"
-    source: ClassVar[str] = "Wang et al., DiffHammer, NeurIPS 2024; formulas as in METHODS.md 12.6"
+    source: ClassVar[str] = "Wang et al., DiffHammer, NeurIPS 2024, the paper's formulas"
 
     steps: int = 50
     eot: int = 10
@@ -97,7 +105,7 @@ def select(
 ) -> tuple[Tensor, Tensor]:
     """Reference draw (batch,) and direction r (batch, ...) from losses (draws, batch), gradients (draws, batch, ...).
 
-    together: one reference draw for the whole batch.
+    With `together`, one reference draw for the whole batch.
     """
 
     def ahead(direction: Tensor) -> Tensor:

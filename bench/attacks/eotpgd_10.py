@@ -17,9 +17,14 @@ from defenses.base import Defended
 class EOTPGD10(Attack):
     """EOT-PGD as Bai et al. (ICML 2024) run it, for parity: torchattacks' EOTPGD (Zimmermann, 2019), Linf only.
 
-    steps >= 1 steps of step_size (> 0, image units; the authors keep 2/255 where epsilon is 4/255), each along the sign
-    of the gradient summed over eot >= 1 draws. random_start: from a uniform point of the ball, or from the image. The
-    last iterate is returned. A short attack: `pgd_eot` takes 200 steps.
+    Each step goes along the sign of the gradient summed over the draws; the last iterate is returned. A short attack:
+    `pgd_eot` takes 200 steps.
+
+    Attributes:
+        steps: at least 1.
+        step_size: image units, > 0; the authors keep 2/255 where epsilon is 4/255.
+        eot: draws a step, at least 1.
+        random_start: from a uniform point of the ball, or from the image.
     """
 
     title: ClassVar[str] = "EOTPGD"

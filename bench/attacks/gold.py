@@ -24,9 +24,13 @@ class Gold(Attack):
     gradient; worst case per image (see `Cascade`). Where the defense has guidance, PGD+EOT also holds it constant: the
     exact derivative of guidance can be so large that it leads nowhere, and robustness by a useless gradient is none.
 
-    steps >= 1 of each PGD; its step is 0.007 at epsilon 8/255 and proportional to epsilon. apgd_steps >= 1. eot >= 1
-    draws a step, in one batch (1 for the transfer, whose gradient has no noise). restarts >= 1 of PGD with the threat
-    model's gradient, the first from the clean image. check_draws, settled: as in `Cascade`.
+    Attributes:
+        steps: of each PGD, at least 1; its step is 0.007 at epsilon 8/255 and proportional to epsilon.
+        apgd_steps: of each APGD, at least 1.
+        eot: draws a step, at least 1, in one batch; 1 for the transfer, whose gradient has no noise.
+        restarts: of PGD with the threat model's gradient, at least 1, the first from the clean image.
+        check_draws: see `Cascade`.
+        settled: see `Cascade`.
     """
 
     title: ClassVar[str] = "gold"
@@ -46,7 +50,12 @@ class Gold(Attack):
         self.cascade(REFERENCE_EPSILON)  # checks the other fields
 
     def cascade(self, epsilon: float, *, guided: bool = False, restarts: int | None = None) -> Cascade:
-        """The members for a radius > 0 in image units; guided: the defense has "guidance_detached" gradients."""
+        """The members, with `guided` those that hold guidance constant too.
+
+        Args:
+            epsilon: radius, image units, > 0.
+            guided: whether the defense has "guidance_detached" gradients.
+        """
         pgd: dict[str, Any] = {
             "steps": self.steps,
             "step_size": 0.007 * max(epsilon, 1e-9) / REFERENCE_EPSILON,

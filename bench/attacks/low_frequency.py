@@ -77,22 +77,30 @@ class LowFrequency(Attack):
     """The low-frequency attack LF (Kassis, Hengartner & Yu, DiffBreak, 2025; after UnMarker), with EOT.
 
     Adam learns an offset in arctanh space and a chain of filters, one kernel a pixel, normalised, times a colour
-    kernel of the clean image; it maximises the mean margin of eot draws minus weight times the distance to the clean
-    image where that reaches the bound. The iterate with the largest margin among those within the bound is returned
-    (the clean image where there is none).
+    kernel of the clean image; it maximises the mean margin of `eot` draws minus `weight` times the distance to the
+    clean image where that reaches the bound. The iterate with the largest margin among those within the bound is
+    returned (the clean image where there is none).
 
-    steps >= 1. eot >= 1 draws a step. kernels: odd sizes in pixels. distance: "dssim" (1 - SSIM) / 2 or "rms" in
-    image units. bound > 0 on it. weight > 0 of the penalty. filter_rate, offset_rate > 0: Adam's rates. colour_sigma >
-    0, image units. initial_sigma > 0: deviation in pixels of the first kernels (0.2 is nearly the identity).
+    Differs from the authors' code: their distance is LPIPS, which needs the weights of a VGG network; here it is DSSIM
+    or RMS and the bound is in its units, so numbers are not comparable with published LF numbers. Gradients are clipped
+    to norm 1 per image (theirs: one image a batch), and the best iterate within the bound is kept. Unrestricted: the
+    threat model's epsilon plays no part.
 
-    Differs from the authors' code: LPIPS needs a VGG network whose weights are not at hand, so the distance is
-    DSSIM or RMS and the bound 0.05 is in its units: numbers are not comparable with published LF numbers. Gradients are
-    clipped to norm 1 per image (theirs: one image a batch), and the best iterate within the bound is kept.
-    Unrestricted: the threat model's epsilon plays no part.
+    Attributes:
+        steps: at least 1.
+        eot: draws a step, at least 1.
+        kernels: sides of the filters, odd, pixels.
+        distance: "dssim", (1 - SSIM) / 2, or "rms" in image units.
+        bound: on the distance, > 0.
+        weight: of the penalty, > 0.
+        filter_rate: Adam's rate for the filters, > 0.
+        offset_rate: Adam's rate for the offset, > 0.
+        colour_sigma: of the colour kernel, image units, > 0.
+        initial_sigma: deviation of the first kernels, pixels, > 0; 0.2 is nearly the identity.
     """
 
     title: ClassVar[str] = "low-frequency attack"
-    source: ClassVar[str] = "Kassis et al., DiffBreak, 2025; LPIPS replaced (METHODS.md 12.5)"
+    source: ClassVar[str] = "Kassis, Hengartner & Yu, DiffBreak, 2025; LPIPS replaced"
     restricted: ClassVar[bool] = False
 
     steps: int = 100

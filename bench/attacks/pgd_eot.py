@@ -21,12 +21,16 @@ Start = Literal["zero", "random", "zero_then_random"]
 class PGDEOT(Attack):
     """PGD+EOT (Madry et al., ICLR 2018, Eq. 3; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
 
-    steps >= 1 gradient steps of length step_size (> 0, image units; L2 steps follow the normalised
-    gradient), each on the mean loss of eot >= 1 draws, all in one batch. resample: new selection draws at every
-    step (as Lee & Kim), or the same ones. restarts >= 1, the one with the largest margin wins per image. start:
-    "zero" (Lee & Kim), "random", or "zero_then_random" for the first restart and the others. select: "last" iterate
-    (Lee & Kim) or the "best" one by mean margin. momentum in [0, 1) of the L1-normalised gradient (MI-FGSM; Dong et
-    al., CVPR 2018, Eq. 6), 0 for none.
+    Attributes:
+        steps: gradient steps, at least 1.
+        step_size: length of a step, image units, > 0; L2 steps follow the normalised gradient.
+        eot: draws a step, at least 1, all in one batch; a step follows their mean loss.
+        loss: "ce", "margin" or "dlr".
+        restarts: at least 1; per image the one with the largest margin wins.
+        start: "zero" (Lee & Kim), "random", or "zero_then_random" for the first restart and the others.
+        select: the "last" iterate (Lee & Kim) or the "best" one by mean margin.
+        resample: new selection draws at every step, as Lee & Kim, or the same ones.
+        momentum: of the L1-normalised gradient (MI-FGSM; Dong et al., CVPR 2018, Eq. 6), in [0, 1); 0 for none.
     """
 
     title: ClassVar[str] = "PGD+EOT"

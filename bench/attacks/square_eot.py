@@ -22,12 +22,17 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class SquareEOT(Attack):
     """Square Attack (Andriushchenko et al., ECCV 2020, Algorithms 1 to 3), Linf and L2, on EOT-averaged margins.
 
-    steps >= 1 candidates an image, each one square of the image changed at random and kept if the mean margin over
-    eot >= 1 draws grows. p in (0, 1]: share of the image that the first squares cover, halved on the paper's schedule,
-    which is stretched from 10,000 steps to `steps`. The draws are the same at every query: with new ones a lucky
-    mean would bar the way. With eot = 1, for deterministic defenses, an image is done when it is misclassified. Squares
-    are drawn per image, where the library draws one for the whole batch, and reach the last row and column, which the
-    library's never do. In L2 a square has at least three pixels a side: a direction finer than that is out of reach.
+    One square of the image is changed at random a step and kept if the mean margin grows. The draws are the same at
+    every query: with new ones a lucky mean would bar the way. With eot = 1, for deterministic defenses, an image is
+    done when it is misclassified. Squares are drawn per image, where the library draws one for the whole batch, and
+    reach the last row and column, which the library's never do. In L2 a square has at least three pixels a side: a
+    direction finer than that is out of reach.
+
+    Attributes:
+        steps: candidates an image, at least 1.
+        eot: draws of the mean margin, at least 1.
+        p: share of the image that the first squares cover, in (0, 1], halved on the paper's schedule, which is
+            stretched from 10,000 steps to `steps`.
     """
 
     title: ClassVar[str] = "Square+EOT"
@@ -99,7 +104,10 @@ class SquareEOT(Attack):
 class Squares:
     """The random shapes of one step, each a function of the image and the step alone.
 
-    noise: one row an image. step: its number, < 2**24. like: the images, (batch, channels, height, width).
+    Args:
+        noise: one row an image.
+        step: its number, < 2**24.
+        like: the images, (batch, channels, height, width).
     """
 
     def __init__(self, noise: Noise, step: int, like: Tensor) -> None:
@@ -111,7 +119,7 @@ class Squares:
         self.sign = _signs(numbers[:, 5:]).view(-1, self.channels, 1, 1)
 
     def uniform(self, *shape: int, stream: int) -> Tensor:
-        """(batch, *shape) uniforms in [0, 1). stream: one for each thing drawn in this step."""
+        """(batch, *shape) uniforms in [0, 1) of the `stream`, one for each thing drawn in this step."""
         return self.noise.uniform(self.like.new_empty((self.batch, *shape)), step=self.step, stream=stream)
 
     def stripes(self) -> Tensor:

@@ -39,11 +39,16 @@ def flow_norm(flow: Tensor) -> Tensor:
 class StAdv(Attack):
     """StAdv with EOT (Xiao et al., "Spatially Transformed Adversarial Examples", ICLR 2018, Eqs. 1-4).
 
-    Adam moves a sampling grid to maximise the mean margin of eot draws minus smoothness / bound times the flow's
-    roughness. steps >= 1. bound > 0: largest displacement of a sampling point along an axis, in units of half the
-    image's side. learning_rate > 0 of Adam, same units. eot >= 1 draws a step, in one batch. smoothness >= 0. The
-    last iterate is returned, as in DiffPure's and the authors' evaluations (METHODS.md 12.4); the grid is clamped to
-    the image, then to the bound, before every warp. Unrestricted: the threat model's epsilon plays no part.
+    Adam moves a sampling grid to maximise the mean margin of the draws minus smoothness / bound times the flow's
+    roughness. The last iterate is returned, as in DiffPure's and the authors' evaluations; the grid is clamped to the
+    image, then to the bound, before every warp. Unrestricted: the threat model's epsilon plays no part.
+
+    Attributes:
+        steps: at least 1.
+        bound: largest displacement of a sampling point along an axis, in units of half the image's side, > 0.
+        learning_rate: of Adam, same units, > 0.
+        eot: draws a step, at least 1, in one batch.
+        smoothness: weight of the roughness, >= 0.
     """
 
     title: ClassVar[str] = "StAdv"

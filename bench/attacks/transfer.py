@@ -19,9 +19,13 @@ from defenses.base import Defended
 class Transfer(Attack):
     """PGD with an automatic step size (APGD; Croce & Hein, ICML 2020) on the bare classifier: an oblivious attacker.
 
-    steps, restarts >= 1; loss: "ce", "margin" or "dlr", as in `apgd_eot`. The image returned is the one that the bare
-    classifier gets most wrong. The defense is never asked, so nothing of it is in the trace, and any kind of gradient
-    will do, "none" too.
+    The image returned is the one that the bare classifier gets most wrong. The defense is never asked, so nothing of it
+    is in the trace, and any kind of gradient will do, "none" too.
+
+    Attributes:
+        steps: at least 1.
+        loss: "ce", "margin" or "dlr", as in `apgd_eot`.
+        restarts: at least 1.
     """
 
     title: ClassVar[str] = "transfer"

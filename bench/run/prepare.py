@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.cell import Cell
 from bench.datasets import ImageSet, dataset_info, load_dataset, subset
+from bench.run.intact import ChangedNetwork, check_intact, fingerprint
 from defenses.base import Defended, Gradient
 from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
 from defenses.models.score_models import DataScore, ScoreModel
@@ -75,6 +76,7 @@ class Loader:
     data_dir: Path | None = None
     download: bool = False
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _marks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def prepare(self, cell: Cell) -> Prepared:
         """Load what a cell needs.
@@ -103,9 +105,24 @@ class Loader:
             device=self.device,
         )
 
+    def check_intact(self) -> None:
+        """Compare every network with what was loaded; forget one that differs, so that the next cell loads it again.
+
+        Raises:
+            ChangedNetwork: a network differs.
+        """
+        for kind, name in list(self._marks):
+            try:
+                check_intact(name, self._kept[kind, name], self._marks[kind, name])
+            except ChangedNetwork:
+                del self._kept[kind, name], self._marks[kind, name]
+                raise
+
     def _once(self, kind: str, name: str) -> Any:
         if (kind, name) not in self._kept:
             self._kept[kind, name] = self._load(kind, name)
+            if kind != "dataset":
+                self._marks[kind, name] = fingerprint(self._kept[kind, name])
         return self._kept[kind, name]
 
     def _load(self, kind: str, name: str) -> Any:

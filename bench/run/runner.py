@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,9 +17,10 @@ from bench.evaluate import evaluate
 from bench.gates import SUBSET, run_gates
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
+from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, weights_of
-from bench.run.provenance import describe_origin, hash_own_code
+from bench.run.provenance import describe_origin, hash_own_code, own_code_in
 from bench.statistics import summarize
 from bench.store import Store
 from defenses.base import Defended
@@ -133,9 +135,9 @@ def find_gated(cells: Sequence[Cell]) -> set[str]:
 
 
 def is_done(store: Store, cell: Cell) -> bool:
-    """Whether the newest successful run of a cell used the weights that are here now."""
+    """Whether the newest successful run of a cell used the weights and the user's own code that are here now."""
     run = store.latest_done(cell.key)
-    if run is None:
+    if run is None or own_code_in(run["packages"] or {}) != hash_own_code(cell.defense, cell.attack):
         return False
     try:
         return run["weights"] == weights_of(cell)
@@ -161,9 +163,10 @@ def _run_cell(
         made_by["packages"] |= {"pictures": prepared.data.fingerprint()} | hash_own_code(cell.defense, cell.attack)
         found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
-        _run_batches(prepared, store, watcher, run_id, finished)
+        _run_batches(prepared, loader, store, watcher, run_id, finished)
         summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
         checked = _check_gates(prepared, watcher) if gates else None
+        loader.check_intact()
         known = next((row for row in store.published() if row["key"] == cell.published), None)
         judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
         store.finish_run(run_id, **summary, gates=checked, **judged)
@@ -174,6 +177,8 @@ def _run_cell(
     except Exception as error:  # a failed cell is a row, never a hole
         run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
         store.fail_run(run_id, error, MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None)
+        with suppress(ChangedNetwork):  # the next cell gets its networks as they lie on disk
+            loader.check_intact()
         outcome.failed.append(cell)
         watcher.end_cell(cell, "failed", f"{type(error).__name__}: {error}")
     else:
@@ -181,7 +186,9 @@ def _run_cell(
         watcher.end_cell(cell, "done", _write_outcome(summary))
 
 
-def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int, finished: set[int]) -> None:
+def _run_batches(
+    prepared: Prepared, loader: Loader, store: Store, watcher: Watcher, run_id: int, finished: set[int]
+) -> None:
     cell = prepared.cell
     model, total = prepared.model(), len(prepared.indices)
     starts = range(0, total, cell.batch_size)
@@ -190,6 +197,7 @@ def _run_batches(prepared: Prepared, store: Store, watcher: Watcher, run_id: int
         if number not in finished:
             trace = _WatchedTrace(watcher.show_step)
             records, seconds, units = _measure(prepared, model, rows, trace)
+            loader.check_intact()
             batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
             store.save_batch(run_id, batch, records, trace.notes)
         watcher.show_images(rows.stop, total)

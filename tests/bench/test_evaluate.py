@@ -1,5 +1,8 @@
 """The judge: fresh draws, the null control, and refusals."""
 
+import dataclasses
+from typing import ClassVar
+
 import pytest
 import torch
 from linear_problem import defended, problem
@@ -117,3 +120,55 @@ def test_an_attack_that_leaves_the_box_is_refused() -> None:
     outside[1] += 0.2
     with pytest.raises(ValueError, match="found 1 outside, the first at batch position 1"):
         THREAT.check(outside.clamp(0, 1), images)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scribbles(Attack):
+    """Writes into everything that it is given."""
+
+    name: ClassVar[str] = "scribbles"
+    source: ClassVar[str] = "none"
+
+    def perturb(self, model, images, labels, image_ids, threat, seed, *, trace=None):  # noqa: ANN001, ANN201
+        images.copy_(torch.rand_like(images))
+        labels.fill_(0)
+        image_ids.zero_()
+        return images
+
+
+def test_an_attack_cannot_change_what_the_judge_holds() -> None:
+    classifier, images, labels, ids = problem(12)
+    before = images.clone()
+    model = defended(classifier)
+    records = evaluate(model, Scribbles(), images, labels, ids, THREAT, draws=1, seed=0, stochastic=False)
+    honest = evaluate(model, Clean(), images, labels, ids, THREAT, draws=1, seed=0, stochastic=False)
+    assert torch.equal(images, before) and [r.index for r in records] == ids.tolist()
+    assert [(r.label, r.clean_votes) for r in records] == [(r.label, r.clean_votes) for r in honest]
+    assert max(r.distance for r in records) > 0.02
+
+
+def test_an_attack_cannot_change_its_result_afterwards() -> None:
+    classifier, images, labels, ids = problem(4)
+    kept: list[torch.Tensor] = []
+
+    class Keeps(type(Clean())):
+        def perturb(self, model, images, *arguments, **options):  # noqa: ANN001, ANN002, ANN003, ANN202
+            kept.append(images.clone())
+            return kept[0]
+
+    class Later(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if kept:
+                kept[0].fill_(0.5)
+            return classifier(x)
+
+    records = evaluate(defended(Later()), Keeps(), images, labels, ids, THREAT, draws=1, seed=0, stochastic=False)
+    assert all(r.distance == 0 and r.robust_votes == r.clean_votes for r in records)
+
+
+def test_a_defense_that_draws_though_it_says_that_it_does_not_is_refused() -> None:
+    classifier, images, labels, ids = problem(12)
+    options = {"draws": 1, "seed": 0, "stochastic": False}
+    with pytest.raises(ValueError, match="stochastic = False, found two .* Set stochastic = True"):
+        evaluate(defended(classifier, 0.2), Clean(), images, labels, ids, THREAT, **options)
+    evaluate(defended(classifier), Clean(), images, labels, ids, THREAT, **options)

@@ -147,3 +147,30 @@ def test_a_registry_of_modules_imports_what_is_asked_for() -> None:
 def test_importing_the_package_costs_no_torch() -> None:
     code = "import sys, defenses; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_a_name_belongs_to_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of a shipped defense under its name, or another file of the same name, is another defense."""
+
+    def load(path: Path) -> None:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)
+        spec.loader.exec_module(module)
+
+    shipped = Path(sys.modules["defenses"].__file__ or "").parent / "jpeg.py"
+    copy = tmp_path / "jpeg.py"
+    copy.write_text(shipped.read_text())
+    with pytest.raises(ValueError, match="'jpeg', which ships with this package. Rename the file"):
+        load(copy)
+    first, second = tmp_path / "a" / "twice_mine.py", tmp_path / "b" / "twice_mine.py"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.write_text(shipped.read_text())
+    try:
+        load(first)
+        load(first)  # the same file again
+        with pytest.raises(ValueError, match="Rename one of the two files"):
+            load(second)
+    finally:
+        del defenses["twice_mine"]

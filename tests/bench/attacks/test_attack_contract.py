@@ -20,6 +20,7 @@ from defenses.compat import import_autoattack
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.models.score_models import NetworkScore
 from defenses.noise import Noise, role_seed
+from defenses.registry import field_docs
 
 SMALL = {"steps": 2, "apgd_steps": 2, "eot": 2, "restarts": 1, "defense_replicates": 4, "check_draws": 3}
 """Fields that cost time, wherever an attack has them."""
@@ -174,3 +175,10 @@ def test_no_gradient_is_an_error_unless_none_is_needed(name: str) -> None:
     else:
         with pytest.raises(ValueError, match="gradient"):
             bench.perturb(name, threat)
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_every_field_has_its_line_and_the_source_can_be_followed(name: str) -> None:
+    cls = attacks[name]
+    assert {field.name for field in dataclasses.fields(cls)} == set(field_docs(cls))
+    assert cls.title and cls.source and ".md" not in cls.source

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import runpy
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from bench.run.runner import _check_gates, run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
-from defenses.base import Gradient
+from defenses.base import Defended, Gradient
 from defenses.chain import Chain
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
@@ -195,6 +197,94 @@ def test_new_weights_are_a_reason_to_run_again(tmp_path: Path, monkeypatch: pyte
     assert measure(path, cell()).outcomes[0][0] == "done"
 
 
+def load_file(path: Path, name: str) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from beside_mine import factor
+from defenses import Purifier
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Purifier):
+    name: ClassVar[str] = "mine"
+    title: ClassVar[str] = "mine"
+    source: ClassVar[str] = "none"
+    stochastic: ClassVar[bool] = False
+
+    def build(self, *, classifier, score, gradient="exact"):
+        return lambda images, noise: images * factor
+"""
+
+
+@pytest.mark.parametrize("changed", ["nothing", "mine.py", "beside_mine.py", "another folder"])
+def test_ones_own_code_decides_whether_a_cell_is_done(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edited defense, an edited module beside it, and another file of the same name are other defenses."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "mine.py").write_text(OWN)
+        (folder / "beside_mine.py").write_text("factor = 1.0\n")
+    (folders[1] / "mine.py").write_text(OWN + "\n# another\n")
+    monkeypatch.syspath_prepend(str(folders[0]))
+    wanted = cell(defense=load_file(folders[0] / "mine.py", "mine").Mine(), score=None)
+    measure(tmp_path / "r.sqlite", wanted)
+    if changed == "another folder":
+        wanted = cell(defense=load_file(folders[1] / "mine.py", "mine").Mine(), score=None)
+    elif changed != "nothing":
+        file = folders[0] / changed
+        file.write_text(file.read_text() + "\n# edited\n")
+    status = measure(tmp_path / "r.sqlite", wanted, force=False).outcomes[0][0]
+    assert status == ("skipped" if changed == "nothing" else "done")
+    for name in ("mine", "beside_mine"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("how", ["weights", "data", "buffer", "hook", "forward"])
+def test_a_cell_that_changes_a_network_fails_and_the_next_gets_it_from_disk(how: str, tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Changes(Undefended):
+        name: ClassVar[str] = "changes"
+
+        def defend(
+            self, classifier: torch.nn.Module, score: object = None, *, gradient: Gradient = "exact"
+        ) -> Defended:
+            first = next(classifier.parameters())
+            last = [m for m in classifier.modules() if isinstance(m, torch.nn.Linear)][-1]
+            with torch.no_grad():
+                if how == "weights":
+                    first.add_(1.0)
+                elif how == "data":
+                    first.data[0], first.data[1] = first.data[1].clone(), first.data[0].clone()
+                elif how == "buffer":
+                    last.register_buffer("seen", torch.ones(1))
+                elif how == "hook":
+                    last.register_forward_hook(lambda module, inputs, output: output.clamp(-2, 2))
+                else:
+                    last.forward = lambda x: x[:, :10]
+            return super().defend(classifier, score, gradient=gradient)
+
+    path, honest = tmp_path / "r.sqlite", cell(defense=Undefended(), score=None)
+    expected = tmp_path / "alone.sqlite"
+    measure(expected, honest)
+    watcher, loader = Silent(), Loader(torch.device("cpu"))
+    with Store(path) as store:
+        outcome = run_cells([cell(defense=Changes(), score=None), honest], store, loader, watcher, grid="test")
+        assert [c.defense.name for c in outcome.failed] == ["changes"] and not store.images(1)
+        assert (
+            "ChangedNetwork" in watcher.outcomes[0][1] and "copy" in store.runs_of(outcome.failed[0].key)[0]["remedy"]
+        )
+    assert outcomes(path, honest) == outcomes(expected, honest)
+
+
 def test_a_run_goes_on_with_the_same_pictures_and_the_same_code_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,8 +358,9 @@ def test_a_defense_with_a_network_of_its_own_is_counted(tmp_path: Path) -> None:
     measure(path, robust)
     with Store(path) as store:
         run = store.latest_done(robust.key)
-    # 12 images: 3 steps x 2 draws, forward and backward; clean, robust (null and looks are those of clean)
-    assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 2)
+    # 12 images: 3 steps x 2 draws, forward and backward; clean, robust (null and looks are those of clean), and the two
+    # draws that must agree
+    assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 4)
 
 
 @pytest.mark.parametrize("gradient", ["transfer", "straight_through", "exact"])
