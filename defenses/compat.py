@@ -12,12 +12,17 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importlib.abc imports half the standard library, and `import bench` is quick
 
 
-class _AliasFinder(MetaPathFinder, Loader):
+class _AliasFinder(Loader):
     """Answers for `autoattack` and its submodules with the modules of `pyautoattack`.
 
     First on `sys.meta_path`, so that no submodule is read a second time; a package that is really called autoattack

@@ -55,6 +55,7 @@ ROOMS = (
     ("bench.commands", "one verb, one file"),
     ("bench.api", "the functions of `import bench`: what the verbs do, for objects"),
     ("bench.cli", "parse, call, print"),
+    ("bench.__main__", "python -m bench"),
     ("bench", "the door: names that are imported on first use"),
 )
 """Rooms from the lowest to the highest, each with its reason. A module belongs to the longest name that begins its

@@ -56,6 +56,7 @@ class EvaluationFailed(RuntimeError):
 class _Parts:
     """What a cell names, with the records of what only this session knows."""
 
+    defense: Defense
     dataset: str
     classifier: str
     score: str | None
@@ -132,10 +133,11 @@ def evaluate(
     if own.needs_score and score is None:
         raise ValueError(f"{type(own).__name__} needs a score network, got none. Give score=; `bench list scores`.")
     with _TURN, left_as_found(model, used):
-        parts = _name_parts(model, x, y, used, num_images, data_seed)
+        parts = _name_parts(model, x, y, own, used, num_images, data_seed)
         threat = ThreatModel(norm=norm, epsilon=epsilon, gradient=gradient)
         cell = Cell(
-            dataset=parts.dataset, classifier=parts.classifier, score=parts.score, defense=own,
+            dataset=parts.dataset, classifier=parts.classifier, score=parts.score,
+            defense=parts.defense,
             attack=_make_attack(attack, tier, threat, own), threat=threat, num_images=parts.num_images,
             data_seed=data_seed, batch_size=batch_size, draws=DRAWS[tier] if draws is None else draws, seed=seed,
             tier=tier,
@@ -167,7 +169,9 @@ def _make_attack(attack: Attack | str | None, tier: str, threat: ThreatModel, de
     return made
 
 
-def _name_parts(model: Any, x: Any, y: Any, score: Any, num_images: int | None, data_seed: int) -> _Parts:
+def _name_parts(
+    model: Any, x: Any, y: Any, defense: Defense, score: Any, num_images: int | None, data_seed: int
+) -> _Parts:
     """Names for everything, and records of what has none."""
     scores = () if score is None or isinstance(score, str) else (given_score(score),)
     score_name = scores[0].name if scores else score
@@ -177,7 +181,7 @@ def _name_parts(model: Any, x: Any, y: Any, score: Any, num_images: int | None, 
         dataset_info(x)
         classifiers = () if isinstance(model, str) else (given_classifier(model, x),)
         return _Parts(
-            dataset=x, classifier=classifiers[0].name if classifiers else model, score=score_name,
+            defense=defense, dataset=x, classifier=classifiers[0].name if classifiers else model, score=score_name,
             num_images=num_images or OF_A_DATASET, classifiers=classifiers, scores=scores,
         )  # fmt: skip
     if x is None:
@@ -186,9 +190,15 @@ def _name_parts(model: Any, x: Any, y: Any, score: Any, num_images: int | None, 
     classifier = _classifier_of(model, pictures)
     network = classifier.load().eval()
     info = pictures.dataset(try_classifier(network, pictures.sample(2)))
+    brought = {  # the networks of a defense are asked about these pictures too
+        name: named_classifier(classifier_info(name), load_classifier(name), info.name)
+        for name in defense.networks().classifiers
+    }
+    renamed = defense.with_networks({name: record.name for name, record in brought.items()})
+    records = {record.name: record for record in (classifier, *brought.values())}
     return _Parts(
-        dataset=info.name, classifier=classifier.name, score=score_name, num_images=len(pictures.pictures),
-        datasets=(info,), classifiers=(classifier,), scores=scores,
+        defense=renamed, dataset=info.name, classifier=classifier.name, score=score_name,
+        num_images=len(pictures.pictures), datasets=(info,), classifiers=tuple(records.values()), scores=scores,
     )  # fmt: skip
 
 

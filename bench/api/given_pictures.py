@@ -37,8 +37,8 @@ class GivenPictures:
     def __init__(self, labels: Tensor, pictures: dict[int, Tensor]) -> None:
         self.labels, self.pictures = labels, pictures
         digest = hashlib.sha256(labels.numpy().tobytes())
-        for place, picture in pictures.items():
-            digest.update(f"{place} {tuple(picture.shape)}".encode() + picture.numpy().tobytes())
+        for place in sorted(pictures):
+            digest.update(f"{place} {tuple(pictures[place].shape)}".encode() + pictures[place].numpy().tobytes())
         self.sha256 = digest.hexdigest()
         self.name = f"{GIVEN}{self.sha256[:12]}"
 

@@ -55,7 +55,7 @@ class Result:
 
     @property
     def gates(self) -> list[dict[str, Any]]:
-        """The validity gates that were checked, each with `name`, `passed` and `reason`; none in the quick tier."""
+        """The validity gates, each with `gate`, `passed`, `value` and `reason`; the quick tier has none."""
         return list(self.row["gates"] or [])
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -83,11 +84,18 @@ def _load_file(path: Path) -> ModuleType:
 
 @cache
 def _executed(path: Path, changed: int, size: int) -> ModuleType:
-    """The module of a file, run once for each state of the file: what it registers is then registered once."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """The module of a file, run once for each state of the file: what it registers is then registered once.
+
+    Its name is private, so that a grid called like a module of Python's is not taken for it; its folder comes last on the path,
+    so that it can import its neighbours and they shadow nothing.
+    """
+    name = f"_bench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
