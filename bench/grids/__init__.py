@@ -86,8 +86,8 @@ def _load_file(path: Path) -> ModuleType:
 def _executed(path: Path, changed: int, size: int) -> ModuleType:
     """The module of a file, run once for each state of the file: what it registers is then registered once.
 
-    Its name is private, so that a grid called like a module of Python's is not taken for it; its folder comes last on the path,
-    so that it can import its neighbours and they shadow nothing.
+    Its name is private, so that a grid called like a module of Python's is not taken for it; its folder comes last on
+    the path, so that it can import its neighbours and they shadow nothing.
     """
     name = f"_bench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -96,7 +96,11 @@ def _executed(path: Path, changed: int, size: int) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

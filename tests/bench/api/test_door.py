@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_a_package_called_autoattack_wins_over_the_alias(tmp_path: Path) -> None
 def test_python_m_bench_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("Usage: bench "), done.stderr
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    for words, found in (("bench ru", "plain,run"), ("bench run --num", "plain,--num-images")):
+        asked = {"_BENCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(
+            [sys.executable, "-m", "bench"], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **asked}
+        )
+        assert found in done.stdout.splitlines(), done.stderr
 
 
 def test_types_are_marked_as_part_of_the_package() -> None:

@@ -133,6 +133,14 @@ def test_the_given_network_is_left_as_it_was(model: nn.Module) -> None:
     assert not own._forward_hooks
 
 
+def test_a_network_of_robustbench(tmp_path: Path) -> None:
+    from robustbench.model_zoo.architectures.resnet import BasicBlock, ResNet
+
+    network, x = ResNet(BasicBlock, [1, 1, 1, 1]), torch.rand(2, 3, 32, 32)
+    result = bench.evaluate(network, x, torch.tensor([0, 9]), **{**FAST, "epsilon": 8 / 255})
+    assert len(result.images) == 2 and result.cell.classifier.startswith("given:ResNet:")
+
+
 def test_networks_that_answer_differently_have_different_names() -> None:
     def temperature(value: float) -> nn.Module:
         torch.manual_seed(0)
