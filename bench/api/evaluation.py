@@ -96,7 +96,8 @@ def evaluate(
     """Measure how robust a classifier is behind a defense, by the protocol of docs/protocol.md.
 
     A cell like every other: attacked, projected, judged on fresh draws. Networks that are given as objects are left as
-    they were found, and are always measured anew; names alone are taken from `db` where they have been measured.
+    they were found, and are always measured anew, as are defenses and attacks that a notebook defines: nobody can see
+    all that decides their answers. Names alone are taken from `db` where they have been measured.
 
     Args:
         model: the classifier: an `nn.Module` from images (batch, channels, height, width) in [0, 1] to logits, or the
@@ -233,7 +234,8 @@ def _measure(cell: Cell, parts: _Parts, loads: Loader, address: str, progress: b
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address) as store:
         with make_watcher(console) as shown:
-            outcome = run_cells([cell], store, loads, shown, grid=GRID, force=parts.are_given)
+            force = parts.are_given or any(type(part).__module__ == "__main__" for part in (cell.defense, cell.attack))
+            outcome = run_cells([cell], store, loads, shown, grid=GRID, force=force)
         if outcome.failed:
             raise _failure(store, cell)
         if outcome.busy:

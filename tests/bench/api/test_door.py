@@ -91,6 +91,47 @@ def test_python_m_bench_is_the_command() -> None:
     assert done.returncode == 0 and done.stdout.startswith("Usage: bench "), done.stderr
 
 
+NOTEBOOK = """
+import bench, sys
+from dataclasses import dataclass, replace
+from typing import ClassVar
+from bench.attacks.pgd_eot import PGDEOT
+from defenses import Purifier, register
+del sys.modules["__main__"].__dict__["__file__"]  # as in a notebook
+
+def define(factor):
+    @register
+    @dataclass(frozen=True, kw_only=True)
+    class HalfTone(Purifier):
+        source: ClassVar[str] = "this test"
+        stochastic: ClassVar[bool] = False
+        def build(self, *, classifier, score, gradient="exact"):
+            return lambda images, noise: images * factor
+    return HalfTone()
+
+def measure(defense):
+    attack = PGDEOT(steps=1, step_size=0.1, eot=1)
+    result = bench.evaluate(
+        "digits_cnn", "digits", defense=defense, attack=attack, epsilon=0.0, num_images=8, db="notebook.sqlite"
+    )
+    return result.row["run_id"], result.clean_accuracy
+
+first, second = measure(define(1.0)), measure(define(0.0))
+assert define(1.0).name == "half_tone"
+assert first[0] != second[0] and second[1] < first[1], (first, second)
+"""
+
+
+def test_a_defense_of_a_notebook_is_measured_anew_when_it_changes(tmp_path: Path) -> None:
+    program = tmp_path / "notebook.py"
+    program.write_text(NOTEBOOK)
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_shell_completes_verbs_and_options() -> None:
     for words, found in (("bench ru", "plain,run"), ("bench run --num", "plain,--num-images")):
         asked = {"_BENCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
