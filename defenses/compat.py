@@ -11,7 +11,57 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importlib.abc imports half the standard library, and `import bench` is quick
+
+
+class _AliasFinder(Loader):
+    """Answers for `autoattack` and its submodules with the modules of `pyautoattack`.
+
+    First on `sys.meta_path`, so that no submodule is read a second time; a package that is really called autoattack
+    wins nevertheless.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The alias of a module, None for other names and where pyautoattack is not installed."""
+        top, dot, _ = fullname.partition(".")
+        if top != "autoattack":
+            return None
+        if dot:
+            is_alias = sys.modules.get("autoattack") is sys.modules.get("pyautoattack")
+        else:
+            others = (finder for finder in sys.meta_path if finder is not self)
+            is_alias = not any(finder.find_spec(fullname, None) for finder in others)
+        return ModuleSpec(fullname, self) if is_alias and importlib.util.find_spec("py" + fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module under its own name, which stays the owner of its spec."""
+        module = importlib.import_module("py" + spec.name)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back: it has run already."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+_FINDER = _AliasFinder()
+
+
+def alias_autoattack() -> None:
+    """Let `import autoattack` find pyautoattack, if nothing else has that name. Imports nothing by itself."""
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
 
 
 def import_autoattack() -> ModuleType:
@@ -22,16 +72,13 @@ def import_autoattack() -> ModuleType:
     Raises:
         ModuleNotFoundError: neither package is installed.
     """
-    if "autoattack" not in sys.modules and importlib.util.find_spec("autoattack") is None:
-        importlib.import_module("pyautoattack")
-        for name in [name for name in sys.modules if name.split(".")[0] == "pyautoattack"]:
-            sys.modules["auto" + name.removeprefix("pyauto")] = sys.modules[name]
+    alias_autoattack()
     return importlib.import_module("autoattack")
 
 
 def import_robustbench() -> ModuleType:
     """robustbench (Croce et al., NeurIPS 2021 Datasets and Benchmarks), with the `autoattack` that it expects."""
-    import_autoattack()
+    alias_autoattack()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports pkg_resources, which setuptools deprecates; setuptools<81 has it
         return importlib.import_module("robustbench")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from defenses.noise import NoiseSource
+from defenses.noise import Noise, NoiseSource
 from defenses.recorded import as_source
 
 Purify = Callable[[Tensor, NoiseSource], Tensor]
@@ -106,12 +107,13 @@ class Defended(nn.Module):
             other.with_score = lambda change: wrap(with_score(change))
         return other
 
-    def forward(self, images: Tensor, noise: NoiseSource) -> Tensor:
+    def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
         """The defended classifier's answer.
 
         Args:
             images: (batch, channels, height, width) in [0, 1].
-            noise: of these images; recorded noise, see `as_source`, is a batch.
+            noise: of these images; recorded noise, see `as_source`, is a batch. None draws it afresh at every call, as
+                attack libraries expect of a model.
 
         Returns:
             Logits (batch, classes).
@@ -119,6 +121,8 @@ class Defended(nn.Module):
         Raises:
             ValueError: the noise cannot tell the runs of an answer apart.
         """
+        if noise is None:
+            noise = fresh_noise(images)
         recorded = torch.is_grad_enabled() and images.requires_grad
         if recorded and self.gradient == "transfer":
             return self.classifier(images)
@@ -156,6 +160,14 @@ class Defended(nn.Module):
         for rows in groups:
             purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
         return purified
+
+
+def fresh_noise(images: Tensor) -> Noise:
+    """Noise of a batch of images that nothing repeats.
+
+    Not from torch's global seed: attack libraries reset it, and would meet the same draws again.
+    """
+    return Noise(secrets.randbits(64), torch.arange(len(images)))
 
 
 def combine_runs(logits: Tensor, combine: Combine) -> Tensor:

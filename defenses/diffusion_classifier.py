@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Defended, Defense, Gradient, Purifier, Purify, defenses, register
+from defenses.defended import fresh_noise
 from defenses.diffusion import scan, to_model_space
 from defenses.diffusion.denoise import denoising_error
 from defenses.diffusion.scan import State
@@ -137,8 +138,10 @@ class _Generative(Defended):
         super().__init__(purify, classifier, gradient=gradient)
         self._defense, self._score = defense, score
 
-    def forward(self, images: Tensor, noise: NoiseSource) -> Tensor:
+    def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1]."""
+        if noise is None:
+            noise = fresh_noise(images)
         if self.gradient == "transfer" and torch.is_grad_enabled() and images.requires_grad:
             return self.classifier(images)
         return self._defense.logits(self._score, self.purify(images, noise), noise)

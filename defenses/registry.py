@@ -181,7 +181,9 @@ class Registry(Mapping[str, T]):
 
 
 def _file_of(cls: type) -> Path:
-    return Path(sys.modules[cls.__module__].__file__ or cls.__module__).resolve()
+    """The file that defines a class; for one that a notebook or a session defines, a name made of the class's."""
+    file = getattr(sys.modules[cls.__module__], "__file__", None)
+    return Path(file or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()).resolve()
 
 
 class ClassRegistry(Registry[type[T]], Generic[T]):
@@ -244,7 +246,7 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         return self[name](**(params or {}))
 
     def _name_of(self, item: type[T]) -> str:
-        return Path(sys.modules[item.__module__].__file__ or item.__module__).stem
+        return _file_of(item).stem
 
     def _known(self) -> dict[str, type[T]]:
         if not self._loaded:

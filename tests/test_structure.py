@@ -36,7 +36,6 @@ ROOMS = (
     ("defenses.diffusion", "the mathematics that the diffusion defenses share"),
     ("defenses", "one defense, one file"),
     # How it is evaluated.
-    ("bench", "the package's own line of text"),
     ("bench.epsilon", "8/255, written and read"),
     ("bench.records", "what one image said"),
     ("bench.statistics", "intervals and paired tests over records"),
@@ -54,7 +53,10 @@ ROOMS = (
     ("bench.grids", "which cells make an experiment, and its tables"),
     ("bench.training", "how the small networks were made"),
     ("bench.commands", "one verb, one file"),
+    ("bench.api", "the functions of `import bench`: what the verbs do, for objects"),
     ("bench.cli", "parse, call, print"),
+    ("bench.__main__", "python -m bench"),
+    ("bench", "the door: names that are imported on first use"),
 )
 """Rooms from the lowest to the highest, each with its reason. A module belongs to the longest name that begins its
 own, and imports from its own room and from rooms above it in this list, never from those below."""

@@ -18,7 +18,7 @@ from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
 from bench.run.display import make_watcher
 from bench.run.prepare import Loader
-from bench.run.runner import Outcome, run_cells
+from bench.run.runner import Outcome, Watcher, run_cells
 from bench.store import Store, is_alive
 from bench.store.database import parse_url, sqlite_path
 from bench.store.smoke_mark import check_database
@@ -64,14 +64,42 @@ def execute(
         force: run again what is done.
         take_over: continue runs that another host holds, because it has stopped.
     """
+    with open_store(db, take_over=take_over) as store:
+        with make_watcher() as shown:
+            outcome = measure(cells, store, loader, shown, grid=grid, force=force)
+        click.echo(tables(store, grid, cells, "text"))
+        click.echo(write_summary(outcome, cells, store, grid))
+    return outcome
+
+
+@contextmanager
+def open_store(db: str, *, take_over: bool = False) -> Iterator[Store]:
+    """A database that results go to; while it is open, SIGTERM ends a run as Ctrl-C does.
+
+    Args:
+        db: path or URL of the database.
+        take_over: continue runs that another host holds, because it has stopped.
+    """
     with _stop_on_sigterm(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
         check_database(store, smoke=False)
-        with make_watcher() as shown:
-            gates = load_grid(grid).gates
-            outcome = run_cells(cells, store, loader, shown, grid=grid_label(grid), force=force, gates=gates)
-        click.echo(tables(store, grid, cells, "text"))
-        click.echo(_summarize(outcome, cells, store, grid))
-    return outcome
+        yield store
+
+
+def measure(
+    cells: Sequence[Cell], store: Store, loader: Loader, watcher: Watcher, *, grid: str, force: bool
+) -> Outcome:
+    """Run the cells of a grid, with the validity gates that it asks for.
+
+    Args:
+        cells: what to run.
+        store: where the results go.
+        loader: where data sets and networks come from.
+        watcher: is told what happens.
+        grid: the name or the file of the grid.
+        force: run again what is done.
+    """
+    gates = load_grid(grid).gates
+    return run_cells(cells, store, loader, watcher, grid=grid_label(grid), force=force, gates=gates)
 
 
 def _is_here(host: str | None, pid: int | None) -> bool:
@@ -96,7 +124,8 @@ def _stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _summarize(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:
+def write_summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:
+    """Say in lines how many cells ended how, what failed, and what to look at next."""
     lines = []
     if len(outcome.skipped) == len(cells):
         lines.append(f"Nothing to do: all {len(cells)} cells are done ({store.where}). --force runs them again.")
