@@ -11,8 +11,9 @@ import torch
 from bench.commands.needs import needs
 from bench.datasets import data_folder, dataset_info, load_dataset
 from bench.run.provenance import list_packages
+from defenses.models.contents import disguise
 from defenses.models.sources import Source
-from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
+from defenses.models.weights import MissingWeights, cache_folder, sha256_of, weight_folders
 
 GIB = 1 << 30
 
@@ -84,8 +85,10 @@ def _describe_weights(name: str, source: Source) -> str:
     except MissingWeights:
         size = f"about {source.gigabytes:g} GB, " if source.gigabytes else ""
         return f"  - {name}: {size}{source.where}; to {cache_folder() / 'weights' / source.file}"
-    if (page := web_page(path)) is not None:
-        return f"  - {name}: {path} is {page}; delete it and fetch it again"
+    except ValueError as error:  # a folder with other files than were expected
+        return f"  - {name}: {error}"
+    if (found := disguise(path)) is not None:
+        return f"  - {name}: {path} is {found}; delete it and fetch it again"
     digest = sha256_of(path)
     if not source.fits(digest):
         return f"  - {name}: {path} is truncated or altered (sha256 {digest}); delete it and fetch it again"
