@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.commands.needs import needs
-from bench.datasets import data_folder, dataset_info, load_dataset
+from bench.datasets import MissingData, data_folder, dataset_info, load_dataset
 from bench.run.provenance import list_packages
 from defenses.models.contents import disguise
 from defenses.models.sources import Source
@@ -72,11 +72,13 @@ def _describe_folders() -> list[str]:
 
 def _describe_dataset(name: str) -> str:
     try:
-        return f"  + {name}: {len(load_dataset(name))} test pictures"
+        found = load_dataset(name)
     except (LookupError, ValueError, OSError) as error:
         info = dataset_info(name)
         how = f"bench fetch {name}" if info.downloads else info.source
-        return f"  - {name}: {error if isinstance(error, ValueError) else f'put there {info.place}; {how}'}"
+        plain = isinstance(error, MissingData) and "found none;" in str(error)
+        return f"  - {name}: {f'put there {info.place}; {how}' if plain else error}"
+    return f"  + {name}: {len(found)} test pictures" + (f" ({found.note})" if found.note else "")
 
 
 def _describe_weights(name: str, source: Source) -> str:
