@@ -14,6 +14,7 @@ from defenses.models.download import CHUNK
 FILE = bytes(range(256)) * 4096 * 3  # three chunks
 SHA256 = hashlib.sha256(FILE).hexdigest()
 QUOTA = b"\n<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head>Too many users have viewed"
+OTHERS = {"/page": QUOTA, "/error": b'{"error": "rate limit"}', "/empty": b"", "/longer": FILE + b"more"}
 
 
 class Server(ThreadingHTTPServer):
@@ -23,6 +24,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.ranges: list[str | None] = []
         self.cuts = 0
+        self.etag: str | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,12 +38,14 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(asked)
         if self.path == "/gone":
             return self.send_error(404)
-        content = QUOTA if self.path == "/page" else FILE
+        content = OTHERS.get(self.path, FILE)
         start = int(re.findall(r"\d+", asked)[0]) if asked and self.path != "/whole" else 0
-        if start >= len(content):
+        if asked and start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
+        if self.server.etag is not None:
+            self.send_header("ETag", self.server.etag)
         self.end_headers()
         cut = self.path == "/broken" and self.server.cuts > 0
         self.server.cuts -= cut

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from bench.commands.needs import needs
-from bench.datasets import data_folder, dataset_info, load_dataset
+from bench.datasets import MissingData, data_folder, dataset_info, load_dataset
 from bench.run.provenance import list_packages
+from defenses.models.contents import disguise
 from defenses.models.sources import Source
-from defenses.models.weights import MissingWeights, cache_folder, sha256_of, web_page, weight_folders
+from defenses.models.weights import MissingWeights, cache_folder, sha256_of, weight_folders
 
 GIB = 1 << 30
 
@@ -71,11 +72,13 @@ def _describe_folders() -> list[str]:
 
 def _describe_dataset(name: str) -> str:
     try:
-        return f"  + {name}: {len(load_dataset(name))} test pictures"
+        found = load_dataset(name)
     except (LookupError, ValueError, OSError) as error:
         info = dataset_info(name)
         how = f"bench fetch {name}" if info.downloads else info.source
-        return f"  - {name}: {error if isinstance(error, ValueError) else f'put there {info.place}; {how}'}"
+        plain = isinstance(error, MissingData) and "found none;" in str(error)
+        return f"  - {name}: {f'put there {info.place}; {how}' if plain else error}"
+    return f"  + {name}: {len(found)} test pictures" + (f" ({found.note})" if found.note else "")
 
 
 def _describe_weights(name: str, source: Source) -> str:
@@ -84,8 +87,10 @@ def _describe_weights(name: str, source: Source) -> str:
     except MissingWeights:
         size = f"about {source.gigabytes:g} GB, " if source.gigabytes else ""
         return f"  - {name}: {size}{source.where}; to {cache_folder() / 'weights' / source.file}"
-    if (page := web_page(path)) is not None:
-        return f"  - {name}: {path} is {page}; delete it and fetch it again"
+    except ValueError as error:  # a folder with other files than were expected
+        return f"  - {name}: {error}"
+    if (found := disguise(path)) is not None:
+        return f"  - {name}: {path} is {found}; delete it and fetch it again"
     digest = sha256_of(path)
     if not source.fits(digest):
         return f"  - {name}: {path} is truncated or altered (sha256 {digest}); delete it and fetch it again"

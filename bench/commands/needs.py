@@ -10,7 +10,7 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
     """The data sets and network files that something needs.
 
     Args:
-        what: a grid, a network or a data set by name; everything there is where None.
+        what: a grid, a network or a data set by name, the grid where several have it; everything there is where None.
 
     Returns:
         (names of data sets, network -> its public file). Networks that ship with the package, or are files of the
@@ -26,15 +26,15 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
+    if what.endswith(".py") or what in (grids := grid_names()):
+        return _grid(what)
     if what in DATASETS:
         return [what], {}
     if what.startswith("robustbench:") or source_of(what) is not None:
         return [], _files([what])
     if what in (*CLASSIFIERS, *SCORES):  # ships with the package
         return [], {}
-    if not what.endswith(".py") and what not in (grids := grid_names()):
-        raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *CLASSIFIERS, *SCORES])
-    return _grid(what)
+    raise unknown_name("grid, network or data set", what, [*grids, *DATASETS, *CLASSIFIERS, *SCORES])
 
 
 def _grid(name: str) -> tuple[list[str], dict[str, Source]]:

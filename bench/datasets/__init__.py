@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.datasets.image_set import ImageSet, MissingData, check_range
 from bench.datasets.info import DatasetInfo, Split
 from bench.datasets.known import KNOWN
+from bench.datasets.pictures import say_what_is_in
 from bench.datasets.sampling import shuffled, subset
 from defenses.models.weights import cache_folder
 from defenses.registry import Registry
@@ -67,10 +68,19 @@ def load_dataset(
     if found is None:
         remedy = " or ask for the download (--download)" if info.downloads else ""
         raise MissingData(
-            f"Expected the {split} pictures of {name} in {folder}, found none. Put there {info.place}; "
+            f"Expected the {split} pictures of {name} in {folder}, found {_say_found(folder, info.place)}. "
+            f"Put there {info.place}; "
             f"source: {info.source}{remedy}. BENCH_DATA_DIR names another folder, or --data-dir where a command has it."
         )
     return found
+
+
+def _say_found(folder: Path, place: str) -> str:
+    """What is where a data set was looked for, for a message."""
+    own = folder / place.partition("/")[0]
+    if own.is_dir():
+        return f"none in {own.name}/, where there is {say_what_is_in(own)}"
+    return f"none; there is {say_what_is_in(folder)}"
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:

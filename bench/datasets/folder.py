@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.datasets.image_set import ImageSet, MissingData
+from bench.datasets.pictures import SUFFIXES, open_picture, pictures_below, say_what_is_in
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
 HELD_OUT = 10
 
 
@@ -33,11 +33,12 @@ def picture_folder(name: str, split: str, size: int = 32) -> ImageSet:
     if scheme != "imagefolder" or not path:
         raise ValueError(f"Expected imagefolder:<folder of pictures>, got {name!r}.")
     root = Path(path).expanduser().resolve()
-    found = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = pictures_below(root)
     if len(found) < HELD_OUT:
         raise MissingData(
             f"Expected a folder of at least {HELD_OUT} pictures ({', '.join(SUFFIXES)}) at {root}, found {len(found)} "
-            "in and below it. Put them there, or correct the name."
+            f"in and below it (hidden and system files do not count). There: {say_what_is_in(root)}. Put them "
+            "there, or correct the name."
         )
     files = [file for k, file in enumerate(found) if (k % HELD_OUT == 0) == (split == "test")]
     Random(0).shuffle(files)  # so that the first of them are of every folder
@@ -58,12 +59,5 @@ def _picture(path: Path, size: int) -> Tensor:
     from PIL import Image, ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):  # Pillow would clip them to 0..255
-                raise ValueError(f"Expected 8 bits a channel in {path}, found mode {picture.mode}. Convert it.")
-            picture.draft("RGB", (2 * size, 2 * size))  # a JPEG need not be decoded at full size
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-            return pil_to_tensor(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Expected a picture in {path}, could not read it ({error}). Remove or replace it.") from error
+    upright = open_picture(path, size=2 * size, turn=True)
+    return pil_to_tensor(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))

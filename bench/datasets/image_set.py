@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # listing the data sets must not pay for importing torch
     from torch import Tensor
 
+CHUNK = 64  # pictures decoded at once for the fingerprint
+
 
 class MissingData(LookupError):
     """A data set is not on this machine. The message says which file goes where and where it comes from.
@@ -40,6 +42,7 @@ class ImageSet:
     image_shape: tuple[int, int, int]
     read: Callable[[list[int]], Tensor] = field(repr=False)
     note: str = ""
+    _marks: dict[tuple[int, ...], str] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,11 +52,23 @@ class ImageSet:
         """Number of classes."""
         return len(self.class_names)
 
-    def fingerprint(self) -> str:
-        """Twelve hex digits of labels, first picture and note: another order, part or resizing has others."""
+    def fingerprint(self, indices: Sequence[int] | Tensor | None = None) -> str:
+        """Twelve hex digits of the note and of pictures with their labels: another order, part or pixel has others.
+
+        Args:
+            indices: which pictures, in their order; all where None.
+        """
+        rows = tuple(range(len(self)) if indices is None else map(int, indices))
+        if rows not in self._marks:  # cells of one grid share their pictures
+            self._marks[rows] = self._fingerprint(rows)
+        return self._marks[rows]
+
+    def _fingerprint(self, rows: tuple[int, ...]) -> str:
         digest = hashlib.sha256(self.note.encode())
-        for tensor in (self.labels, self.images([0])):
-            digest.update(tensor.contiguous().numpy())  # type: ignore[arg-type]
+        digest.update(self.labels.contiguous().numpy())  # type: ignore[arg-type]
+        digest.update(" ".join(map(str, rows)).encode())
+        for start in range(0, len(rows), CHUNK):
+            digest.update(self.images(rows[start : start + CHUNK]).contiguous().numpy())  # type: ignore[arg-type]
         return digest.hexdigest()[:12]
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:

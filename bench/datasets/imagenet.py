@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from bench.datasets.image_set import ImageSet, MissingData
+from bench.datasets.pictures import folders_in, open_picture, pictures_below, say_what_is_in
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Open = Callable[[], BinaryIO]
 RESIZE, CROP = 256, 224
+CLASSES, PICTURES = 1000, 50_000
 
 
 def resize_and_crop(picture: Image.Image) -> Tensor:
@@ -33,21 +35,21 @@ def resize_and_crop(picture: Image.Image) -> Tensor:
     return f.pil_to_tensor(f.center_crop(f.resize(picture.convert("RGB"), [RESIZE]), [CROP]))
 
 
-def picture_set(name: str, files: list[Open], labels: list[int], class_names: tuple[str, ...], note: str) -> ImageSet:
+def picture_set(
+    name: str, files: list[tuple[str, Open]], labels: list[int], class_names: tuple[str, ...], note: str
+) -> ImageSet:
     """An ImageSet that opens one encoded picture for each index asked for.
 
     Args:
         name: of the data set.
-        files: one opener a picture.
+        files: a name for messages and an opener for each picture.
         labels: one a picture.
         class_names: in the order of the labels.
         note: see `ImageSet`.
     """
 
     def read(indices: list[int]) -> Tensor:
-        from PIL import Image
-
-        return torch.stack([resize_and_crop(Image.open(files[index]())) for index in indices])
+        return torch.stack([resize_and_crop(_open(*files[index])) for index in indices])
 
     return ImageSet(
         name=name,
@@ -57,6 +59,11 @@ def picture_set(name: str, files: list[Open], labels: list[int], class_names: tu
         read=read,
         note=note,
     )
+
+
+def _open(name: str, read: Open) -> Image.Image:
+    with read() as file:
+        return open_picture(file, name)
 
 
 def load_imagenet(folder: Path) -> ImageSet | None:
@@ -75,28 +82,55 @@ def load_imagenet_sample(folder: Path) -> ImageSet | None:
     if not path.is_file():
         return None
     members = _members(path)
+    if "index.csv" not in members:
+        raise ValueError(
+            f"Expected index.csv in {path}, found {', '.join(sorted(members)[:4]) or 'nothing'}. Pack it too."
+        )
     rows = list(csv.DictReader(io.TextIOWrapper(members["index.csv"](), "utf-8")))
     names = tuple(row["filename"] for row in rows)
+    if lost := [name for name in names if name not in members]:
+        raise ValueError(
+            f"Expected the {len(names)} pictures of index.csv in {path}, found {len(names) - len(lost)}: {lost[0]} is "
+            "not there. Pack it again."
+        )
     classes = {int(row["index"]): row["filename"].split("_")[0] for row in rows}
     class_names = tuple(classes.get(index, str(index)) for index in range(1000))
     labels = [int(row["index"]) for row in rows]
     return picture_set(
-        "imagenet_sample", [members[n] for n in names], labels, class_names, "100 pictures, no benchmark split"
+        "imagenet_sample",
+        [(f"{n} of {path}", members[n]) for n in names],
+        labels,
+        class_names,
+        "100 pictures, no benchmark split",
     )
 
 
 def _class_folders(root: Path) -> ImageSet | None:
     """val/<wnid>/*.JPEG: the class index is the position of the wnid among the sorted 1,000."""
-    folders = sorted(path for path in (root / "val").glob("n*") if path.is_dir())
+    val = root / "val"
+    folders = [path for path in folders_in(val) if path.name.startswith("n")] if val.is_dir() else []
     if not folders:
         return None
-    if len(folders) != 1000:
+    if len(folders) != CLASSES:
         raise ValueError(
-            f"Expected 1000 class folders in {root / 'val'}, got {len(folders)}; the class indices need all of them."
+            f"Expected {CLASSES} class folders in {val}, found {len(folders)} ({folders[0].name}, ..., "
+            f"{folders[-1].name}); the class indices need all of them. Copy the rest, or take out what is no class."
         )
-    paths = [(path, index) for index, folder in enumerate(folders) for path in sorted(folder.iterdir())]
-    files, labels = [_opener(path) for path, _ in paths], [label for _, label in paths]
-    return picture_set("imagenet", files, labels, tuple(folder.name for folder in folders), "val, class folders")
+    paths = [(path, index) for index, folder in enumerate(folders) for path in pictures_below(folder)]
+    if not paths:
+        raise MissingData(
+            f"Expected pictures in the class folders of {val}, found none. In the first: {say_what_is_in(folders[0])}."
+        )
+    note = "val, class folders" + _part(len(paths), len({index for _, index in paths}))
+    files, labels = [(str(path), _opener(path)) for path, _ in paths], [label for _, label in paths]
+    return picture_set("imagenet", files, labels, tuple(folder.name for folder in folders), note)
+
+
+def _part(pictures: int, classes: int) -> str:
+    """What to say of a set that is not whole."""
+    if (pictures, classes) == (PICTURES, CLASSES):
+        return ""
+    return f", {pictures:,} of {PICTURES:,} pictures, of {classes:,} of {CLASSES:,} classes"
 
 
 def _official_tar(root: Path) -> ImageSet | None:
@@ -105,19 +139,20 @@ def _official_tar(root: Path) -> ImageSet | None:
 
 
 def _official_folder(root: Path) -> ImageSet | None:
-    paths = {path.name: _opener(path) for path in (root / "val").glob("ILSVRC2012_val_*.JPEG")}
+    found = pictures_below(root / "val", deep=False) if (root / "val").is_dir() else []
+    paths = {path.name: _opener(path) for path in found if path.name.startswith("ILSVRC2012_val_")}
     return _official(root, paths, "val, official file names") if paths else None
 
 
 def _official(root: Path, members: dict[str, Open], note: str) -> ImageSet:
     """The n-th picture of the official set (by file name) has the n-th label of the development kit."""
     wnids, truth = _development_kit(root)
-    names = sorted(name for name in members if name.endswith(".JPEG"))
+    names = sorted(name for name in members if name.endswith(".JPEG") and not name.startswith("."))
     if len(names) != len(truth):
         raise ValueError(
             f"Expected {len(truth)} pictures in ImageNet's validation set at {root}, got {len(names)}: copy the rest."
         )
-    return picture_set("imagenet", [members[name] for name in names], truth, wnids, note)
+    return picture_set("imagenet", [(f"{name} of {root}", members[name]) for name in names], truth, wnids, note)
 
 
 def _development_kit(root: Path) -> tuple[tuple[str, ...], list[int]]:

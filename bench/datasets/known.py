@@ -12,22 +12,27 @@ from bench.datasets.names import CIFAR10, CIFAR100, GTSRB
 
 
 def _cifar(kind: str, class_names: tuple[str, ...], folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.cifar_pickles import cifar_pickles
     from bench.datasets.tiles import cifar10_tiles, cifar100_tiles
     from bench.datasets.torchvision_sets import cifar
 
     tiles = cifar10_tiles if kind == "CIFAR10" else cifar100_tiles
-    return cifar(kind, folder, split, False, class_names) or tiles(folder, split, class_names) or (
-        cifar(kind, folder, split, True, class_names) if download else None
-    )  # fmt: skip
+    found = cifar(kind, folder, split, False, class_names) or tiles(folder, split, class_names)
+    if found is None and download:
+        return cifar(kind, folder, split, True, class_names)
+    return found or cifar_pickles(kind, folder, split, class_names)
 
 
 def _gtsrb(folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.gtsrb import gtsrb
     from bench.datasets.tiles import gtsrb_tiles
-    from bench.datasets.torchvision_sets import gtsrb
+    from bench.datasets.torchvision_sets import download_gtsrb
 
-    return gtsrb(folder, split, False, GTSRB) or gtsrb_tiles(folder, split, GTSRB) or (
-        gtsrb(folder, split, True, GTSRB) if download else None
-    )  # fmt: skip
+    found = gtsrb(folder, split, GTSRB) or gtsrb_tiles(folder, split, GTSRB)
+    if found is None and download:
+        download_gtsrb(folder, split)
+        return gtsrb(folder, split, GTSRB)
+    return found
 
 
 def _imagenet(folder: Path, split: str, download: bool) -> ImageSet | None:
@@ -81,7 +86,8 @@ KNOWN = (
         classes=43,
         image_shape=(3, 32, 32),
         source="https://benchmark.ini.rub.de/gtsrb_news.html",
-        place="gtsrb/ as torchvision lays it out (or tiles: gtsrb/test_subset_32.webp and its _labels.csv)",
+        place="gtsrb/ as torchvision, the official archives or Kaggle's copy lay it out (or tiles: "
+        "gtsrb/test_subset_32.webp and its _labels.csv)",
         licence="none stated",
         load=_gtsrb,
         downloads=True,

@@ -1,13 +1,11 @@
-"""Data sets that torchvision reads, and on request downloads: CIFAR-10, CIFAR-100, GTSRB."""
+"""Data sets that torchvision reads, and on request downloads: CIFAR-10, CIFAR-100; GTSRB is downloaded alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from bench.datasets.image_set import ImageSet
 
@@ -47,22 +45,6 @@ def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tupl
     )  # fmt: skip
 
 
-def gtsrb(folder: Path, split: str, download: bool, class_names: tuple[str, ...]) -> ImageSet | None:
-    """GTSRB in torchvision's layout: whole pictures (no crop to the sign), resized to 32x32, bilinear, antialiased.
-
-    Arguments and answer as those of `cifar`; `folder` holds gtsrb.
-    """
-    data = _open("GTSRB", folder, split, download)
-    if data is None:
-        return None
-
-    def read(indices: list[int]) -> Tensor:
-        from PIL.Image import Resampling
-
-        pictures = [np.asarray(data[index][0].resize((32, 32), Resampling.BILINEAR)) for index in indices]
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-    labels = torch.tensor([label for _, label in data._samples])
-    return ImageSet(
-        name="gtsrb", labels=labels, class_names=class_names, image_shape=(3, 32, 32), read=read, note=f"{split}, 32x32"
-    )
+def download_gtsrb(folder: Path, split: str) -> None:
+    """Fetch GTSRB into `folder`/gtsrb, in torchvision's layout."""
+    _open("GTSRB", folder, split, True)

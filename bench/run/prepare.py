@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.cell import Cell
 from bench.datasets import ImageSet, dataset_info, load_dataset, subset
+from bench.run.fit import check_classifier, check_score
 from bench.run.intact import ChangedNetwork, check_intact, fingerprint
 from defenses.base import Defended, Gradient
 from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
@@ -77,6 +78,7 @@ class Loader:
     download: bool = False
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
     _marks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _fitting: set[tuple[str, str, str]] = field(default_factory=set)
 
     def prepare(self, cell: Cell) -> Prepared:
         """Load what a cell needs.
@@ -94,10 +96,14 @@ class Loader:
             check_dataset(name, cell.dataset)
         classifier = self._once("classifier", cell.classifier)
         score = self._once("score", cell.score) if cell.score else None
+        indices = subset(data.labels, cell.num_images, cell.data_seed, cell.balanced)
+        self._check_fit("classifier", cell.classifier, data, int(indices[0]))
+        if cell.score:
+            self._check_fit("score", cell.score, data, int(indices[0]))
         return Prepared(
             cell=cell,
             data=data,
-            indices=subset(data.labels, cell.num_images, cell.data_seed, cell.balanced),
+            indices=indices,
             classifier=classifier,
             score=score,
             weights=weights_of(cell),
@@ -124,6 +130,13 @@ class Loader:
             if kind != "dataset":
                 self._marks[kind, name] = fingerprint(self._kept[kind, name])
         return self._kept[kind, name]
+
+    def _check_fit(self, kind: str, name: str, data: ImageSet, index: int) -> None:
+        """Ask a network about one picture, once for each data set."""
+        if (kind, name, data.name) not in self._fitting:
+            check = check_classifier if kind == "classifier" else check_score
+            check(self._kept[kind, name], name, data, index, self.device)
+            self._fitting.add((kind, name, data.name))
 
     def _load(self, kind: str, name: str) -> Any:
         if kind == "dataset":

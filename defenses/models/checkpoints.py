@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from defenses.models.averages import averages, is_state, is_weight, split_average, without_averages
 from defenses.models.weights import load_checkpoint, strip_prefix
 
 if TYPE_CHECKING:
@@ -12,17 +13,62 @@ if TYPE_CHECKING:
 
     from defenses.models.sources import Source
 
-CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+CONTAINERS = (
+    "state_dict", "model_state_dict", "model", "net", "module", "network", "net_state_dict", "params", "weights",
+)  # fmt: skip
 
 
 def bare_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of a checkpoint: its averaged weights where it has them, else what lies under a usual name."""
-    if "ema" in checkpoint and "shadow_params" in checkpoint["ema"]:
-        return ema_state(checkpoint)
-    for name in CONTAINERS:
-        if isinstance(checkpoint.get(name), Mapping):
-            return dict(checkpoint[name])
-    return dict(checkpoint)
+    """The state dict of a checkpoint: its averaged weights where it has them, else what lies under a usual name.
+
+    Raises:
+        ValueError: it has no weights, or several sets of which none is the usual one; the message names them.
+    """
+    found = averages(checkpoint)
+    sets = list(found.values())
+    if len(found) > 1 and not all(isinstance(s, Mapping) and _is_equal(sets[0], s) for s in sets):
+        raise ValueError(
+            f"Expected one set of averaged weights, found {', '.join(found)}. Which is meant? Save that one alone: "
+            f"torch.save(checkpoint{_path_code(next(iter(found)))}, ...)."
+        )
+    if sets:
+        return split_average(sets[0]) if isinstance(sets[0], Mapping) else _named(checkpoint, sets[0])
+    return split_average(_live(checkpoint))
+
+
+def _live(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint without averages."""
+    sets = {name: checkpoint[name] for name in checkpoint if is_state(checkpoint[name])}
+    usual = [name for name in CONTAINERS if name in sets]
+    chosen = usual[:1] if all(_is_equal(sets[usual[0]], sets[name]) for name in usual[1:]) else usual
+    chosen = chosen or list(sets)
+    if not chosen:
+        inner = next((checkpoint[name] for name in CONTAINERS if isinstance(checkpoint.get(name), Mapping)), None)
+        if inner is not None:
+            return _live(inner)
+        if bare := {name: value for name, value in checkpoint.items() if is_weight(value)}:
+            return bare
+    if len(chosen) != 1:
+        names = ", ".join(map(str, chosen or list(checkpoint)[:8])) or "nothing"
+        asked = f"several: {names}. Which is meant? Save that one alone" if chosen else f"none in: {names}. Save them"
+        raise ValueError(f"Expected one state dict (name -> tensor) in the checkpoint, found {asked} with torch.save.")
+    return {name: value for name, value in sets[chosen[0]].items() if is_weight(value)}
+
+
+def _is_equal(a: Any, b: Any) -> bool:
+    """Whether two state dicts are one and the same network's."""
+    if a is b or a.keys() != b.keys():
+        return a is b
+    return all(a[n].equal(b[n]) if is_weight(a[n]) and is_weight(b[n]) else a[n] == b[n] for n in a)
+
+
+def _path_code(path: str) -> str:
+    return "".join(f"[{part!r}]" for part in path.split("/"))
+
+
+def _named(checkpoint: Mapping[str, Any], average: Any) -> dict[str, Tensor]:
+    """A list of averages without names, under those of the weights beside it."""
+    return ema_state({"model": _live(without_averages(checkpoint)), "ema": {"shadow_params": average}})
 
 
 def ema_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

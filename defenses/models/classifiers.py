@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from defenses.models.info import ClassifierInfo
 from defenses.models.shipped import Shipped, trained_network
-from defenses.models.sources import SOURCES, robustbench_parts, robustbench_source
-from defenses.models.weights import find_weights, load_checkpoint, own_file, training_record, weight_folders
+from defenses.models.sources import SOURCES, robustbench_parts
+from defenses.models.weights import find_weights, load_checkpoint, own_file, training_record
 from defenses.registry import Registry
 
 if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay for it
@@ -150,12 +150,9 @@ def _robustbench(name: str) -> ClassifierInfo:
         return find_weights(file, source="RobustBench's model zoo (robustbench.utils.load_model fetches it)")
 
     def load() -> nn.Module:
-        from defenses.models.robustbench_zoo import load_robustbench
+        from defenses.models.robustbench_models import load_robustbench
 
-        folder = _folder_of(file)
-        network = load_robustbench(model, dataset, threat, folder / "robustbench")
-        robustbench_source(name).check(folder / file)
-        return network
+        return load_robustbench(name)
 
     return ClassifierInfo(
         name=name, title="WRN-28-10" if model == "Standard" else f"{model}, {threat}",
@@ -163,12 +160,6 @@ def _robustbench(name: str) -> ClassifierInfo:
         source="https://github.com/RobustBench/robustbench",
         licence="as the model's entry in RobustBench says",
     )  # fmt: skip
-
-
-def _folder_of(file: str) -> Path:
-    """The weight folder that holds `file`, else the one that downloads go to."""
-    folders = weight_folders()
-    return next((folder for folder in folders if (folder / file).is_file()), folders[-1])
 
 
 CLASSIFIERS.resolve("robustbench:", _robustbench, "robustbench:<dataset>:<threat>:<model>")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
-from defenses.models.sources import Source, pipeline_file
-from defenses.models.weights import MissingWeights, cache_folder, quota, web_page
+from defenses.models.contents import disguise, quota
+from defenses.models.sources import Source, lock, pipeline_file
+from defenses.models.weights import MissingWeights, cache_folder
 
 Tell = Callable[[int, int | None], None]  # bytes here, bytes in all (None while unknown)
 CHUNK = 1 << 20
@@ -21,7 +26,8 @@ TIMEOUT = 30  # seconds without a byte
 def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
     """The weight file of a source, downloaded into the cache folder unless it is on this machine already.
 
-    What a broken download has left is continued.
+    What a broken download has left is continued where the server still offers the same file. Several processes may
+    fetch the same file: one does, the others wait for it.
 
     Args:
         source: of `SOURCES`, or another.
@@ -31,20 +37,34 @@ def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
         MissingWeights: the file cannot be had; the message says what to do by hand.
         ValueError: the file is not what it must be.
     """
+    if (here := _here(source)) is not None:
+        return here
+    path = cache_folder() / "weights" / source.file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(source.file):
+            return _here(source) or _download(source, path, tell)
+    except OSError as error:
+        raise _by_hand(
+            source, f"the cache folder cannot be written ({error}); BENCH_CACHE_DIR names another"
+        ) from error
+
+
+def _here(source: Source) -> Path | None:
+    """The file on this machine, checked; None where there is none."""
     try:
         path = source.find()
     except MissingWeights:
-        pass
-    else:
-        source.check(path)
-        return path
-    path = cache_folder() / "weights" / source.file
-    path.parent.mkdir(parents=True, exist_ok=True)
+        return None
+    source.check(path)
+    return path
+
+
+def _download(source: Source, path: Path, tell: Tell) -> Path:
     scheme, _, rest = source.at.partition(":")
     if scheme == "pipeline":
         _through(source, lambda: _pipeline(rest, path))
-        source.check(source.find())
-        return source.find()
+        return _checked(source, source.find())
     part = path.with_name(path.name + ".part")
     if scheme in ("http", "https"):
         _http(source, part, tell)
@@ -52,15 +72,20 @@ def fetch(source: Source, tell: Tell = lambda done, total: None) -> Path:
         _through(source, lambda: TRANSPORTS[scheme](rest, part))
     else:
         raise _by_hand(source, "there is no public origin")
-    if (page := web_page(part)) is not None:
-        part.unlink()
-        raise _by_hand(source, f"the server answered with {page} instead of the file")
+    return _checked(source, part).replace(path)
+
+
+def _checked(source: Source, path: Path) -> Path:
+    """A file that was fetched just now; what cannot be it is thrown away, and its sha256 is not recorded."""
+    if (found := disguise(path)) is not None:
+        path.unlink()
+        raise _by_hand(source, f"the server answered with {found} instead of the file")
     try:
-        source.check(part)
+        source.check(path)
     except ValueError:
-        part.unlink()
+        path.unlink()
         raise
-    return part.replace(path)
+    return path
 
 
 def _by_hand(source: Source, why: str) -> MissingWeights:
@@ -81,19 +106,28 @@ def _http(source: Source, part: Path, tell: Tell) -> None:
                 raise _by_hand(source, f"{source.at} answered {error.code} {error.reason}") from error
             why = f"{source.at} answered {error.code} {error.reason}"
         except (OSError, HTTPException) as error:
+            if not isinstance(
+                error, (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+            ):
+                raise  # of this machine's disk
             why = f"{source.at}: {getattr(error, 'reason', None) or error or type(error).__name__}"
     here = f"; {part.stat().st_size} bytes are here, and the same command continues" if part.exists() else ""
     raise _by_hand(source, why + here)
 
 
 def _http_once(url: str, part: Path, tell: Tell) -> None:
-    have = part.stat().st_size if part.exists() else 0
+    known = _offer_of(part)
+    have = part.stat().st_size if known else 0
     headers = {"User-Agent": "purification-bench"} | ({"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
         if answer.status != 206:  # the server sends all of it
             have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
+        offer = _offer(answer.headers, have)
+        if have and not _is_same(known, offer):
+            part.unlink()
+            raise ConnectionError("the server offers another file than the one that was begun, which is thrown away")
+        _note(part).write_text(json.dumps(offer))
+        total = offer["length"]
         with part.open("ab" if have else "wb") as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
@@ -101,6 +135,35 @@ def _http_once(url: str, part: Path, tell: Tell) -> None:
                 tell(have, total)
     if total is not None and have != total:
         raise ConnectionError(f"the connection ended after {have} of {total} bytes")
+    _note(part).unlink()
+
+
+def _offer(headers: Message, have: int) -> dict[str, Any]:
+    """What a server says of the whole file: its ETag and its length; None for what it does not say."""
+    length = headers.get("Content-Length")
+    whole = (headers.get("Content-Range") or "").rpartition("/")[2]
+    total = int(whole) if whole.isdigit() else have + int(length) if length is not None else None
+    return {"etag": headers.get("ETag"), "length": total}
+
+
+def _is_same(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two offers are of one file: no part differs, and one at least is known and equal."""
+    pairs = [(before.get(name), now[name]) for name in ("etag", "length")]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return bool(both) and all(a == b for a, b in both)
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _offer_of(part: Path) -> dict[str, Any]:
+    """The offer that a part file is the beginning of; empty where there is none that says anything."""
+    try:
+        found = json.loads(_note(part).read_text())
+        return found if part.exists() and any(found.values()) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _drive(file_id: str, part: Path) -> None:

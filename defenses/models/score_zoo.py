@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,11 @@ from defenses.models.info import ScoreInfo
 from defenses.models.score_models import AtLevel, NetworkScore
 from defenses.models.shipped import trained_network
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
-from defenses.models.weights import MissingWeights, load_checkpoint, own_file, training_record
+from defenses.models.weights import MissingWeights, load_checkpoint, own_file, strip_prefix, training_record
 
 if TYPE_CHECKING:  # diffusers takes seconds to import
     from defenses.models.networks.unet import Layout
 
-SCHEDULE = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000,
-            "prediction_type": "epsilon"}  # fmt: skip
 PATTERNS = (
     "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
     "file:blocks<size>:<path>",
@@ -106,7 +103,7 @@ def _file(name: str) -> ScoreInfo:
         if layout == "blocks":
             return blocks_score(own_file(path), size)
         make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[layout]
-        return make(bare_state(load_checkpoint(own_file(path))), size)
+        return make(strip_prefix(bare_state(load_checkpoint(own_file(path)))), size)
 
     return ScoreInfo(
         name=name, title=Path(path).stem, load=load, find=lambda: own_file(path), datasets=(), source=path,
@@ -142,7 +139,7 @@ def blocks_network(network: nn.Module, image_shape: tuple[int, int, int]) -> Net
 def _folder(name: str, folder: Path) -> ScoreInfo:
     """An unconditional `UNet2DModel` in a folder of diffusers' layout."""
     return ScoreInfo(
-        name=name, title=folder.name, load=lambda: _load_pipeline(_local(folder)), find=lambda: _local(folder),
+        name=name, title=folder.name, load=lambda: _load(_local(folder)), find=lambda: _local(folder),
         datasets=(), source=str(folder), licence="the user's own",
     )  # fmt: skip
 
@@ -154,7 +151,7 @@ def _hub(name: str, repository: str) -> ScoreInfo:
     def load() -> NetworkScore:
         path = source.find()
         source.check(path)
-        return _load_pipeline(path)
+        return _load(path)
 
     title, datasets, licence = PUBLIC.get(name, (repository, (), "as its model card says"))
     return ScoreInfo(
@@ -169,31 +166,7 @@ def _local(folder: Path) -> Path:
     return path
 
 
-def _load_pipeline(path: Path) -> NetworkScore:
-    """The network of a weight file and the config.json beside it; a scheduler's file must state the linear schedule."""
-    from diffusers import UNet2DModel
+def _load(path: Path) -> NetworkScore:
+    from defenses.models.pipelines import load_pipeline  # diffusers takes seconds to import
 
-    from defenses.models.networks.unet import EpsilonUNet
-
-    folder = path.parent
-    for file in (folder / "scheduler_config.json", folder.parent / "scheduler" / "scheduler_config.json"):
-        if file.is_file():
-            _check_schedule(json.loads(file.read_text()), file)
-    unet = UNet2DModel.from_pretrained(
-        folder, local_files_only=True, use_safetensors=path.suffix == ".safetensors", low_cpu_mem_usage=False
-    )
-    config = unet.config
-    if (classes := config.num_class_embeds) is not None:
-        raise ValueError(f"Expected an unconditional network in {folder}, found one of {classes} classes.")
-    size = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else tuple(config.sample_size)
-    network = EpsilonUNet(unet).eval().requires_grad_(False)
-    return NetworkScore(network, (config.in_channels, *size), labels="index")
-
-
-def _check_schedule(found: dict[str, Any], file: Path) -> None:
-    for name, wanted in SCHEDULE.items():
-        if found.get(name, wanted) != wanted:
-            raise ValueError(
-                f"Expected {name} {wanted} in {file}, found {found[name]}: the VP schedule here is the linear one of "
-                "1000 levels, and networks predict the noise. Another pipeline is needed."
-            )
+    return load_pipeline(path)

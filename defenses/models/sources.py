@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from defenses.models.weights import cache_folder, find_weights, refuse_page, sha256_of, weight_folders
+from filelock import FileLock
+
+from defenses.models.weights import (
+    cache_folder,
+    check_inside,
+    find_weights,
+    refuse_disguise,
+    sha256_of,
+    weight_folders,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +39,9 @@ class Source:
     note: str = ""
     gigabytes: float | None = None
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        check_inside(self.file)
 
     @property
     def where(self) -> str:
@@ -68,9 +81,9 @@ class Source:
         A cache folder that cannot be written records nothing.
 
         Raises:
-            ValueError: another sha256, or a web page in place of weights.
+            ValueError: another sha256, or a page, an error message, a pointer or nothing in place of weights.
         """
-        refuse_page(path)
+        refuse_disguise(path)
         digest, known = sha256_of(path), self.known_sha256()
         if not self.fits(digest):
             raise ValueError(
@@ -82,17 +95,55 @@ class Source:
 
 
 def pipeline_file(folder: Path) -> Path | None:
-    """The weights of the U-Net in a folder of diffusers' layout, pipeline or network alone; safetensors first."""
-    names = [f"{place}diffusion_pytorch_model.{suffix}" for place in ("unet/", "") for suffix in ("safetensors", "bin")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """The weights of the U-Net in a folder of diffusers' layout, pipeline or network alone.
+
+    Averaged weights (`unet_ema`, as diffusers' training scripts write them) come before those beside them, safetensors
+    before pickles, the plain file before a variant (`diffusion_pytorch_model.fp16.safetensors`).
+
+    Returns:
+        None where there is no such file.
+
+    Raises:
+        ValueError: the weights are in several files or several variants, or in one that is not the averaged one.
+    """
+    for place in (folder / "unet_ema", folder / "unet", folder):
+        if (found := _network_file(place)) is not None:
+            return found
+    return None
+
+
+def _network_file(place: Path) -> Path | None:
+    stem, suffixes = "diffusion_pytorch_model", ("safetensors", "bin")
+    plain = [place / f"{stem}.{suffix}" for suffix in suffixes if (place / f"{stem}.{suffix}").is_file()]
+    if plain:
+        return plain[0]
+    if parts := sorted(place.glob(f"{stem}*-of-*")) or sorted(place.glob(f"{stem}*.index.*json")):
+        raise ValueError(
+            f"Expected one weight file in {place}, found the parts of a sharded one ({parts[0].name}, ...): a row "
+            "names its weights by the sha256 of one file. Join them: UNet2DModel.from_pretrained(folder)"
+            ".save_pretrained(folder, max_shard_size='100GB')."
+        )
+    variants = [path for suffix in suffixes for path in sorted(place.glob(f"{stem}.*.{suffix}"))]
+    if len({path.name.split(".")[1] for path in variants}) > 1 or any("non_ema" in path.name for path in variants):
+        names = ", ".join(path.name for path in variants)
+        raise ValueError(
+            f"Expected {stem}.safetensors or one variant of it in {place}, found {names}. Which is meant? Copy that "
+            f"one to {stem}.{variants[0].name.rsplit('.', 1)[1]}."
+        )
+    return next(iter(variants), None)
 
 
 def recorded_sha256() -> dict[str, str]:
     """File -> sha256, as recorded when each was first used on this machine."""
     try:
         return json.loads(_record_file().read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Expected the sha256 of downloaded files in {_record_file()}, could not read it ({error}). Repair it, or "
+            "delete it if you trust the files that lie beside it."
+        ) from error
 
 
 def _record_file() -> Path:
@@ -101,14 +152,22 @@ def _record_file() -> Path:
 
 def _record(file: str, digest: str) -> None:
     path = _record_file()
-    text = json.dumps(recorded_sha256() | {file: digest}, indent=1, sort_keys=True) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.with_suffix(f".{os.getpid()}")
-        written.write_text(text)
-        written.replace(path)
-    except PermissionError:
+        with lock("sha256.json"):  # another process may be recording its own
+            text = json.dumps(recorded_sha256() | {file: digest}, indent=1, sort_keys=True) + "\n"
+            written = path.with_suffix(f".{os.getpid()}")
+            written.write_text(text)
+            written.replace(path)
+    except OSError:  # a folder that cannot be written, a disk without room
         pass
+
+
+def lock(file: str) -> FileLock:
+    """A lock between processes on a file of the cache, by its name there. OSError where the cache cannot be written."""
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{file.replace('/', '_')}.lock")
 
 
 def source_of(name: str) -> Source | None:
@@ -121,12 +180,21 @@ def source_of(name: str) -> Source | None:
         return robustbench_source(name)
     if name.startswith("diffusers:"):
         repository = name.removeprefix("diffusers:")
-        return None if Path(repository).is_dir() else pipeline(repository)
+        return None if Path(repository).expanduser().is_dir() else pipeline(repository)
     return SOURCES.get(name)
 
 
 def pipeline(repository: str) -> Source:
-    """A diffusers pipeline on the Hugging Face hub, e.g. "google/ddpm-cifar10-32"."""
+    """A diffusers pipeline on the Hugging Face hub, e.g. "google/ddpm-cifar10-32".
+
+    Raises:
+        LookupError: the name is none of the hub's.
+    """
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository, re.ASCII) is None:
+        raise LookupError(
+            f"Expected diffusers:<folder> or diffusers:<owner>/<repository>, got {repository!r}, which is no folder "
+            "here and no name of the Hugging Face hub."
+        )
     return Source(file=f"diffusers/{repository}", at=f"pipeline:{repository}")
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import pickle
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from defenses.models.contents import disguise, is_program, is_safetensors, pickled_classes
 from defenses.registry import unknown_name
 
 ASSETS = Path(__file__).with_name("assets")
@@ -50,6 +50,7 @@ def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
     Raises:
         MissingWeights: no folder of `weight_folders` holds it.
     """
+    check_inside(file)
     for folder in weight_folders():
         if (folder / file).is_file():
             return folder / file
@@ -58,6 +59,13 @@ def find_weights(file: str, *, source: str, sha256: str | None = None) -> Path:
         f"Expected the weights {file} in {' or '.join(map(str, weight_folders()))}, found none. "
         f"Its origin: {source}. Put it there (BENCH_DATA_DIR and BENCH_CACHE_DIR move these folders).{digest}"
     )
+
+
+def check_inside(file: str) -> None:
+    """Raise ValueError where a file's name leads out of the folder that it is joined to."""
+    parts = file.replace("\\", "/").split("/")
+    if not file or "\0" in file or ":" in parts[0] or "" in parts or {".", ".."} & set(parts):
+        raise ValueError(f"Expected a name of a file below the weight folder, got {file!r}. Correct it.")
 
 
 def own_file(path: str) -> Path:
@@ -80,44 +88,22 @@ def _digest(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def web_page(path: Path) -> str | None:
-    """A file that is a web page in words, with its title and what to do about it; None for any other file."""
-    with path.open("rb") as file:
-        begin = file.read(1 << 16)
-    if not begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return None
-    text = begin.decode("utf-8", "replace")
-    match = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    title = f" titled {' '.join(match[1].split())!r}" if match else ""
-    return f"a web page{title}{quota(text)}"
-
-
-def quota(text: str) -> str:
-    """What to do about Google Drive's daily limit, where `text` speaks of it."""
-    if re.search(r"quota|too many users", text, re.IGNORECASE) is None:
-        return ""
-    return (
-        " (Google Drive's download quota of this file is used up: try again tomorrow, or open the address while signed "
-        "in, make a copy of the file in your own Drive and download that)"
-    )
-
-
-def refuse_page(path: Path) -> None:
-    """Raise ValueError where `path` is a web page in place of weights."""
-    if (page := web_page(path)) is not None:
-        raise ValueError(f"Expected weights in {path}, found {page}. Delete it and fetch the file again.")
+def refuse_disguise(path: Path) -> None:
+    """Raise ValueError where `path` is a web page, an error message, a pointer or nothing in place of weights."""
+    if (found := disguise(path)) is not None:
+        raise ValueError(f"Expected weights in {path}, found {found}. Delete it and fetch the file again.")
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU. No code in the file runs.
 
     Args:
-        path: .safetensors, or a file of torch.save, which is read with weights_only=True.
+        path: a file of safetensors or of torch.save, whatever its name; the latter is read with weights_only=True.
         sha256: what the file must be, 64 hex digits; None where nobody states it.
 
     Raises:
         MissingWeights: there is no such file.
-        ValueError: it is truncated, altered, or holds more than tensors and plain containers.
+        ValueError: it is truncated, altered, or holds something else than a dict of tensors and plain containers.
     """
     if not path.is_file():
         raise MissingWeights(f"Expected a weight file at {path}, found none. Put it there.")
@@ -126,31 +112,60 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Any]:
             f"The weight file {path} is truncated or altered: expected sha256 {sha256}, found {sha256_of(path)} "
             f"({path.stat().st_size} bytes). Delete it and fetch it again."
         )
-    refuse_page(path)
-    try:
-        return _read(path)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
-        own = isinstance(error, pickle.UnpicklingError)  # whose words advise to run what the file says
-        said = "" if own or not str(error) else f": {str(error).splitlines()[0]}"
+    refuse_disguise(path)
+    if is_program(path):
         raise ValueError(
-            f"Expected a checkpoint of tensors in {path}, could not read it ({type(error).__name__}{said}; sha256 "
-            f"{sha256_of(path)}). Delete it and fetch it again, or convert it to safetensors if it holds pickled "
-            "objects."
-        ) from error
+            f"Expected a checkpoint of tensors in {path}, found a TorchScript program, which reading would run. Save "
+            "its weights: torch.save(torch.jit.load(...).state_dict(), ...)."
+        )
+    try:
+        found = _read(path)
+    except Exception as error:  # a broken pickle raises anything
+        raise ValueError(f"Expected a checkpoint of tensors in {path}, {_why_unread(path, error)}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f"Expected a state dict (name -> tensor) in {path}, found {_words(found)}. Save the network's own: "
+            "torch.save(network.state_dict(), ...)."
+        )
+    return dict(found)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _why_unread(path: Path, error: Exception) -> str:
+    """What is in a file that could not be read, and what to do about it."""
+    if classes := pickled_classes(path):
+        return (
+            f"found pickled objects of {', '.join(classes[:4])}{' and others' * (len(classes) > 4)}, which reading "
+            "would run as code. Where you trust the file, load it with its own code and save "
+            "network.state_dict() alone, or convert it to safetensors."
+        )
+    own = isinstance(error, pickle.UnpicklingError)  # whose words advise to run what the file says
+    said = "" if own or not str(error) else f": {str(error).splitlines()[0]}"
+    return (
+        f"could not read it ({type(error).__name__}{said}; sha256 {sha256_of(path)}). Delete it and fetch it again, or "
+        "convert it to safetensors if it holds pickled objects."
+    )
+
+
+def _words(found: Any) -> str:
+    """A value as a reader would call it: its type, and a tensor's shape or a container's length."""
+    if hasattr(found, "shape"):
+        return f"a {type(found).__name__} of shape {tuple(found.shape)}"
+    length = f" of {len(found)} entries" if hasattr(found, "__len__") else ""
+    return f"{'an' if type(found).__name__[0] in 'aeiou' else 'a'} {type(found).__name__}{length}"
+
+
+def _read(path: Path) -> Any:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         try:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    with torch.serialization.safe_globals(_numpy_scalars()):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_numpy_scalars()), path.open("rb") as file:  # a path's suffix would count
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _numpy_scalars() -> list[Any]:

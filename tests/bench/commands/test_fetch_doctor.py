@@ -119,3 +119,34 @@ def test_an_unknown_grid_is_a_sentence() -> None:
 
 def test_a_network_that_ships_needs_nothing() -> None:
     assert needs("digits_cnn") == needs("digits_score") == needs("cifar10_small_at") == ([], {})
+
+
+def test_a_grids_name_wins_over_a_networks() -> None:
+    """`cifar10_small` is a grid, and a score network that ships: the grid needs pictures."""
+    from defenses.models.scores import SCORES
+
+    assert "cifar10_small" in SCORES
+    assert "cifar10" in needs("cifar10_small")[0]
+
+
+@pytest.mark.parametrize("path", ["error", "empty"])
+def test_an_error_body_is_said_and_not_kept(
+    path: str, server: Server, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(server, monkeypatch, path)
+    result = bench("fetch", "toy_net")
+    assert result.exit_code == 1 and "instead of the file" in result.output
+    assert not (weights / "toy.pt").exists() and not (weights / "sha256.json").exists()
+
+
+def test_doctor_says_what_a_partial_data_set_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    assert "Expected test_batch in" in (output := bench("doctor", "cifar10").output) and "data_batch_1" in output
+
+
+@pytest.mark.parametrize("name", ["robustbench:../x:Linf:y", "diffusers:../../x", "diffusers:/no/such/folder"])
+def test_a_name_cannot_leave_the_cache(name: str, weights: Path) -> None:
+    result = bench("fetch", name)
+    assert result.exit_code in (1, 2) and "Traceback" not in result.output and not weights.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -145,8 +146,6 @@ def test_class_names() -> None:
 
 def test_cifar10_in_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten pictures in the original pickle format; the md5 check is off because they are not the original ones."""
-    import pickle
-
     import torchvision.datasets
 
     folder = tmp_path / "cifar-10-batches-py"
@@ -171,6 +170,132 @@ def test_gtsrb_in_torchvision_layout_is_resized(tmp_path: Path) -> None:
     assert data.images([0])[0, :, 16, 16].tolist() == pytest.approx([1, 0, 0.2])
 
 
+LAYOUTS = {
+    "torchvision": ("GT-final_test.csv", "GTSRB/Final_Test/Images", "Filename;Width;Roi.X1;ClassId", "{0}.ppm;9;1;{1}"),
+    "official": (
+        "GTSRB/Final_Test/Images/GT-final_test.csv", "GTSRB/Final_Test/Images", "Filename;ClassId", "{0}.ppm;{1}"
+    ),
+    "Kaggle": ("Test.csv", "Test", "Width,Height,ClassId,Path", "9,9,{1},Test/{0}.png"),
+    "official, beside": ("GT-final_test.csv", "Final_Test/Images", "Filename;ClassId", "{0}.ppm;{1}"),
+}  # fmt: skip
+
+
+def lay_out(root: Path, layout: str) -> Path:
+    table, pictures, head, row = LAYOUTS[layout]
+    (root / pictures).mkdir(parents=True)
+    suffix = ".png" if layout == "Kaggle" else ".ppm"
+    for number in range(3):
+        Image.new("RGB", (50, 70), (255, 0, 51 * number)).save(root / pictures / f"0000{number}{suffix}")
+    lines = [head, *(row.format(f"0000{number}", 17 + number) for number in range(3))]
+    (root / table).write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")
+    return root / table
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gtsrb_in_the_layouts_that_people_have(layout: str, tmp_path: Path) -> None:
+    lay_out(tmp_path / "gtsrb", layout)
+    data = load_dataset("gtsrb", data_dir=tmp_path)
+    assert data.labels.tolist() == [17, 18, 19] and data.note == "test, 32x32"
+    assert data.images([2])[0, :, 16, 16].tolist() == pytest.approx([1, 0, 0.4])
+
+
+def test_gtsrb_in_part_is_said(tmp_path: Path) -> None:
+    table = lay_out(tmp_path / "gtsrb", "Kaggle")
+    (tmp_path / "gtsrb" / "Test" / "00001.png").unlink()
+    with pytest.raises(MissingData, match="Expected the 3 pictures that .*Test.csv lists, found 2 .*00001.png is not"):
+        load_dataset("gtsrb", data_dir=tmp_path)
+    table.write_text("Filename;Width\n00000.ppm;9\n")
+    with pytest.raises(ValueError, match="Expected a column classid in .*, found filename, width. The labels"):
+        load_dataset("gtsrb", data_dir=tmp_path)
+    table.write_text("Path,ClassId\nTest/00000.png,43\n")
+    with pytest.raises(ValueError, match="Expected classes 0..42 in .*, found '43'"):
+        load_dataset("gtsrb", data_dir=tmp_path)
+    table.unlink()
+    with pytest.raises(MissingData, match="found none in gtsrb/, where there is Test/. Put there"):
+        load_dataset("gtsrb", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["GTSRB/Training", "GTSRB/Final_Training/Images", "Train"])
+def test_gtsrb_training_pictures(place: str, tmp_path: Path) -> None:
+    for label in range(43):
+        folder = tmp_path / "gtsrb" / place / (str(label) if place == "Train" else f"{label:05}")
+        folder.mkdir(parents=True)
+        Image.new("RGB", (20, 20), (label, 0, 0)).save(folder / "0.png")
+    data = load_dataset("gtsrb", data_dir=tmp_path, split="train")
+    assert data.labels.tolist() == list(range(43)) and data.images([40])[0, 0, 5, 5] == pytest.approx(40 / 255)
+    (folder / "0.png").unlink()
+    folder.rmdir()
+    with pytest.raises(MissingData, match="class folders 0..42 in .*, found 42"):
+        load_dataset("gtsrb", data_dir=tmp_path, split="train")
+
+
+def repack(path: Path, count: int = 10_000, **changes: object) -> np.ndarray:
+    """A test batch as other tools write it: another protocol, keys as text."""
+    pixels = np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(pickle.dumps({"data": pixels, "labels": [n % 10 for n in range(count)], **changes}, protocol=4))
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("cifar10", "cifar-10-batches-py/test_batch"), ("cifar100", "cifar-100-python/test")]
+)
+@pytest.mark.parametrize("shape", [None, (10_000, 3, 32, 32), (10_000, 32, 32, 3)])
+def test_repacked_cifar_pickles_are_found(name: str, place: str, shape: tuple[int, ...] | None, tmp_path: Path) -> None:
+    pixels = repack(tmp_path / place)
+    if shape:
+        planes = pixels.reshape(-1, 3, 32, 32)
+        repack(tmp_path / place, data=planes if shape[1] == 3 else planes.transpose(0, 2, 3, 1))
+    data = load_dataset(name, data_dir=tmp_path)
+    assert len(data) == 10_000 and data.labels[:12].tolist() == [*range(10), 0, 1]
+    assert data.images([7])[0].flatten().mul(255).round().to(torch.uint8).equal(torch.from_numpy(pixels[7]))
+
+
+class _Runs:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("code in a pickle ran",))
+
+
+def test_partial_or_foreign_cifar_pickles_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
+    for changes, message in (
+        ({"count": 5000}, "Expected 10,000 test pictures of CIFAR10 in .*, found 5,000"),
+        ({"labels": [11] * 10_000}, "Expected labels 0..9 in .*test_batch, found 11..11"),
+        ({"data": np.zeros((10_000, 9), np.uint8)}, r"found uint8 \(10000, 9\)"),
+        ({"extra": _Runs()}, "could not read it .it names builtins.print"),
+    ):
+        repack(batch, **changes)  # type: ignore[arg-type]
+        with pytest.raises((MissingData, ValueError), match=message):
+            load_dataset("cifar10", data_dir=tmp_path)
+    assert "ran" not in capsys.readouterr().out
+    batch.rename(batch.with_name("data_batch_3"))
+    with pytest.raises(MissingData, match="Expected test_batch in .*, found data_batch_3: test_batch not there"):
+        load_dataset("cifar10", data_dir=tmp_path)
+    with pytest.raises(
+        MissingData, match="data_batch_1, .*, found data_batch_3: data_batch_1, data_batch_2, data_batch_4"
+    ):
+        load_dataset("cifar10", data_dir=tmp_path, split="train")
+
+
+def test_what_is_there_instead_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    with pytest.raises(MissingData, match="found none; there is cifar-10-python.tar.gz. Put there cifar-10-batches-py"):
+        load_dataset("cifar10", data_dir=tmp_path)
+    with pytest.raises(MissingData, match="there is no such folder"):
+        load_dataset("cifar10", data_dir=tmp_path / "no")
+
+
+def test_the_fingerprint_covers_every_picture_of_a_run() -> None:
+    images = torch.rand(200, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    before = image_set(images.clone())
+    images[150, 0, 1, 1] = 0.25
+    after = image_set(images)
+    assert before.fingerprint() != after.fingerprint()
+    assert before.fingerprint([3, 150]) != after.fingerprint([3, 150])
+    assert before.fingerprint([3, 5]) == after.fingerprint([3, 5]) != after.fingerprint([5, 3])
+    assert after.fingerprint(torch.tensor([3, 5])) == after.fingerprint([3, 5])
+
+
 def jpeg(color: tuple[int, int, int]) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (300, 260), color).save(stream, "JPEG", quality=100)
@@ -183,11 +308,17 @@ def test_imagenet_in_class_folders(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     (folders[7] / "a.JPEG").write_bytes(jpeg((255, 0, 0)))
     (folders[999] / "b.JPEG").write_bytes(jpeg((0, 0, 255)))
+    (folders[3] / ".DS_Store").write_bytes(b"Bud1")
+    (tmp_path / "imagenet" / "val" / ".ipynb_checkpoints").mkdir()
     data = load_dataset("imagenet", data_dir=tmp_path)
     assert data.labels.tolist() == [7, 999] and data.classes == 1000
     assert data.images([1])[0, :, 100, 100].tolist() == pytest.approx([0, 0, 1], abs=0.02)
+    assert data.note == "val, class folders, 2 of 50,000 pictures, of 2 of 1,000 classes"
+    (folders[7] / "a.JPEG").write_bytes(jpeg((255, 0, 0))[:300])
+    with pytest.raises(ValueError, match="picture in .*n00000007/a.JPEG, could not read it"):
+        data.images([0])
     folders[500].rmdir()
-    with pytest.raises(ValueError, match="1000 class folders"):
+    with pytest.raises(ValueError, match="1000 class folders in .*, found 999"):
         load_dataset("imagenet", data_dir=tmp_path)
 
 

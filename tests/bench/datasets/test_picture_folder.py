@@ -11,6 +11,7 @@ from PIL import Image
 
 from bench.datasets import MissingData
 from bench.datasets.folder import picture_folder
+from bench.datasets.pictures import folders_in, open_picture, pictures_below
 
 
 def test_a_folder_of_pictures(photographs: Path) -> None:
@@ -33,7 +34,7 @@ def test_what_is_wrong_with_a_folder_is_said(photographs: Path) -> None:
 
 
 def test_pictures_that_pillow_would_spoil(photographs: Path) -> None:
-    """16 bits a channel are refused; a picture taken with the camera on its side is turned."""
+    """A picture taken with the camera on its side is turned."""
     name, side = f"imagefolder:{photographs}", photographs / "00.png"
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:16] = 255
@@ -42,6 +43,46 @@ def test_pictures_that_pillow_would_spoil(photographs: Path) -> None:
     Image.fromarray(pixels).save(side, exif=exif)
     seen = picture_folder(name, "test").images(range(3))
     assert any(torch.equal(x[:, :, 16:], torch.ones(3, 32, 16)) and not x[:, :, :16].any() for x in seen)
-    Image.fromarray(np.zeros((32, 32), dtype=np.uint16)).save(side)
-    with pytest.raises(ValueError, match="Expected 8 bits a channel in .*00.png, found mode I;16"):
-        picture_folder(name, "test").images(range(3))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bits_are_scaled(kind: str, tmp_path: Path) -> None:
+    """0x8000 is a half; clipped to 8 bits it would be white."""
+    Image.fromarray(np.full((32, 32), 0x8000, dtype=np.uint16)).save(tmp_path / "x", kind)
+    assert np.asarray(open_picture(tmp_path / "x")).tolist() == np.full((32, 32, 3), 128).tolist()
+
+
+def test_32_bits_are_refused(tmp_path: Path) -> None:
+    for name, pixels in (("float", np.zeros((4, 4), np.float32)), ("int", np.full((4, 4), 1 << 20, np.int32))):
+        Image.fromarray(pixels).save(tmp_path / name, "TIFF")
+        with pytest.raises(ValueError, match=f"8 or 16 bits a channel in .*{name}, found mode"):
+            open_picture(tmp_path / name)
+
+
+HIDDEN = (".DS_Store", "._01.png", "Thumbs.db", ".ipynb_checkpoints/00-checkpoint.png", ".Trash/00.png",
+          "__MACOSX/._00.png", "@eaDir/00.png/SYNOPHOTO_THUMB.jpg", "$RECYCLE.BIN/a.png", ".Trash-1000/files/b.png",
+          "dogs/.hidden/c.png", "desktop.ini")  # fmt: skip
+
+
+def test_hidden_and_system_files_are_no_pictures_and_no_classes(photographs: Path) -> None:
+    before = pictures_below(photographs)
+    for name in HIDDEN:
+        (photographs / name).parent.mkdir(parents=True, exist_ok=True)
+        (photographs / name).write_bytes(b"\0\0\0\1Bud1")
+    (photographs / "folder.png").mkdir()
+    assert pictures_below(photographs) == before and len(before) == 24
+    assert [path.name for path in folders_in(photographs)] == ["dogs", "folder.png"]
+    assert len(picture_folder(f"imagefolder:{photographs}", "train")) == 21
+
+
+def test_a_hidden_folder_that_the_user_names_is_read(photographs: Path, tmp_path: Path) -> None:
+    photographs.rename(tmp_path / ".data")
+    assert len(picture_folder(f"imagefolder:{tmp_path / '.data'}", "train")) == 21
+
+
+@pytest.mark.parametrize("cut", [0, 30, 200])
+def test_a_truncated_picture_is_named(cut: int, photographs: Path) -> None:
+    content = (photographs / "00.png").read_bytes()
+    (photographs / "00.png").write_bytes(content[:cut])
+    with pytest.raises(ValueError, match="Expected a picture in .*00.png, could not read it"):
+        picture_folder(f"imagefolder:{photographs}", "test").images(range(3))

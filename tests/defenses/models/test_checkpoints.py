@@ -87,7 +87,7 @@ def test_sha256_is_recorded_on_first_use_and_checked_afterwards(cache: Path) -> 
 
 
 def test_an_unreadable_file_is_not_recorded(cache: Path) -> None:
-    (cache / "net.pt").write_bytes(b"half of a download")
+    (cache / "net.pt").write_bytes(b"\x80half of a download")
     with pytest.raises(ValueError, match="could not read it"):
         read(Source(file="net.pt"))
     assert recorded_sha256() == {}
@@ -123,3 +123,71 @@ def test_sources_of_patterns(tmp_path: Path) -> None:
 def test_pickled_lists_are_read_without_running_code(shared: Path) -> None:
     checkpoint = load_checkpoint(folder(shared) / "tiny_checkpoint.pth")
     assert isinstance(checkpoint["ema"]["shadow_params"], list)
+
+
+AVERAGED, LIVE = torch.full((2, 3), 1.0), torch.full((2, 3), 0.0)
+
+
+def weights(value: Tensor) -> dict[str, Tensor]:
+    return {"a.weight": value, "a.bias": value[0]}
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {"state_dict": weights(LIVE), "state_dict_ema": weights(AVERAGED)},
+        {"model": weights(LIVE), "model_ema": weights(AVERAGED)},
+        {"model": weights(LIVE), "ema": weights(AVERAGED), "epoch": 3},
+        {"model_state_dict": weights(LIVE), "ema_state_dict": weights(AVERAGED)},
+        {"state_dict": weights(LIVE), "ema": {"module": weights(AVERAGED), "decay": 0.999}},
+        {"ema": {"module": weights(AVERAGED)}},
+        {"net": weights(LIVE), "modelEMA": weights(AVERAGED)},
+        {"net": weights(LIVE), "ema_0.9999": weights(AVERAGED)},
+        {"net": weights(LIVE), "swa_state_dict": {"n_averaged": torch.tensor(3), **weights(AVERAGED)}},
+        {"model": weights(LIVE), "ema": {"shadow": weights(AVERAGED), "num_updates": torch.tensor(7)}},
+        {"model": weights(LIVE), "ema": {"shadow_params": list(weights(AVERAGED).values()), "collected_params": None}},
+        {"model": weights(LIVE),
+         "ema": {"shadow_params": list(weights(AVERAGED).values()), "collected_params": list(weights(LIVE).values())}},
+        {"model": weights(LIVE), "extra": {"deep": {"ema_model": {"state_dict": weights(AVERAGED)}}}},
+        {"state_dict": weights(LIVE), "callbacks": {"EMA": {"weights": weights(AVERAGED)}}},
+        {"state_dict": weights(LIVE), "optimizer_states": [{"ema": list(weights(AVERAGED).values())}]},
+        {"state_dict": {f"model.{n}": v for n, v in weights(LIVE).items()}
+         | {f"model_ema.{n}": v for n, v in weights(AVERAGED).items()}},
+        {f"online_model.{n}": v for n, v in weights(LIVE).items()} | {"step": torch.tensor(3)}
+        | {f"ema_model.{n}": v for n, v in weights(AVERAGED).items()},
+        {"state_dict": {f"model.{n}": v for n, v in weights(LIVE).items()} | {"model_ema.decay": torch.tensor(0.9)}
+         | {f"model_ema.{n.replace('.', '')}": v for n, v in weights(AVERAGED).items()}},
+        {"ema": weights(AVERAGED), "model_ema": weights(AVERAGED), "model": weights(LIVE)},
+        {"n_averaged": torch.tensor(9), **{f"module.{n}": v for n, v in weights(AVERAGED).items()}},
+    ],
+)  # fmt: skip
+def test_averaged_weights_are_found_wherever_they_are(checkpoint: dict) -> None:
+    found = bare_state(checkpoint)
+    assert len(found) == 2 and all(value.eq(1).all() for value in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ({"model_ema": weights(AVERAGED), "swa": weights(LIVE)}, "found model_ema, swa. Which is meant"),
+        ({"ema": {"0.999": weights(AVERAGED), "0.9999": weights(LIVE)}}, "found ema/0.999, ema/0.9999. Which"),
+        ({"generator": weights(LIVE), "critic": weights(LIVE)}, "several: generator, critic. Which is meant"),
+        ({"state_dict": weights(LIVE), "model": weights(AVERAGED)}, "several: state_dict, model. Which"),
+        ({"ema": 0.999}, "none in: ema"), ({}, "none in: nothing"), ({"epoch": 3, "best": 0.9}, "none in: epoch, best"),
+        ({"a.w": LIVE, "ema.a.w": LIVE, "swa.a.w": LIVE}, "below ema, swa. Which is meant"),
+    ],
+)  # fmt: skip
+def test_what_is_not_clear_is_a_question(checkpoint: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bare_state(checkpoint)
+
+
+def test_a_decay_rate_is_no_set_of_weights() -> None:
+    assert list(bare_state({"ema": 0.999, "state_dict": weights(LIVE)})) == ["a.weight", "a.bias"]
+    assert bare_state({"ema": None, "state_dict": weights(LIVE), "optimizer": {"state": {0: {"exp_avg": LIVE}}}})
+
+
+@pytest.mark.parametrize("file", ["../net.pt", "/etc/net.pt", "a/../../net.pt", "a\\..\\..\\b", "C:/net.pt", ""])
+def test_a_name_cannot_leave_the_cache(file: str) -> None:
+    with pytest.raises(ValueError, match="name of a file below the weight folder"):
+        Source(file=file)

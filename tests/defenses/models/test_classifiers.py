@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -138,32 +139,56 @@ def test_robustbench_model_from_a_local_file(tmp_path: Path, monkeypatch: pytest
     torch.testing.assert_close(loaded(x), network.eval()(x))
     assert len(classifier_info("robustbench:cifar10:Linf:Wong2020Fast").weights_sha256()) == 64
     torch.save({k: v + 1 for k, v in network.state_dict().items()}, folder / "Wong2020Fast.pt")
-    with pytest.raises(ValueError, match="to have sha256"):
+    with pytest.raises(ValueError, match="expected sha256"):
         load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
+
+
+class _Runs:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_planted_robustbench_file_runs_no_code(known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the environment makes torch.load run what a file says; `known`, where its sha256 is recorded."""
+    folder = tmp_path / "weights" / "robustbench" / "cifar10" / "Linf"
+    folder.mkdir(parents=True)
+    (tmp_path / "ran").mkdir()
+    torch.save({"state_dict": _Runs(str(tmp_path / "ran" / "code"))}, folder / "Wong2020Fast.pt")
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    if known:
+        record = {"robustbench/cifar10/Linf/Wong2020Fast.pt": "0" * 64}
+        (tmp_path / "weights" / "sha256.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="altered: expected sha256 000" if known else "found pickled objects of"):
+        load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
+    assert not list((tmp_path / "ran").iterdir())
 
 
 def test_robustbench_without_file_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from defenses.compat import import_robustbench
-
-    import_robustbench()
-    import robustbench.utils
-
-    def offline(gdrive_id: str, path: Path) -> None:
+    def offline(id: str, output: str, resume: bool) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(robustbench.utils, "download_gdrive_new", offline)
+    monkeypatch.setattr("gdown.download", offline)
     monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
-    with pytest.raises(MissingWeights, match=r"Wong2020Fast at .*Wong2020Fast\.pt.*Google Drive id"):
+    with pytest.raises(MissingWeights, match=r"no network. By hand: put it at .*Wong2020Fast\.pt.*drive\.google\.com"):
         load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
     file, page = tmp_path / "weights/robustbench/cifar10/Linf/Wong2020Fast.pt", "<html><title>Quota exceeded</title>"
 
-    def quota(gdrive_id: str, path: Path) -> None:
-        Path(path).write_text(page)
+    def quota(id: str, output: str, resume: bool) -> str:
+        Path(output).write_text(page)
+        return output
 
-    monkeypatch.setattr(robustbench.utils, "download_gdrive_new", quota)
+    monkeypatch.setattr("gdown.download", quota)
     with pytest.raises(
-        MissingWeights, match=r"sent a web page titled 'Quota exceeded' \(Google Drive's download quota"
+        MissingWeights, match=r"answered with a web page titled 'Quota exceeded' \(Google Drive's download quota"
     ):
         load_classifier("robustbench:cifar10:Linf:Wong2020Fast")
     assert not file.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,24 +44,73 @@ def test_a_file_is_fetched_once_with_progress_and_recorded(server: Server, weigh
     assert fetch(at(server)) == path and server.ranges == [None]
 
 
-def test_a_download_continues_where_it_was_left(server: Server, weights: Path) -> None:
+def begin(weights: Path, content: bytes, offer: dict[str, object] | None) -> None:
+    """A part file, and what the server said of the whole when it was begun."""
     (weights / "some").mkdir(parents=True)
-    (weights / "some" / "net.pt.part").write_bytes(FILE[:1000])
+    (weights / "some" / "net.pt.part").write_bytes(content)
+    if offer is not None:
+        (weights / "some" / "net.pt.part.json").write_text(json.dumps(offer))
+
+
+@pytest.mark.parametrize("offer", [{"length": len(FILE)}, {"etag": '"a"'}, {"etag": '"a"', "length": len(FILE)}])
+def test_a_download_continues_where_it_was_left(offer: dict[str, object], server: Server, weights: Path) -> None:
+    server.etag = '"a"'
+    begin(weights, FILE[:1000], offer)
     assert fetch(at(server)).read_bytes() == FILE
     assert server.ranges == ["bytes=1000-"]
+    assert [path.name for path in (weights / "some").iterdir()] == ["net.pt"]
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [None, {}, {"etag": None, "length": None}, {"etag": '"b"', "length": len(FILE)}, {"length": 7}, {"etag": "b"}],
+)
+def test_a_part_of_another_file_is_thrown_away(offer: dict[str, object] | None, server: Server, weights: Path) -> None:
+    """Its beginning and this file's end would make a file that nobody published."""
+    server.etag = '"a"'
+    begin(weights, b"x" * 1000, offer)
+    assert fetch(at(server)).read_bytes() == FILE
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server: Server, weights: Path) -> None:
-    (weights / "some").mkdir(parents=True)
-    (weights / "some" / "net.pt.part").write_bytes(b"x" * 1000)
+    begin(weights, b"x" * 1000, {"length": len(FILE)})
     assert fetch(at(server, "whole")).read_bytes() == FILE
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(server: Server, weights: Path) -> None:
-    (weights / "some").mkdir(parents=True)
-    (weights / "some" / "net.pt.part").write_bytes(FILE + b"more")
+    begin(weights, FILE + b"more", {"length": len(FILE) + 9})
     assert fetch(at(server)).read_bytes() == FILE
     assert server.ranges == [f"bytes={len(FILE) + 4}-", None]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("error", "a text that begins with '{\"error\"'"), ("empty", "an empty file")]
+)
+def test_an_error_body_is_never_pinned(path: str, message: str, server: Server, weights: Path) -> None:
+    with pytest.raises(MissingWeights, match=f"server answered with {message.rstrip(chr(39))}"):
+        fetch(at(server, path))
+    assert recorded_sha256() == {} and not list((weights / "some").iterdir())
+    assert fetch(at(server)).read_bytes() == FILE
+
+
+def test_several_at_once_download_once(server: Server, weights: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: fetch(at(server)), range(4)))
+    assert len(paths) == 1 and server.ranges == [None]
+
+
+def test_a_cache_that_cannot_be_written_is_fine_where_the_file_is_here(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in place of the cache folder: nobody can write there, root neither."""
+    (tmp_path / "cache").write_text("no folder")
+    (tmp_path / "data" / "weights" / "some").mkdir(parents=True)
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(MissingWeights, match="cache folder cannot be written.*BENCH_CACHE_DIR names another"):
+        fetch(at(server))
+    (tmp_path / "data" / "weights" / "some" / "net.pt").write_bytes(FILE)
+    assert fetch(at(server)).read_bytes() == FILE
 
 
 def test_dropped_connections_are_taken_up_again(server: Server, weights: Path) -> None:

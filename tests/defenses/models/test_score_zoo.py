@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from defenses.diffusion.schedule import VPSchedule
 from defenses.models.info import ScoreInfo
 from defenses.models.networks.unet import Layout, ddpmpp_unet
 from defenses.models.score_models import NetworkScore
@@ -59,8 +60,18 @@ def test_a_learned_variance_is_told_from_the_channels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule linear"), ({"prediction_type": "v_prediction"}, "epsilon"),
-     ({"beta_end": 0.03}, "beta_end 0.02"), ({"num_train_timesteps": 4000}, "1000")],
+    [({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule linear"), ({"prediction_type": "score"}, "epsilon"),
+     ({"beta_end": 0.03}, "beta_end 0.02"), ({"num_train_timesteps": 4000}, "1000"),
+     ({"rescale_betas_zero_snr": True}, "found rescale_betas_zero_snr True: alpha_bar"),
+     ({"trained_betas": [0.01] * 1000}, "found trained_betas: alpha_bar 0.99 at level 0"),
+     ({"trained_betas": [0.01] * 50}, "found trained_betas: 50 levels"),
+     ({"beta_schedule": "laplace"}, "laplace"), ({"beta_schedule": "no such"}, "no such"),
+     ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "found FlowMatchEulerDiscreteScheduler: flow matching"),
+     ({"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
+     ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVeScheduler"),
+     ({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas"),
+     ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type continuous"),
+     ({"sigma_data": 0.5}, "sigma_data"), ({"shift": 3.0}, "shift")],
 )  # fmt: skip
 def test_another_schedule_is_refused(change: dict[str, Any], message: str, folder: Path) -> None:
     linear = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
@@ -69,6 +80,97 @@ def test_another_schedule_is_refused(change: dict[str, Any], message: str, folde
     (folder / "scheduler_config.json").write_text(json.dumps({**linear, **change}))
     with pytest.raises(ValueError, match=message):
         load_score(f"diffusers:{folder}")
+
+
+def test_betas_that_are_the_linear_ones_are_taken_however_they_are_stated(folder: Path) -> None:
+    betas = torch.linspace(1e-4, 0.02, 1000).tolist()
+    for stated in ({"trained_betas": betas, "beta_schedule": "cosine"}, {"_class_name": "DDIMScheduler"}):
+        (folder / "scheduler_config.json").write_text(json.dumps(stated))
+        load_score(f"diffusers:{folder}")
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_what_a_network_predicts_becomes_the_noise(kind: str, tmp_path: Path) -> None:
+    """diffusers' own scheduler takes the same prediction apart."""
+    from diffusers import DDIMScheduler
+
+    unet = small()
+    unet.save_pretrained(tmp_path)
+    DDIMScheduler(prediction_type=kind, clip_sample=False).save_pretrained(tmp_path)
+    with torch.no_grad():
+        found = load_score(f"diffusers:{tmp_path}").epsilon_at(X, INDEX)
+        for n, level in enumerate(INDEX.tolist()):
+            bar = VPSchedule().alpha_bar_at(level)
+            said = unet(X[n : n + 1], level).sample[0]
+            clean = bar**0.5 * X[n] - (1 - bar) ** 0.5 * said if kind == "v_prediction" else said
+            torch.testing.assert_close(found[n], (X[n] - bar**0.5 * clean) / (1 - bar) ** 0.5, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"sample_size": None}, "sample_size in .*config.json, found null. Write"), ({"sample_size": "32"}, 'found "32"'),
+     ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"), ({"out_channels": 4}, "found 4"),
+     ({"time_embedding_type": "fourier"}, "found 'fourier'"),
+     
+     ({"_class_name": "DiTTransformer2DModel"}, "found a DiT"),
+     ({"_class_name": "UNet2DConditionModel"}, "found a UNet2DCond"), ({"layers_per_block": "two"}, "could not")],
+)  # fmt: skip
+def test_networks_that_are_no_score_are_refused(change: dict[str, Any], message: str, folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_score(f"diffusers:{folder}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "scheduler_config.json"])
+def test_settings_that_cannot_be_read_are_named(name: str, folder: Path) -> None:
+    (folder / name).write_text('{"sample_size": ')
+    with pytest.raises(ValueError, match=f"Expected JSON in .*{name}"):
+        load_score(f"diffusers:{folder}")
+
+
+def test_a_pipeline_whose_scheduler_was_not_copied_is_refused(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path / "unet")
+    (tmp_path / "model_index.json").write_text('{"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}')
+    with pytest.raises(ValueError, match="names a scheduler .FlowMatchEulerDiscreteScheduler., found none"):
+        load_score(f"diffusers:{tmp_path}")
+
+
+def test_variants_work_where_it_is_clear_which(tmp_path: Path) -> None:
+    unet = small()
+    unet.half().save_pretrained(tmp_path, variant="fp16")
+    score = load_score(f"diffusers:{tmp_path}")
+    torch.testing.assert_close(score.epsilon_at(X, INDEX), unet.float()(X, INDEX).sample, rtol=0, atol=1e-4)
+    unet.save_pretrained(tmp_path, variant="other")
+    with pytest.raises(ValueError, match="found .*fp16.safetensors, .*other.safetensors. Which is meant"):
+        load_score(f"diffusers:{tmp_path}")
+
+
+def test_live_weights_of_a_variant_are_not_taken(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path, variant="non_ema")
+    with pytest.raises(ValueError, match="non_ema.safetensors. Which is meant"):
+        load_score(f"diffusers:{tmp_path}")
+
+
+def test_sharded_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path, max_shard_size="100KB")
+    assert not (tmp_path / "diffusion_pytorch_model.safetensors").exists()
+    with pytest.raises(ValueError, match="parts of a sharded one .*Join them"):
+        load_score(f"diffusers:{tmp_path}")
+
+
+def test_averaged_weights_in_a_folder_beside_the_live_ones_are_used(tmp_path: Path) -> None:
+    averaged = small()
+    small().save_pretrained(tmp_path / "unet")
+    averaged.save_pretrained(tmp_path / "unet_ema")
+    score = load_score(f"diffusers:{tmp_path}")
+    torch.testing.assert_close(score.epsilon_at(X, INDEX), averaged(X, INDEX).sample, rtol=0, atol=1e-5)
+
+
+def test_a_name_of_the_hub_cannot_leave_the_cache() -> None:
+    for name in ("../../etc", "a/b/c", "/tmp/none", "a/.."):
+        with pytest.raises(LookupError, match="name of the Hugging Face hub"):
+            score_info(f"diffusers:{name}")
 
 
 def test_a_class_conditional_network_is_refused(tmp_path: Path) -> None:

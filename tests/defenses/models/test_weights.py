@@ -63,12 +63,49 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
 def test_a_web_page_is_refused_and_nobody_is_told_to_run_it(tmp_path: Path) -> None:
     for name, content in (
         ("page.pt", b"\n<html><title>Sign in</title>"),
-        ("noise.pt", b"<svg>nothing that torch knows"),
+        ("noise.pt", b"\x80<svg>nothing that torch knows"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match="a web page titled 'Sign in'|could not read it") as caught:
             weights.load_checkpoint(tmp_path / name)
         assert "weights_only" not in str(caught.value)
+
+
+class Net(torch.nn.Linear):
+    """A class of the user's."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), r"state dict .* found a Tensor of shape \(3,\)"), ([1, 2], "found a list of 2 entries"),
+        (7, "found an int. Save"), (Net(2, 2), "found pickled objects of .*Net.*would run as code"),
+        ({"args": torch.nn.Linear(1, 1)}, r"pickled objects of .*torch\.nn\.modules\.linear\.Linear"),
+        (b"", "found an empty file"),
+        (b'{"error": "not found"}', "a text that begins with '{\"error\": \"not found\"}'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "a Git LFS pointer.*git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"), (b"\x1f\x8b\x08" + bytes(99), "a gzip archive: unpack"),
+        ("Zugriff verweigert: zu viele Anfragen f\u00fcr diese Datei".encode(), "a text that begins with 'Zugriff"),
+    ],
+)  # fmt: skip
+def test_what_is_no_state_dict_is_named(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        weights.load_checkpoint(path)
+
+
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="found a TorchScript program"):
+        weights.load_checkpoint(tmp_path / "net.pt")
+
+
+def test_the_format_is_told_from_the_content(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "net.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "net.safetensors")
+    for name in ("net.pt", "net.safetensors"):
+        assert weights.load_checkpoint(tmp_path / name)["w"].eq(1).all()
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:
