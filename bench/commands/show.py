@@ -121,5 +121,17 @@ def compare(db: str, a: str, b: str) -> str:
                 f"Expected runs on the same pictures, {a} and {b} ran on two copies of {cells[0]['dataset']} that "
                 "differ in order, part or resizing (`pictures` in their packages). Run one again where the other ran."
             )
+        _check_pixels(cells, done)
         images = [store.images(run["id"]) for run in done]
     return compare_text(cells[0], cells[1], paired(*images))
+
+
+def _check_pixels(cells: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
+    """Raise ValueError where two runs drew the same pictures and a pixel differs."""
+    drawn = [tuple(cell[name] for name in ("dataset", "num_images", "data_seed", "balanced")) for cell in cells]
+    pixels = {(run["packages"] or {}).get("pictures_used") for run in runs} - {None}
+    if drawn[0] == drawn[1] and len(pixels) > 1:
+        raise ValueError(
+            f"Expected runs on the same pictures, found other pixels (`pictures_used` in their packages) of "
+            f"{cells[0]['dataset']}. Run one of them again where the other ran."
+        )

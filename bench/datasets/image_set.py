@@ -52,24 +52,28 @@ class ImageSet:
         """Number of classes."""
         return len(self.class_names)
 
-    def fingerprint(self, indices: Sequence[int] | Tensor | None = None) -> str:
-        """Twelve hex digits of the note and of pictures with their labels: another order, part or pixel has others.
+    def fingerprint(self) -> str:
+        """Twelve hex digits of labels, first picture and note, which tell one copy of the data set from another:
+        another
+        order, part or resizing has others."""
+        digest = hashlib.sha256(self.note.encode())
+        for tensor in (self.labels, self.images([0])):
+            digest.update(tensor.contiguous().numpy())  # type: ignore[arg-type]
+        return digest.hexdigest()[:12]
+
+    def fingerprint_of(self, indices: Sequence[int] | Tensor) -> str:
+        """Twelve hex digits of every pixel of some pictures.
 
         Args:
-            indices: which pictures, in their order; all where None.
+            indices: which pictures, in their order.
         """
-        rows = tuple(range(len(self)) if indices is None else map(int, indices))
+        rows = tuple(map(int, indices))
         if rows not in self._marks:  # cells of one grid share their pictures
-            self._marks[rows] = self._fingerprint(rows)
+            digest = hashlib.sha256(" ".join(map(str, rows)).encode())
+            for start in range(0, len(rows), CHUNK):
+                digest.update(self.images(rows[start : start + CHUNK]).contiguous().numpy())  # type: ignore[arg-type]
+            self._marks[rows] = digest.hexdigest()[:12]
         return self._marks[rows]
-
-    def _fingerprint(self, rows: tuple[int, ...]) -> str:
-        digest = hashlib.sha256(self.note.encode())
-        digest.update(self.labels.contiguous().numpy())  # type: ignore[arg-type]
-        digest.update(" ".join(map(str, rows)).encode())
-        for start in range(0, len(rows), CHUNK):
-            digest.update(self.images(rows[start : start + CHUNK]).contiguous().numpy())  # type: ignore[arg-type]
-        return digest.hexdigest()[:12]
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The pictures at some indices, float32 (n, channels, height, width) in [0, 1]; only these are decoded.

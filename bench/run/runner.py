@@ -160,9 +160,10 @@ def _run_cell(
     try:
         prepared = loader.prepare(cell)
         made_by |= {"weights": prepared.weights, "licences": prepared.licences}
-        made_by["packages"] |= {"pictures": prepared.data.fingerprint(prepared.indices)} | hash_own_code(
-            cell.defense, cell.attack
-        )
+        made_by["packages"] |= {
+            "pictures": prepared.data.fingerprint(),
+            "pictures_used": prepared.data.fingerprint_of(prepared.indices),
+        } | hash_own_code(cell.defense, cell.attack)
         found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, loader, store, watcher, run_id, finished)

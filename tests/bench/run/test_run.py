@@ -294,7 +294,7 @@ def test_a_run_goes_on_with_the_same_pictures_and_the_same_code_alone(
         with pytest.raises(KeyboardInterrupt):
             measure(path, cell(), watcher=Silent(stop_at=1))
         if changed == "pictures":
-            monkeypatch.setattr("bench.datasets.ImageSet.fingerprint", lambda self, indices: "other")
+            monkeypatch.setattr("bench.datasets.ImageSet.fingerprint", lambda self: "other")
         elif changed == "code":
             monkeypatch.setattr("bench.run.runner.hash_own_code", lambda *things: {"mine.py": "123"})
         measure(path, cell(), force=False)
