@@ -1,9 +1,9 @@
 """GTSRB (Houben et al., IJCNN 2013) in the layouts that people have, from the user's own copy.
 
-gtsrb/GT-final_test.csv, gtsrb/GTSRB/Final_Test/Images/*.ppm     as torchvision lays it out (;)
-gtsrb/GTSRB/Final_Test/Images/{GT-final_test.csv,*.ppm}          the official archives, unpacked into one folder (;)
-gtsrb/Test.csv, gtsrb/Test/*.png                                 the copy on Kaggle (commas, a column Path)
-gtsrb/.../{Training,Final_Training/Images,Train}/<class>/*       training pictures of the three
+<data>/gtsrb/GT-final_test.csv, <data>/gtsrb/GTSRB/Final_Test/Images/*.ppm   as torchvision lays it out (;)
+<data>/gtsrb/GTSRB/Final_Test/Images/GT-final_test.csv, beside the pictures   the official archives, unpacked (;)
+<data>/gtsrb/Test.csv, <data>/gtsrb/Test/*.png                               Kaggle's copy (commas, a column Path)
+<data>/gtsrb/.../{Training,Final_Training/Images,Train}/<class>/*             training pictures of the three
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.datasets.image_set import ImageSet, MissingData
 from bench.datasets.pictures import folders_in, is_hidden, open_picture, pictures_below, say_what_is_in
 
-TABLES = ("gt-final_test.csv", "test.csv", "gt-final_test.test.csv")  # lower case, the likeliest first
+TABLES = ("gt-final_test", "test", "gt-final_test.test")  # stems in lower case, the likeliest first
 TRAIN = ("training", "images", "train")
 SIDE = 32
 
@@ -56,10 +56,10 @@ def gtsrb(folder: Path, split: str, class_names: tuple[str, ...]) -> ImageSet | 
 
 
 def _test(root: Path, classes: int) -> list[tuple[Path, int]] | None:
-    tables = [path for path in sorted(root.rglob("*.csv")) if path.name.lower() in TABLES and not is_hidden(path, root)]
+    tables = [path for path in sorted(root.rglob("*.csv")) if path.stem.lower() in TABLES and not is_hidden(path, root)]
     if not tables:
         return None
-    table = min(tables, key=lambda path: (TABLES.index(path.name.lower()), len(path.parts)))
+    table = min(tables, key=lambda path: (TABLES.index(path.stem.lower()), len(path.parts)))
     entries = _entries(table)
     label, file = (_column(entries, table, names) for names in (("classid",), ("path", "filename")))
     labels = [_label(entry[label], table, classes) for entry in entries]
@@ -84,7 +84,7 @@ def _column(entries: list[dict[str, str]], table: Path, names: tuple[str, ...]) 
     if found is None:
         raise ValueError(
             f"Expected a column {' or '.join(names)} in {table}, found {', '.join(entries[0])}. The labels of the test "
-            "pictures are in GT-final_test.csv (GTSRB_Final_Test_GT.zip), or in Test.csv of the copy on Kaggle."
+            "pictures are in the table GT-final_test of GTSRB_Final_Test_GT.zip, or in Kaggle's table Test."
         )
     return found
 
