@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_args
 
@@ -19,6 +19,7 @@ from defenses.noise import NoiseSource
 from defenses.traits import per_instance
 
 Levels = Literal["random", "sequential"]
+NO_NETWORK = "none"
 
 
 @register
@@ -40,8 +41,8 @@ class AAOpt(Purifier):
         spread: half the width of the range of random levels, in [0, sigma).
         levels: level of a step: "random" is uniform in sigma +- spread, "sequential" falls from sigma in equal steps
             towards 0.
-        perturbation: name of the score network of perturbations, of the images' shape; None leaves its term out, which
-            is another, weaker-informed defense: no such network ships or is public.
+        perturbation: name of the score network of perturbations, for images of the same shape; "none" leaves its term
+            out, which is another defense, with less knowledge: no such network ships or is public.
         weight: of the perturbation network's term, >= 0.
         shared_level: whether, as released, every step has one random level for the whole batch (every draw is then a
             batch of its own, so the defense counts as batch-coupled); else one an image.
@@ -53,6 +54,8 @@ class AAOpt(Purifier):
     """
 
     title: ClassVar[str] = "AAOpt"
+    words: ClassVar[Mapping[str, str]] = {NO_NETWORK: "no perturbation network"}
+    always_shown: ClassVar[tuple[str, ...]] = ("perturbation",)
     source: ClassVar[str] = "Wesego & Rooshenas, NeurIPS 2025; released code (github.com/rooshenasgroup/aaopt)"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = per_instance(False, lambda self: self.shared_level and self.levels == "random")
@@ -70,7 +73,7 @@ class AAOpt(Purifier):
     sigma: float = 0.25
     spread: float = 0.1
     levels: Levels = "random"
-    perturbation: str | None = None
+    perturbation: str = NO_NETWORK
     weight: float = 0.25
     shared_level: bool = False
     reference_batch_size: int = 160
@@ -98,7 +101,7 @@ class AAOpt(Purifier):
 
     def networks(self) -> Networks:
         """The perturbation network, where one is named."""
-        return Networks(scores=() if self.perturbation is None else (self.perturbation,))
+        return Networks(scores=() if self.perturbation == NO_NETWORK else (self.perturbation,))
 
     def surrogate(self) -> Purifier:
         """One step, seen as the authors' attack sees it; a single run."""
@@ -163,7 +166,7 @@ class AAOpt(Purifier):
 
     def _perturbation_error(self, score: ScoreModel) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
         """(perturbation, noise level, normals) -> error of the predicted noise; None without such a network."""
-        if self.perturbation is None:
+        if self.perturbation == NO_NETWORK:
             return None
         from defenses.models.scores import load_score
 
