@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from defenses.models.checkpoints import bare_state, read
+from defenses.models.flow_maps import VelocityMap
 from defenses.models.info import ScoreInfo
-from defenses.models.score_models import AtLevel, NetworkScore
+from defenses.models.score_models import AtLevel, NetworkScore, ScoreModel
 from defenses.models.shipped import trained_network
 from defenses.models.sources import SOURCES, pipeline, pipeline_file
 from defenses.models.weights import MissingWeights, load_checkpoint, own_file, strip_prefix, training_record
@@ -21,7 +23,7 @@ if TYPE_CHECKING:  # diffusers takes seconds to import
 
 PATTERNS = (
     "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
-    "file:blocks<size>:<path>",
+    "file:blocks<size>:<path>", "file:velocity<size>:<path>",
 )  # fmt: skip
 PUBLIC = {
     "ddpmpp_cifar10": ("DDPM++", ("cifar10",), "Apache-2.0 (score_sde)"),
@@ -80,6 +82,13 @@ def guided_score(state: dict[str, Tensor], size: int, expected: Layout | None = 
     return NetworkScore(load_guided(state, expected).requires_grad_(False), (3, size, size), labels="index")
 
 
+def velocity_map(state: dict[str, Tensor], size: int) -> VelocityMap:
+    """A velocity network in the layout of `ddpmpp_score`, as FlowPure trains it: its label is the flow time itself."""
+    from defenses.models.converters import load_ddpmpp
+
+    return VelocityMap(load_ddpmpp(state).requires_grad_(False), (3, size, size))
+
+
 def _ddpmpp(state: dict[str, Tensor]) -> NetworkScore:
     from defenses.models.networks.unet import DDPMPP_DEEP
 
@@ -93,17 +102,24 @@ def _guided(state: dict[str, Tensor]) -> NetworkScore:
 
 
 def _file(name: str) -> ScoreInfo:
-    """file:ddpmpp32:<path>, file:guided256:<path>, file:blocks32:<path>: a state dict of the user's in that layout."""
-    match = re.fullmatch(r"file:(ddpmpp|guided|blocks)(\d+):(.+)", name)
+    """A state dict of the user's in the layout that the name tells, e.g. file:ddpmpp32:<path>."""
+    match = re.fullmatch(r"file:(ddpmpp|guided|blocks|velocity)(\d+):(.+)", name)
     if match is None:
         raise LookupError(f"Expected one of {', '.join(PATTERNS)}, got {name!r}, e.g. file:ddpmpp32:mine.pt.")
     layout, size, path = match[1], int(match[2]), match[3]
 
-    def load() -> NetworkScore:
+    def load() -> ScoreModel:
         if layout == "blocks":
             return blocks_score(own_file(path), size)
+<<<<<<< HEAD
         make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[layout]
         return make(strip_prefix(bare_state(load_checkpoint(own_file(path)))), size)
+=======
+        make: dict[str, Callable[..., ScoreModel]] = {
+            "ddpmpp": ddpmpp_score, "guided": guided_score, "velocity": velocity_map,
+        }  # fmt: skip
+        return make[layout](bare_state(load_checkpoint(own_file(path))), size)
+>>>>>>> new-i
 
     return ScoreInfo(
         name=name, title=Path(path).stem, load=load, find=lambda: own_file(path), datasets=(), source=path,
