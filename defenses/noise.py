@@ -293,7 +293,7 @@ class Noise:
     def _draw(self, like: Tensor, step: int, stream: int, *, normal: bool) -> Tensor:
         if like.shape[0] != len(self):
             raise ValueError(f"Expected a batch of {len(self)} images, as the noise has rows, got {like.shape[0]}.")
-        drawn = self._steps(like.device, like[0].numel(), step, stream, normal, like.dtype)
+        drawn = self._steps(like.device, like[0].numel(), step, stream, normal, like.dtype, False)
         return drawn.reshape(like.shape)
 
     def _draw_shared(
@@ -312,19 +312,11 @@ class Noise:
                 f"Shared noise needs one draw number for the whole batch, found {len(draws)}. "
                 "Purify each draw of a batch-coupled defense as a batch of its own."
             )
-        drawn = self._steps(torch.device(device), math.prod(shape), step, stream, normal, dtype, shared=True)
+        drawn = self._steps(torch.device(device), math.prod(shape), step, stream, normal, dtype, True)
         return drawn.reshape(tuple(shape))
 
     def _steps(
-        self,
-        device: torch.device,
-        count: int,
-        step: int,
-        stream: int,
-        normal: bool,
-        dtype: torch.dtype,
-        *,
-        shared: bool = False,
+        self, device: torch.device, count: int, step: int, stream: int, normal: bool, dtype: torch.dtype, shared: bool
     ) -> Tensor:
         """(rows, count) values of one step, a tensor of its own.
 
