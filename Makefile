@@ -28,3 +28,4 @@ bench:  ## speed and memory on this machine
 	$(PYTHON) benchmarks/purifiers.py
 	$(PYTHON) benchmarks/attacks.py
 	$(PYTHON) benchmarks/adjoint.py
+	$(PYTHON) benchmarks/noise.py

@@ -131,28 +131,29 @@ class Contrastive(DiffusionPurifier):
             grid = time_grid(self.t, self.reverse_steps, dtype=images.dtype)
             groups = len(x) if self.per_image else draw_groups(noise, len(x))
             weights = guide.initial_weights(x, noise, groups)
-            trained = 0
+            trained, unknown = 0, x.new_empty(0)
             if initial_cache is not None and guide_from == 0 and self.solver == "sde":
-                _, weights = guide(x, initial_cache, weights, 1, groups)
+                _, weights, _ = guide(x, initial_cache, weights, 1, groups)
                 trained = 1
 
             def step(state: State, k: int) -> State:
-                x, cache, *weights = state
+                x, cache, known, *weights = state
+                seen = unknown
                 t, dt = grid[k]
                 eps = score.epsilon(x, times(x, t))
                 call = k + 1 if self.solver == "sde" else k
                 first = max(guide_from, 1)
                 if first <= call < self.guide_until:
-                    direction, weights = guide(x, cache, weights, trained + call - first + 1, groups)
+                    direction, weights, seen = guide(x, cache, weights, trained + call - first + 1, groups, known)
                     eps = eps + self.guidance_scale * direction
                 if self.solver == "sde":
                     z = noise.normal(x, step=k + 1)
                     moved = reverse_sde(x, eps, z, schedule=schedule, t=t, dt=dt)
                 else:
                     moved = reverse_ode(x, eps, schedule=schedule, t=t, dt=dt)
-                return (moved, x, *weights)
+                return (moved, x, seen, *weights)
 
-            x, *_ = scan(step, (x, x, *weights), len(grid), checkpoint_every=self.checkpoint_every)
+            x, *_ = scan(step, (x, x, unknown, *weights), len(grid), checkpoint_every=self.checkpoint_every)
             return to_image_space(x)
 
         return purify
@@ -186,7 +187,7 @@ class _Guide:
             return []
         with torch.no_grad():
             features = self.classifier(x[:1]).shape[-1]
-        bounds = embedding_bounds(features).to(x)
+        bounds = embedding_bounds(features, dtype=x.dtype, device=x.device)
         if self.defense.per_image:
             uniform = noise.uniform(bounds.expand(len(x), -1), step=0, stream=EMBEDDING_STREAM)
         else:
@@ -200,12 +201,13 @@ class _Guide:
         return [w, torch.zeros_like(w), torch.zeros_like(w)]
 
     def __call__(
-        self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int, groups: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Gradient of the loss with respect to x, and the weights after their n-th Adam step.
+        self, x: Tensor, cache: Tensor, weights: list[Tensor], n: int, groups: int, known: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Gradient of the loss with respect to x, the weights after their n-th Adam step, and the features of x.
 
         x is made a node of its own: at the first call the cache is the same tensor, and must not receive the
-        derivative.
+        derivative. `known` are the features of the cache, empty where the step before computed none. They carry no
+        derivative: where the gradient is exact, the classifier is asked again.
         """
         exact = self.differentiated and torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
@@ -215,16 +217,19 @@ class _Guide:
             inputs = [x]
             if weights:
                 inputs.append(weights[0] if weights[0].requires_grad else weights[0].detach().requires_grad_())
-            loss = self._loss(x, cache, inputs[1] if weights else None, groups)
+            known = known if known is not None and len(known) and not exact else self._features(cache)
+            features = self._features(x)
+            loss = self._loss(known, features, inputs[1] if weights else None, groups)
             gradients = torch.autograd.grad(loss, inputs, create_graph=exact)
             if not weights:
-                return gradients[0], []
+                return gradients[0], [], features.detach()
             w, m, v = weights
-            return gradients[0], list(adam(w, m, v, gradients[1], n, lr=LEARNING_RATE))
+            moved = adam(w, m, v, gradients[1], n, lr=LEARNING_RATE)
+            return gradients[0], list(moved), features.detach()
 
-    def _loss(self, x: Tensor, cache: Tensor, w: Tensor | None, groups: int) -> Tensor:
+    def _loss(self, before: Tensor, after: Tensor, w: Tensor | None, groups: int) -> Tensor:
         d = self.defense
-        features = [self._features(state).unflatten(0, (groups, -1)) for state in (cache, x)]
+        features = [f.unflatten(0, (groups, -1)) for f in (before, after)]
         if w is not None:
             features = [embed(f, w) for f in features]
         return contrastive_loss(

@@ -156,6 +156,9 @@ class Defended(nn.Module):
         groups = as_source(noise, len(images)).rows_by_draw() if self._split_draws else []
         if len(groups) <= 1:
             return purify(images, noise)
+        if all(int(rows[-1] - rows[0]) + 1 == len(rows) for rows in groups):  # sorted: each draw is one slice
+            slices = sorted((int(rows[0]), int(rows[-1]) + 1) for rows in groups)
+            return torch.cat([purify(images[a:b], noise[a:b]) for a, b in slices])
         purified = torch.empty_like(images)
         for rows in groups:
             purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
@@ -186,5 +189,6 @@ def combine_runs(logits: Tensor, combine: Combine) -> Tensor:
     mean = logits.softmax(-1).mean(0).clamp_min(1e-12).log()
     if combine == "softmax":
         return mean
-    votes = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    votes = (logits.argmax(-1, keepdim=True) == classes).to(logits.dtype).mean(0)  # one_hot makes the host wait
     return mean + (votes.clamp_min(1e-6).log() - mean).detach()

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,6 +23,10 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _SHARED = _MASK  # the image id of draws that a whole batch shares
+_CONSTANTS = 22  # multipliers, and two keys for each of ten rounds
+AHEAD = 16  # steps that a GPU draws in one pass, at most
+VALUES_AHEAD = 2**22  # values of such a pass, at most: where one step has more, the GPU is busy anyhow
+KINDS_AHEAD = 4  # streams and shapes whose next steps are kept
 
 
 def philox4x32(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tensor:
@@ -35,28 +40,85 @@ def philox4x32(counter: Tensor, key: tuple[int, int], rounds: int = 10) -> Tenso
     Returns:
         (4, n) int64, 32-bit words.
     """
-    multipliers = torch.tensor(_MULTIPLIERS, device=counter.device).unsqueeze(1)
-    even, odd = counter[0::2], counter[1::2]
-    for r in range(rounds):
-        keys = torch.tensor(
-            [(key[0] + r * _WEYL[0]) & _MASK, (key[1] + r * _WEYL[1]) & _MASK], device=counter.device
-        ).unsqueeze(1)
-        product = even * multipliers  # wraps modulo 2**64; the mask below recovers the unsigned halves
-        high = (product >> 32).bitwise_and_(_MASK)
-        even, odd = high.flip(0).bitwise_xor_(odd).bitwise_xor_(keys), product.bitwise_and_(_MASK).flip(0)
+    multipliers, keys = _split_constants(_constants(key, rounds).to(counter.device), rounds)
+    first, third = (_low_words(counter[word].contiguous()) for word in (1, 3))
+    even, odd = _rounds(counter[0::2].contiguous(), first, third, multipliers, keys)
     return torch.stack((even[0], odd[0], even[1], odd[1]))
 
 
-def _normals(words: Tensor) -> Tensor:
-    """Box-Muller: (4, n) 32-bit words -> (4, n) standard normals in float64."""
-    radius = ((words[0::2] + 1).double() * 2.0**-32).log_().mul_(-2).sqrt_()
-    angle = words[1::2].double() * (2 * math.pi * 2.0**-32)
-    return torch.stack((radius * angle.cos(), radius * angle.sin())).flatten(0, 1)
+@lru_cache(maxsize=64)
+def _constants(key: tuple[int, int], rounds: int = 10) -> Tensor:
+    """Multipliers and the keys of every round, (2 + 2 rounds,) int64 on the host."""
+    weyl = [(word + r * step) & _MASK for r in range(rounds) for word, step in zip(key, _WEYL, strict=True)]
+    return torch.tensor([*_MULTIPLIERS, *weyl], dtype=torch.int64)
 
 
-def _uniforms(words: Tensor) -> Tensor:
-    """(4, n) 32-bit words -> (4, n) uniforms in [0, 1), 24 bits, exact in float32."""
-    return (words >> 8).double() * 2.0**-24
+def _split_constants(constants: Tensor, rounds: int = 10) -> tuple[Tensor, Tensor]:
+    """Views of `_constants`: multipliers (2,) int64, keys (rounds, 2) int32."""
+    return constants[:2], _low_words(constants[2:]).view(rounds, 2)
+
+
+def _low_words(values: Tensor) -> Tensor:
+    """The low 32 bits of int64 values as an int32 view, which costs no kernel (bytes in little-endian order)."""
+    return values.view(torch.int32)[..., ::2]
+
+
+def _high_words(values: Tensor) -> Tensor:
+    return values.view(torch.int32)[..., 1::2]
+
+
+def _rounds(even: Tensor, first: Tensor, third: Tensor, multipliers: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The rounds, four kernels each.
+
+    A 32 x 32 bit product is an int64 whose halves are read in place. The even words lie in the low halves of int64
+    values whose high halves stay 0, so they are unsigned factors.
+
+    Args:
+        even: words 0 and 2 of the counter, (2, ...) int64, contiguous; overwritten.
+        first: word 1 of the counter, int32, broadcast to (...).
+        third: word 3.
+        multipliers: (2,) int64.
+        keys: (rounds, 2) int32.
+
+    Returns:
+        Words 0 and 2, and words 1 and 3, each (2, ...) int64.
+    """
+    column = (2, *[1] * (even.ndim - 1))
+    multipliers, words = multipliers.view(column), _low_words(even)
+    first_word, third_word = words.unbind()
+    products = [torch.empty_like(even) for _ in range(2)]
+    halves = [(_high_words(product).unbind(), _low_words(product).unbind()) for product in products]
+    for r, key in enumerate(keys.view(-1, *column).unbind()):
+        (high, low), product = halves[r % 2], products[r % 2]
+        torch.mul(even, multipliers, out=product)
+        torch.bitwise_xor(high[1], first, out=first_word)
+        torch.bitwise_xor(high[0], third, out=third_word)
+        words.bitwise_xor_(key)
+        first, third = low[1], low[0]
+    odd = products[len(keys) % 2]
+    for place, product in enumerate(reversed(products[(len(keys) - 1) % 2].unbind())):
+        torch.bitwise_and(product, _MASK, out=odd[place])
+    return even, odd
+
+
+def _normals(even: Tensor, odd: Tensor) -> Tensor:
+    """Box-Muller: (2, ...) and (2, ...) 32-bit words -> (..., 4) standard normals in float64."""
+    unit = torch.tensor(2.0**-32, dtype=torch.float64)  # of no dimensions: an argument of the kernel, no upload
+    radius = torch.mul(even, unit).add_(unit).log_().mul_(-2).sqrt_()
+    angle = odd * (2 * math.pi * unit)
+    out = torch.empty((*even.shape[1:], 2, 2), dtype=torch.float64, device=even.device)
+    torch.mul(radius, angle.cos(), out=out[..., 0, :].movedim(-1, 0))
+    torch.mul(radius, angle.sin_(), out=out[..., 1, :].movedim(-1, 0))
+    return out.flatten(-2)
+
+
+def _uniforms(even: Tensor, odd: Tensor) -> Tensor:
+    """(2, ...) and (2, ...) 32-bit words -> (..., 4) uniforms in [0, 1), 24 bits, exact in float32."""
+    unit = torch.tensor(2.0**-24, dtype=torch.float64)
+    out = torch.empty((*even.shape[1:], 2, 2), dtype=torch.float64, device=even.device)
+    for place, words in enumerate((even, odd)):
+        torch.mul(words.bitwise_right_shift_(8), unit, out=out[..., place].movedim(-1, 0))
+    return out.flatten(-2)
 
 
 @runtime_checkable
@@ -144,12 +206,14 @@ class Noise:
     image_ids: Tensor
     draws: Tensor | int = 0
     _rows: Tensor = field(init=False, repr=False, compare=False)
+    _words: dict[torch.device, _Words] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _ahead: dict[Hashable, tuple[int, Tensor]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        ids = torch.as_tensor(self.image_ids, dtype=torch.int64)
+        ids = torch.as_tensor(self.image_ids, dtype=torch.int64, device="cpu")
         if ids.ndim != 1:
             raise ValueError(f"Expected image_ids of shape (batch,), got {tuple(ids.shape)}.")
-        draws = torch.as_tensor(self.draws, dtype=torch.int64, device=ids.device).expand(ids.shape)
+        draws = torch.as_tensor(self.draws, dtype=torch.int64, device="cpu").expand(ids.shape)
         for name, values, limit in (("image_ids", ids, _SHARED), ("draws", draws, _MASK + 1)):
             if len(values) and not (0 <= int(values.min()) and int(values.max()) < limit):
                 raise ValueError(f"Expected {name} in [0, {limit}), got {int(values.min())}..{int(values.max())}.")
@@ -163,7 +227,8 @@ class Noise:
 
     def __getitem__(self, rows: Tensor | slice) -> Noise:
         """The noise of some rows of the batch."""
-        return Noise(self.seed, self._rows[0][rows], self._rows[1][rows])
+        places = rows.cpu() if isinstance(rows, Tensor) else rows
+        return Noise(self.seed, self._rows[0][places], self._rows[1][places])
 
     def normal(self, like: Tensor, *, step: int, stream: int = 0) -> Tensor:
         """Standard normals with the shape, device and dtype of `like`, (batch, ...)."""
@@ -228,9 +293,8 @@ class Noise:
     def _draw(self, like: Tensor, step: int, stream: int, *, normal: bool) -> Tensor:
         if like.shape[0] != len(self):
             raise ValueError(f"Expected a batch of {len(self)} images, as the noise has rows, got {like.shape[0]}.")
-        rows = self._rows.to(like.device)
-        values = self._values(rows, like[0].numel(), step, stream, normal)
-        return values.reshape(like.shape).to(like.dtype)
+        drawn = self._steps(like.device, like[0].numel(), step, stream, normal, like.dtype, False)
+        return drawn.reshape(like.shape)
 
     def _draw_shared(
         self,
@@ -248,23 +312,81 @@ class Noise:
                 f"Shared noise needs one draw number for the whole batch, found {len(draws)}. "
                 "Purify each draw of a batch-coupled defense as a batch of its own."
             )
-        rows = torch.tensor([[_SHARED], [int(draws)]], device=device)
-        return self._values(rows, math.prod(shape), step, stream, normal).reshape(tuple(shape)).to(dtype)
+        drawn = self._steps(torch.device(device), math.prod(shape), step, stream, normal, dtype, True)
+        return drawn.reshape(tuple(shape))
 
-    def _values(self, rows: Tensor, count: int, step: int, stream: int, normal: bool) -> Tensor:
-        """(rows, count) float64 values; the counter words are (block, step and stream, draw, image id)."""
+    def _steps(
+        self, device: torch.device, count: int, step: int, stream: int, normal: bool, dtype: torch.dtype, shared: bool
+    ) -> Tensor:
+        """(rows, count) values of one step, a tensor of its own.
+
+        On a GPU one pass draws several steps, of which the later ones are kept: where the step before or after was the
+        last one asked for, as a sampler and the replay of its steps do, twice as many as in the pass before.
+        """
         if not (0 <= step < 2**24 and 0 <= stream < 256):
             raise ValueError(f"Expected step in [0, 2**24) and stream in [0, 256), got {step} and {stream}.")
+        if device.type == "cpu":
+            return self._values(device, count, step, 1, stream, normal, shared)[0].to(dtype)
+        key = (device, count, stream, normal, dtype, shared)
+        start, kept = self._ahead.get(key, (-2, torch.empty(0)))
+        if not start <= step < start + len(kept):
+            most = max(1, min(AHEAD, VALUES_AHEAD // max(1, count * (1 if shared else len(self))), 2 * len(kept)))
+            start, steps = _following(start, len(kept), step, most)
+            kept = self._values(device, count, start, steps, stream, normal, shared).to(dtype)
+            while len(self._ahead) >= KINDS_AHEAD:
+                self._ahead.pop(next(iter(self._ahead)))
+            self._ahead[key] = start, kept
+        return kept[step - start].clone()
+
+    def _values(
+        self, device: torch.device, count: int, start: int, steps: int, stream: int, normal: bool, shared: bool
+    ) -> Tensor:
+        """(steps, rows, count) float64 values; the counter words are (block, step and stream, draw, image id)."""
+        words = self._on(device)
+        ids, draws = words.shared if shared else words.rows
         blocks = -(-count // 4)
-        n = rows.shape[1]
-        counter = torch.empty((4, n, blocks), dtype=torch.int64, device=rows.device)
-        counter[0] = torch.arange(blocks, device=rows.device)
-        counter[1] = step | (stream << 24)
-        counter[2] = rows[1].unsqueeze(1)
-        counter[3] = rows[0].unsqueeze(1)
-        words = philox4x32(counter.flatten(1), (self.seed & _MASK, (self.seed >> 32) & _MASK))
-        values = _normals(words) if normal else _uniforms(words)
-        return values.reshape(4, n, blocks).permute(1, 2, 0).reshape(n, 4 * blocks)[:, :count]
+        even = torch.empty((2, steps, len(draws), blocks), dtype=torch.int64, device=device)
+        even[0] = torch.arange(blocks, device=device)
+        even[1] = draws
+        clock = (start | (stream << 24)) - (2**32 if stream >= 128 else 0)  # as a signed word
+        clocks = torch.arange(clock, clock + steps, dtype=torch.int32, device=device).view(-1, 1, 1)
+        even, odd = _rounds(even, clocks, ids, words.multipliers, words.keys)
+        values = _normals(even, odd) if normal else _uniforms(even, odd)
+        return values.flatten(2)[..., :count]
+
+    def _on(self, device: torch.device) -> _Words:
+        """What all draws need, put on a device once, by one upload that waits for nothing."""
+        if device not in self._words:
+            constants = _constants((self.seed & _MASK, (self.seed >> 32) & _MASK))
+            shared = torch.tensor([_SHARED, int(self._rows[1, 0]) if len(self) else 0])
+            parts = (len(constants), 2, len(self), len(self))
+            packed = torch.cat((constants, shared, self._rows.flatten())).to(device, non_blocking=True)
+            constants, shared, ids, draws = packed.split(parts)
+            self._words[device] = _Words(
+                *_split_constants(constants),
+                rows=(_low_words(ids).unsqueeze(1), draws.unsqueeze(1)),
+                shared=(_low_words(shared[:1]).unsqueeze(1), shared[1:].unsqueeze(1)),
+            )
+        return self._words[device]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a generator needs on one device: constants, and columns (ids int32, draws int64) of the rows."""
+
+    multipliers: Tensor
+    keys: Tensor
+    rows: tuple[Tensor, Tensor]
+    shared: tuple[Tensor, Tensor]
+
+
+def _following(start: int, count: int, step: int, most: int) -> tuple[int, int]:
+    """First step and number of steps of the pass that draws `step`, after one that drew `count` from `start`."""
+    if step == start + count:
+        return step, min(most, 2**24 - step)
+    if step == start - 1:
+        return max(0, step - most + 1), min(most, step + 1)
+    return step, 1
 
 
 def role_seed(seed: int, role: str) -> int:

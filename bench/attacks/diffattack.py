@@ -129,6 +129,7 @@ class _Probe:
         self._clean, self._noise = to_model_space(images), noise.normal(images, step=0)
         self._forward_pass, self._calls = True, 0
         self.path_gradient = torch.zeros_like(images)
+        self._alpha_bars: Tensor | None = None  # of all levels: the host need not know which one is shown
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._score, name)
@@ -153,8 +154,10 @@ class _Probe:
         self._forward_pass = False
 
     def _levels(self, index: Tensor) -> Tensor:
-        levels = [self.schedule.alpha_bar_at(i) for i in index.tolist()]
-        return torch.tensor(levels, dtype=torch.float64)
+        if self._alpha_bars is None:
+            levels = [self.schedule.alpha_bar_at(i) for i in range(self.schedule.levels)]
+            self._alpha_bars = torch.tensor(levels, dtype=torch.float64).to(index.device, non_blocking=True)
+        return self._alpha_bars[index]
 
     def _watch(self, x_t: Tensor, alpha_bar: Tensor, output: Callable[[Tensor], Tensor]) -> Tensor:
         if x_t.shape != self._clean.shape:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -86,6 +88,19 @@ class _Spy(Noise):
         super().__post_init__()
         object.__setattr__(self, "drawn", [])
 
-    def _values(self, rows: Tensor, count: int, step: int, stream: int, normal: bool) -> Tensor:
-        self.drawn.append(count)
-        return super()._values(rows, count, step, stream, normal)
+    def _draw(self, like: Tensor, step: int, stream: int, *, normal: bool) -> Tensor:
+        self.drawn.append(step)
+        return super()._draw(like, step, stream, normal=normal)
+
+    def _draw_shared(
+        self,
+        shape: Sequence[int],
+        step: int,
+        stream: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        *,
+        normal: bool,
+    ) -> Tensor:
+        self.drawn.append(step)
+        return super()._draw_shared(shape, step, stream, device, dtype, normal=normal)

@@ -40,7 +40,10 @@ def denoise(score: ScoreModel, y: Tensor, sigma: float | Tensor) -> Tensor:
     Returns:
         Shape of y, in the [-1, 1] space, not clipped.
     """
-    level = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).expand(len(y))
+    if isinstance(sigma, Tensor):
+        level = sigma.to(y.device, torch.float64).expand(len(y))
+    else:  # made where it is needed: an upload would make the host wait
+        level = torch.full((len(y),), sigma, dtype=torch.float64, device=y.device)
     t = time_of_sigma(score.schedule, level).to(y.dtype)
     column = level.to(y.dtype).view(-1, 1, 1, 1)
     return y - column * score.epsilon(y / torch.sqrt(1 + column**2), t)

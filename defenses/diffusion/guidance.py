@@ -94,9 +94,11 @@ def _negatives(similarity: Tensor, batch: int) -> Tensor:
     column."""
     if batch == 1:
         return similarity[..., 1:]
-    image = torch.arange(2 * batch, device=similarity.device) % batch
-    keep = image.unsqueeze(1) != image
-    return similarity[:, keep].reshape(len(similarity), 2 * batch, 2 * batch - 2)
+    own = (torch.arange(2 * batch, device=similarity.device) % batch).view(-1, 1, 1)
+    others = torch.arange(batch - 1, device=similarity.device)
+    others = others + (others >= own)  # (2 batch, 1, batch - 1): a mask would make the host wait for its count
+    columns = torch.cat((others, others + batch), 1).flatten(1)
+    return similarity.gather(-1, columns.expand(len(similarity), -1, -1))
 
 
 def _ntxent(both: Tensor, batch: int, temperature: float) -> Tensor:
@@ -107,11 +109,14 @@ def _ntxent(both: Tensor, batch: int, temperature: float) -> Tensor:
     return -similar.log_softmax(-1)[:, rows, partner].mean(-1)
 
 
-def embedding_bounds(features: int) -> Tensor:
+def embedding_bounds(
+    features: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Tensor:
     """Bound of the uniform initialisation of every weight, 1 / sqrt(fan in): (18 features**2,), in `embed`'s order."""
     width = 2 * features
-    block = [features**-0.5] * (2 * width * features) + [width**-0.5] * (width * features)
-    return torch.tensor(block * BLOCKS, dtype=torch.float64)
+    bounds = torch.full((BLOCKS, 3 * width * features), width**-0.5, dtype=dtype, device=device)
+    bounds[:, : 2 * width * features].fill_(features**-0.5)
+    return bounds.flatten()
 
 
 def embed(x: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ TOMS 2000).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +47,9 @@ def scan(step: Step, state: State, steps: int, *, checkpoint_every: int | None =
         return state
     meter = _SavedBytes()
     state = _segment(step, state, 0, 1, meter)
-    kept = min(steps - 1, int(MEMORY_SHARE * free_memory(state[0].device) // max(meter.bytes, 1)))
+    fitting = int(MEMORY_SHARE * _BUDGET.left(state[0].device) // max(meter.bytes, 1))
+    kept = min(steps - 1, fitting)
+    _BUDGET.promise(state[0].device, kept * meter.bytes)
     state = _segments(step, state, 1, steps - kept, max(1, kept))
     return _run(step, state, steps - kept, steps)
 
@@ -56,6 +60,32 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return _available_host_memory()
+
+
+class _Budget:
+    """Free memory, asked again when the answer is older than a second or half of it has been promised since.
+
+    A purifier of many short scans would else ask for each of them, and the question costs more than a kernel.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[torch.device, tuple[float, int]] = {}
+        self._promised: dict[torch.device, int] = {}
+
+    def left(self, device: torch.device) -> int:
+        """Bytes that no scan has been promised."""
+        when, free = self._asked.get(device, (-math.inf, 0))
+        if time.monotonic() - when > 1 or 2 * self._promised[device] > free:
+            free = free_memory(device)
+            self._asked[device], self._promised[device] = (time.monotonic(), free), 0
+        return free - self._promised[device]
+
+    def promise(self, device: torch.device, size: int) -> None:
+        """Bytes that a scan is about to take."""
+        self._promised[device] += size
+
+
+_BUDGET = _Budget()
 
 
 def _available_host_memory() -> int:

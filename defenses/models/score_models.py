@@ -86,6 +86,7 @@ class NetworkScore(nn.Module):
         self.image_shape = image_shape
         self.labels, self.at_level = labels, at_level
         self.schedule = schedule or VPSchedule()
+        self._tables: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:
         """See `ScoreModel.epsilon`."""
@@ -110,17 +111,25 @@ class NetworkScore(nn.Module):
         channels = self.image_shape[0]
         if out.shape[1] == channels:
             return out, None
-        low, high = self._log_range.to(x_t)[:, index].view(2, -1, 1, 1, 1)
+        low, high = self._placed("_log_range", x_t)[:, index].view(2, -1, 1, 1, 1)
         share = (out[:, channels:] + 1) / 2
         return out[:, :channels], share * high + (1 - share) * low
 
     def _label_at(self, index: Tensor, x_t: Tensor) -> Tensor:
-        if self.at_level == "time":
-            schedule = self.schedule
-            alpha_bars = [schedule.alpha_bar_at(int(i)) for i in index]
-            times = schedule.time_of(torch.tensor(alpha_bars, dtype=torch.float64))
-            return ((schedule.levels - 1) * times).to(x_t)
-        return index.to(x_t.dtype)
+        return self._placed("_time_labels", x_t)[index] if self.at_level == "time" else index.to(x_t.dtype)
+
+    def _placed(self, table: str, like: Tensor) -> Tensor:
+        """A table of all levels with the device and dtype of `like`, uploaded once."""
+        key = (table, like.device, like.dtype)
+        if key not in self._tables:
+            self._tables[key] = getattr(self, table).to(like)
+        return self._tables[key]
+
+    @cached_property
+    def _time_labels(self) -> Tensor:
+        schedule = self.schedule
+        alpha_bars = torch.tensor([schedule.alpha_bar_at(i) for i in range(schedule.levels)], dtype=torch.float64)
+        return (schedule.levels - 1) * schedule.time_of(alpha_bars)
 
     @cached_property
     def _log_range(self) -> Tensor:

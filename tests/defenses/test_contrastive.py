@@ -193,3 +193,18 @@ def test_a_named_guide_is_taken_to_the_classifier() -> None:
     model = defense.defend(load_classifier("digits_cnn").double(), score, gradient="exact")
     images = torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert model(images, Noise(0, torch.arange(2))).dtype == torch.float64
+
+
+def test_features_of_the_state_before_are_not_computed_again() -> None:
+    """One more guided step asks the classifier once more, not twice."""
+    from contract import fast, tiny_classifier, tiny_images, tiny_noise, tiny_score
+
+    asked: list[int] = []
+    for steps in (3, 4):
+        classifier = tiny_classifier.__wrapped__(torch.float64)
+        asked.append(0)
+        classifier.register_forward_hook(lambda *_: asked.__setitem__(-1, asked[-1] + 1))
+        defense = fast("contrastive", {"steps": steps, "runs": 1})
+        with torch.no_grad():
+            defense.build(classifier=classifier, score=tiny_score())(tiny_images(), tiny_noise())
+    assert asked[1] - asked[0] == 1

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shadow_cuda import ShadowCuda
 
 from defenses.noise import Noise, philox4x32, role_seed
 
@@ -99,3 +100,33 @@ def test_ranges_are_named(bad: dict) -> None:
 
 def test_roles_have_seeds_of_their_own() -> None:
     assert len({role_seed(s, r) for s in range(3) for r in ("selection", "judge", "null")}) == 9
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+@pytest.mark.parametrize("order", [range(40), range(39, -1, -1), [5, 6, 7, 8, 3, 2, 1, 9, 10, 11, 10, 9, 8, 2**24 - 1]])
+def test_steps_drawn_in_one_pass_on_a_gpu_are_those_drawn_alone(kind: str, order: list[int]) -> None:
+    noise, like = Noise(-5, torch.tensor([4, 9, 2**32 - 2]), 2**32 - 1), torch.empty(3, 3, 5, 5)
+    on_cpu = [getattr(noise, kind)(like, step=step, stream=200) for step in order]
+    shared = [noise.shared((7,), step=step, stream=200) for step in order]
+    with ShadowCuda() as gpu:
+        placed = like.cuda()
+        for step, expected, common in zip(order, on_cpu, shared, strict=True):
+            got = getattr(noise, kind)(placed, step=step, stream=200)
+            assert got.is_cuda and torch.equal(got.cpu(), expected)
+            assert torch.equal(noise.shared((7,), step=step, stream=200, device="cuda").cpu(), common)
+            got.zero_()  # a tensor of the caller's own
+        gpu.clear()
+        for step in order:
+            getattr(noise, kind)(placed, step=step, stream=200)
+        assert not gpu.waits + gpu.uploads + gpu.downloads + gpu.mixed
+
+
+def test_a_sampler_s_draw_is_ten_launches_at_most() -> None:
+    noise = Noise(1, torch.arange(3))
+    with ShadowCuda() as gpu:
+        like = torch.empty(3, 1, 8, 8, device="cuda")
+        gpu.clear()
+        for step in range(101):
+            noise.normal(like, step=step)
+        assert sum(gpu.launches.values()) <= 10 * 101
+        assert sum(gpu.uploads.values()) == 1 and not gpu.waits + gpu.downloads
