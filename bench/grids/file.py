@@ -29,7 +29,7 @@ class GridFileError(ValueError):
 def load_file(path: Path) -> ModuleType:
     """The module of a file, run once for each state of the file.
 
-    It has a private name, so that a file may be called torch.py, and its folder can be imported from.
+    It has a private name, so that a file may be called like a module, and its folder can be imported from.
 
     Raises:
         GridFileError: the file cannot be run.
@@ -51,7 +51,8 @@ def told_with_its_line(path: Path) -> Iterator[None]:
         place = f"{path.name}, line {line}" if line else path.name
         kind = "" if isinstance(error, ValueError | LookupError) else f"{type(error).__name__}: "
         hint = next((hint for said, hint in HINTS.items() if said in str(error)), "")
-        raise GridFileError(f"{place}: {kind}{error} {hint}".rstrip()) from error
+        text = f"{place}: {kind}{error}"
+        raise GridFileError(text.removesuffix(".") + f". {hint}" if hint else text) from error
 
 
 @cache
@@ -62,7 +63,7 @@ def _run_once(path: Path, changed: int, size: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: a torch.py beside the file hides no library
+        sys.path.append(str(path.parent))  # last: what lies beside the file hides no library
     with told_with_its_line(path):
         spec.loader.exec_module(module)
     return module
