@@ -29,7 +29,7 @@ class GridFileError(ValueError):
 def load_file(path: Path) -> ModuleType:
     """The module of a file, run once for each state of the file.
 
-    It has a private name, so that a file may be called torch.py, and its folder can be imported from.
+    It has a private name, so that a file may be called like a module, and its folder can be imported from.
 
     Raises:
         GridFileError: the file cannot be run.
@@ -63,7 +63,7 @@ def _run_once(path: Path, changed: int, size: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: a torch.py beside the file hides no library
+        sys.path.append(str(path.parent))  # last: what lies beside the file hides no library
     with told_with_its_line(path):
         spec.loader.exec_module(module)
     return module

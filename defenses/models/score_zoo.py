@@ -111,15 +111,10 @@ def _file(name: str) -> ScoreInfo:
     def load() -> ScoreModel:
         if layout == "blocks":
             return blocks_score(own_file(path), size)
-<<<<<<< HEAD
-        make = {"ddpmpp": ddpmpp_score, "guided": guided_score}[layout]
-        return make(strip_prefix(bare_state(load_checkpoint(own_file(path)))), size)
-=======
         make: dict[str, Callable[..., ScoreModel]] = {
             "ddpmpp": ddpmpp_score, "guided": guided_score, "velocity": velocity_map,
         }  # fmt: skip
-        return make[layout](bare_state(load_checkpoint(own_file(path))), size)
->>>>>>> new-i
+        return make[layout](strip_prefix(bare_state(load_checkpoint(own_file(path)))), size)
 
     return ScoreInfo(
         name=name, title=Path(path).stem, load=load, find=lambda: own_file(path), datasets=(), source=path,
