@@ -17,7 +17,6 @@ from defenses.noise import Noise
 
 FOREIGN = 3_000_000_000  # ids from here on belong to no picture
 OTHER_CALLS = 100
-LOOKS = 2  # draws of an outsider's image where the defense is stochastic
 FAR = 0.1  # by how much the cell may lie above unseen pictures, beyond both intervals
 RARE = 1e-3  # how rarely chance may make the gates' images unlike the cell's others
 
@@ -92,7 +91,7 @@ def outsider(subject: Subject) -> Gate:
 
     A new instance, a seed that nobody knows, foreign ids, one image a call, in another order, no clean image before.
     The images are a margin transfer's; where the cell's attack has been run for another gate, its images too.
-    Cost: two answers an image and kind of image (one of a deterministic defense), one by one.
+    Cost: two answers an image and kind of image, one by one (one of a deterministic defense, and where `ALWAYS` asks).
     """
     name = "outsider"
     if subject.is_still or not subject.attack.restricted:
@@ -119,7 +118,7 @@ def asked_by_stranger(subject: Subject, x: Tensor) -> Tensor:
     """(draws, batch) correctness of a new instance, image by image; whole batches of a coupled defense, shuffled."""
     model = _fresh(subject)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(subject.seed % 2**63))
-    draws = LOOKS if subject.evidence.stochastic else 1
+    draws = max(1, subject.draws // 4)
     correct = torch.zeros((draws, len(x)), dtype=torch.bool)
     parts = [order] if model.batch_coupled else [order[i : i + 1] for i in range(len(order))]
     for draw in range(draws):
