@@ -17,7 +17,7 @@ from defenses.registry import ModuleRegistry
 if TYPE_CHECKING:
     from bench.cell import Cell
 
-__all__ = ["GRIDS", "Grid", "grid_cells", "grid_label", "grid_names", "load_grid"]
+__all__ = ["GRIDS", "Grid", "grid_cells", "grid_label", "grid_names", "load_file", "load_grid"]
 
 
 def grid_names() -> list[str]:
@@ -36,7 +36,7 @@ def load_grid(name: str) -> Grid:
         LookupError: an unknown name, no such file, or a file that holds neither `GRID` nor `cells`.
     """
     if name.endswith(".py"):
-        return _grid_of(_load_file(Path(name)), name)
+        return _grid_of(load_file(Path(name)), name)
     return GRIDS[name]
 
 
@@ -74,7 +74,12 @@ def _grid_of(module: ModuleType, name: str) -> Grid:
     return found if found.about else replace(found, about=inspect.getdoc(module) or "")
 
 
-def _load_file(path: Path) -> ModuleType:
+def load_file(path: Path) -> ModuleType:
+    """The module of a user's file, run once for each state of the file: what it registers is registered once.
+
+    Raises:
+        LookupError: there is no such file.
+    """
     if not path.is_file():
         raise LookupError(f"There is no grid file {path}. Known grids: {', '.join(grid_names())}.")
     status = path.stat()

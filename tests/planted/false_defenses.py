@@ -58,6 +58,7 @@ class Planted(Purifier):
         told_by: gates of which one at least must fail.
         twin: the honest twin.
         at: kind of gradient of the cell.
+        cheap: whether the gates of every cell tell it, the quick tier's too.
     """
 
     source: ClassVar[str] = "A planted false defense."
@@ -67,6 +68,7 @@ class Planted(Purifier):
     told_by: ClassVar[set[str]]
     twin: ClassVar[Callable[[], Defense]] = Undefended
     at: ClassVar[Gradient] = "exact"
+    cheap: ClassVar[bool] = True
 
     def build(self, *, classifier: Any = None, score: Any = None, gradient: Gradient = "exact") -> Purify:
         return lambda images, noise: self.trick(images, noise)
@@ -76,7 +78,7 @@ class Planted(Purifier):
 
 
 def planted(
-    kind: str, *told_by: str, stochastic: bool = False, at: Gradient = "exact"
+    kind: str, *told_by: str, stochastic: bool = False, at: Gradient = "exact", cheap: bool = True
 ) -> Callable[[Callable[[Tensor, Any], Tensor]], type[Planted]]:
     """A class of `Planted` from a function (images, noise) -> images."""
 
@@ -88,6 +90,7 @@ def planted(
             "told_by": set(told_by),
             "stochastic": stochastic,
             "at": at,
+            "cheap": cheap,
             "trick": lambda self, x, noise: function(x, noise),
             "__doc__": function.__doc__,
             "__module__": __name__,
@@ -138,13 +141,13 @@ def not_the_attackers_seed(x: Tensor, noise: Any) -> Tensor:
     return restored(x, torch.full((len(x),), noise.seed not in roles))
 
 
-@planted(COPIES, "batch_independence", "agrees_with_cell", stochastic=True)
+@planted(COPIES, "batch_independence", "agrees_with_cell", stochastic=True, cheap=False)
 def many_rows(x: Tensor, noise: Any) -> Tensor:
     """Restores in batches of more than 320 rows: the judge's."""
     return restored(x, torch.full((len(x),), len(x) > 320))
 
 
-@planted(COPIES, "batch_independence", stochastic=True)
+@planted(COPIES, "batch_independence", stochastic=True, cheap=False)
 def eight_copies(x: Tensor, noise: Any) -> Tensor:
     """Restores images of which the batch holds eight copies."""
     same = torch.cdist(x.detach().flatten(1), x.detach().flatten(1)) < 1e-3
@@ -170,7 +173,7 @@ def none_off_grid(x: Tensor, noise: Any) -> Tensor:
     return torch.where(is_off_grid(x, 16).view(-1, 1, 1, 1), x.detach() + 0 * x, x)
 
 
-@planted(SET, "unseen")
+@planted(SET, "unseen", cheap=False)
 def contraction(x: Tensor, noise: Any) -> Tensor:
     """Moves to the test image that lies within the ball, with a true gradient."""
     target = nearest(x)
@@ -178,7 +181,7 @@ def contraction(x: Tensor, noise: Any) -> Tensor:
     return torch.where(near.view(-1, 1, 1, 1), 0.1 * x + 0.9 * target, x)
 
 
-@planted(SET, "unseen")
+@planted(SET, "unseen", cheap=False)
 def test_set_posterior(x: Tensor, noise: Any) -> Tensor:
     """The posterior mean of a test image behind noise: a denoiser that learned the test set by heart."""
     distance = torch.cdist(x.flatten(1), pictures().flatten(1)) ** 2
@@ -187,13 +190,13 @@ def test_set_posterior(x: Tensor, noise: Any) -> Tensor:
     return weight * mean + (1 - weight) * x
 
 
-@planted(ROUNDING, "inside_ball", "agrees_with_cell")
+@planted(ROUNDING, "inside_ball", "agrees_with_cell", cheap=False)
 def off_eight_bits(x: Tensor, noise: Any) -> Tensor:
     """Restores images that are neither pictures of 16 levels nor of 256."""
     return restored(x, is_off_grid(x, 16) & is_off_grid(x, 255, 1e-6))
 
 
-@planted(ROUNDING, "inside_ball", "agrees_with_cell")
+@planted(ROUNDING, "inside_ball", "agrees_with_cell", cheap=False)
 def mostly_off_eight_bits(x: Tensor, noise: Any) -> Tensor:
     """Restores images whose pixels are far from 256 levels on the average, if they are off 16 levels."""
     away = (x * 255 - (x * 255).round()).abs().flatten(1).mean(1)
@@ -206,7 +209,7 @@ def three_levels(x: Tensor, noise: Any) -> Tensor:
     return (x * 2).round() / 2 + 0 * x
 
 
-@planted(PLATEAU, "margin_transfer", "plateau", "beats_square", "unseen", at="straight_through")
+@planted(PLATEAU, "margin_transfer", "plateau", "beats_square", "unseen", at="straight_through", cheap=False)
 def two_levels_detour(x: Tensor, noise: Any) -> Tensor:
     """Two levels of the inverted picture, inverted back: straight-through steps are coarse."""
     return 1 - ((1 - x) > 0.5).float() + 0 * x
@@ -216,7 +219,7 @@ CALLS = {"rows": 0}
 SEEN: dict[int, Tensor] = {}
 
 
-@planted(STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider")
+@planted(STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider", cheap=False)
 def counts_calls(x: Tensor, noise: Any) -> Tensor:
     """Restores in every other thousand of its rows that ask for no gradient."""
     CALLS["rows"] += 0 if x.requires_grad else len(x)
@@ -314,6 +317,7 @@ class SilentODE(DiffPureODE):
     told_by: ClassVar[set[str]] = {"undeclared_gradient"}
     twin: ClassVar[Callable[[], Defense]] = lambda: DiffPureODE(t=0.1, steps=4)
     at: ClassVar[Gradient] = "straight_through"
+    cheap: ClassVar[bool] = False
 
     t: float = 0.1
     steps: int | None = 4
@@ -329,6 +333,7 @@ class SilentSDE(DiffPureSDE):
     told_by: ClassVar[set[str]] = {"undeclared_gradient"}
     twin: ClassVar[Callable[[], Defense]] = lambda: DiffPureSDE(t=0.1, steps=4)
     at: ClassVar[Gradient] = "straight_through"
+    cheap: ClassVar[bool] = False
 
     t: float = 0.1
     steps: int | None = 4
