@@ -256,19 +256,29 @@ def compare(a: str, b: str, db: str) -> None:
 )
 @click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Set a field of the defense. Repeatable.")
 @click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Seed of every random draw.")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="As torch writes it.")
 def audit(
-    defense: str, dataset: str, classifier: str, score: str, images: int, fields: tuple[str, ...], seed: int
+    defense: str,
+    dataset: str,
+    classifier: str,
+    score: str,
+    images: int,
+    fields: tuple[str, ...],
+    seed: int,
+    device: str,
 ) -> None:
-    """Check the gradients of a defense, in float64 on the CPU.
+    """Check the gradients of a defense, in float64. DEFENSE is a name, or a Python file that defines defenses.
 
-    Each kind of gradient is compared with the exact one, and the exact one with finite differences.
+    Each kind of gradient is compared with the exact one, and the exact one with finite differences, at the images and
+    at a random start; a verdict in words ends it.
 
     \b
     bench audit contrastive --set t=0.05 --set steps=10
+    bench audit my_defense.py
     """
     from bench.commands.audit import audit as verb
 
-    click.echo(verb(defense, dataset, classifier, score, images, fields, seed))
+    click.echo(verb(defense, dataset, classifier, score, images, fields, seed, device))
 
 
 @main.command()

@@ -1,19 +1,22 @@
-"""Validity gates: is a cell's robust accuracy the defense's, or the attack's weakness?
+"""Validity gates: is a cell's robust accuracy the defense's, or the attack's weakness, or a trick?
 
-Each gate is a function of a `Subject`; `run_gates` runs them all. A gate that fails changes no number: it is stored
-beside it, and the report shows it as a badge with the reason in words.
+Each gate is a function of a `Subject`; `run_gates` runs them. A gate that fails changes no number: it is stored
+beside it, and the report shows it as a badge with the reason in words. `ALWAYS` are cheap enough for every cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from bench.attacks.base import Attack
-from bench.gates.base import Gate, Subject
+from bench.gates.askers import agrees_with_cell, outsider, remembers, robust_above_null, unseen
+from bench.gates.attackers import margin_transfer, plateau, saturated_loss, step_reaches, undeclared_gradient
+from bench.gates.base import DRAWS, Build, Evidence, Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
-from bench.gates.sanity import batch_independence, inside_ball, not_identity, repeatable
+from bench.gates.sanity import batch_independence, draws_agree, inside_ball, not_identity, repeatable
 from bench.gates.strength import (
     beats_exact,
     beats_guidance_detached,
@@ -27,35 +30,62 @@ from bench.gates.strength import (
     more_steps,
 )
 from bench.threat import ThreatModel
-from defenses.base import Defended, Gradient
+from defenses.noise import role_seed
 
-__all__ = ["GATES", "SUBSET", "Gate", "Subject", "run_gates"]
+__all__ = ["ALWAYS", "GATES", "SUBSET", "Evidence", "Gate", "Subject", "choose_images", "run_gates"]
+
+Check = Callable[[Subject], Gate]
 
 SUBSET = 32
-GATES: tuple[Callable[[Subject], Gate], ...] = (
+ALWAYS: tuple[Check, ...] = (
+    gradient_nonzero,
+    gradient_audit,
+    draws_agree,
+    robust_above_null,
+    step_reaches,
+    margin_transfer,
+    outsider,
+    saturated_loss,
+)
+"""The cheap ones, which every cell gets: `CHEAP` draws, gradients of `FEW` images."""
+GATES: tuple[Check, ...] = (
+    unseen,  # first: nobody has shown the defense a clean image of these
     repeatable,
     batch_independence,
+    draws_agree,
     not_identity,
     gradient_audit,
     gradient_nonzero,
     gradient_scale,
     eot_signal,
+    robust_above_null,
+    step_reaches,
     inside_ball,
+    remembers,
     beats_noise,
+    margin_transfer,
+    outsider,
     beats_transfer,
     beats_straight_through,
     beats_surrogate,
     beats_guidance_detached,
     beats_exact,
+    undeclared_gradient,
+    saturated_loss,
     beats_square,
+    plateau,
     more_steps,
     more_eot,
     epsilon_sweep,
+    agrees_with_cell,  # last: it compares all of them with the cell
 )
+CHEAP, FEW = 4, 4
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+NO_MEMORY = "can't allocate memory"  # what torch says on a CPU
 
 
 def run_gates(
-    build: Callable[[Gradient], Defended],
+    build: Build,
     images: Tensor,
     labels: Tensor,
     image_ids: Tensor,
@@ -64,32 +94,74 @@ def run_gates(
     *,
     seed: int,
     classes: int,
-    subset: int = SUBSET,
+    evidence: Evidence | None = None,
+    gates: Sequence[Check] = GATES,
 ) -> list[Gate]:
-    """All gates of one cell on its first `subset` images.
+    """Gates of one cell on some of its images, see `choose_images`.
 
-    The cost is that of about a dozen attacks on the subset, two of them with doubled steps or draws. A gate whose check
-    raises ValueError or RuntimeError has failed, with the message as its reason.
+    All of them cost about two dozen attacks on these images, two of them with doubled steps or draws; `ALWAYS` cost
+    some eighty answers for each of four images and a few for each of the others. A gate whose check raises ValueError
+    or RuntimeError has failed, with the message as its reason; one that ran out of memory is unknown.
 
     Args:
         build: makes the defense for a kind of gradient; ValueError where it has none of that kind.
-        images: (batch, channels, height, width) in [0, 1], the cell's.
+        images: (batch, channels, height, width) in [0, 1], the gates'.
         labels: (batch,) integers.
         image_ids: (batch,) integers, places in the data set.
         threat: the cell's.
         attack: the one that the gates vary.
         seed: of the gates' own draws.
         classes: of the data set, for the level of chance.
-        subset: number of images.
+        evidence: what else is known of the cell, its stored records above all.
+        gates: which to run, in this order.
+
+    Returns:
+        One answer a gate, in the order of `gates`.
     """
+    cheap = gates is ALWAYS
     subject = Subject(
-        build, images[:subset], labels[:subset], image_ids[:subset], threat, attack, seed=seed, classes=classes
+        build,
+        images,
+        labels,
+        image_ids,
+        threat,
+        attack,
+        seed=seed,
+        classes=classes,
+        evidence=evidence,
+        draws=CHEAP if cheap else DRAWS,
+        probe=FEW if cheap else None,
     )
-    return [_run(gate, subject) for gate in GATES]
+    return [_run(gate, subject) for gate in gates]
 
 
-def _run(gate: Callable[[Subject], Gate], subject: Subject) -> Gate:
+def choose_images(total: int, count: int, seed: int, *, batch: int | None = None) -> list[int]:
+    """Places among a cell's images that its gates look at: a random sample that no defense can guess from their order.
+
+    Args:
+        total: images of the cell.
+        count: images of the gates.
+        seed: of the cell.
+        batch: images a batch where answers depend on it; then one whole batch, drawn at random.
+    """
+    generator = torch.Generator().manual_seed(role_seed(seed, "gates: images") % 2**63)
+    if batch is not None:
+        starts = range(0, max(total - batch, 0) + 1, batch)
+        first = starts[int(torch.randint(len(starts), (1,), generator=generator))]
+        return list(range(first, min(first + batch, total)))
+    return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+
+
+def _run(gate: Check, subject: Subject) -> Gate:
     try:
         return gate(subject)
+    except OUT_OF_MEMORY as error:
+        return Gate(gate.__name__, None, None, f"Unknown: the check ran out of memory ({_first(error)}).")
     except (ValueError, RuntimeError) as error:
+        if NO_MEMORY in str(error):
+            return Gate(gate.__name__, None, None, f"Unknown: the check ran out of memory ({_first(error)}).")
         return Gate(gate.__name__, False, None, f"The check could not be made: {error}")
+
+
+def _first(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.attacks.base import JUDGE_ROWS, Attack, Oracle
 from bench.attacks.cascade import Cascade
 from bench.attacks.losses import LOSSES, margin
+from bench.gates.chance import smallest_loss
+from bench.records import ImageRecord
 from bench.statistics import paired_difference
 from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
 
 DRAWS = 10  # judging draws of the gates, apart from every other draw
+Build = Callable[[Gradient], Defended]
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Gate:
 
     Attributes:
         name: of the function that made it.
-        passed: True, False, or None where it does not apply.
+        passed: True, False, or None where it does not apply or could not be made.
         value: what was measured; None where nothing was.
         reason: in words.
     """
@@ -43,6 +47,32 @@ class Gate:
         return {"gate": self.name, "passed": self.passed, "value": self.value, "reason": self.reason}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of the cell beside the gates' own images. A gate that needs what is missing does not apply.
+
+    Attributes:
+        records: of all images of the cell, as they are stored.
+        fresh: makes the defense from a new instance that nobody has asked anything; None is `build`.
+        classifier: the cell's own classifier, without the defense; None is the one inside the defense.
+        unseen: a number -> that many (images, labels) that are not the cell's, or None where there are none.
+        stochastic: whether two answers for one image may differ, as the defense declares.
+        rows: images that the judge of the cell asks about in one pass.
+    """
+
+    records: Sequence[ImageRecord] = ()
+    fresh: Build | None = None
+    classifier: nn.Module | None = None
+    unseen: Callable[[int], tuple[Tensor, Tensor] | None] | None = None
+    stochastic: bool = True
+    rows: int = JUDGE_ROWS
+
+    @cached_property
+    def by_index(self) -> Mapping[int, ImageRecord]:
+        """Place in the data set -> record."""
+        return {record.index: record for record in self.records}
+
+
 class Subject:
     """A defense under an attack, on a subset of images. Attacks and accuracies are computed when first asked for.
 
@@ -51,7 +81,7 @@ class Subject:
 
     def __init__(
         self,
-        build: Callable[[Gradient], Defended],
+        build: Build,
         images: Tensor,
         labels: Tensor,
         image_ids: Tensor,
@@ -60,9 +90,16 @@ class Subject:
         *,
         seed: int,
         classes: int,
+        evidence: Evidence | None = None,
+        draws: int = DRAWS,
+        probe: int | None = None,
     ) -> None:
         self.build, self.images, self.labels, self.image_ids = build, images, labels, image_ids
         self.threat, self.attack, self.seed, self.classes = threat, attack, role_seed(seed, "gates"), classes
+        self.evidence = evidence or Evidence()
+        self.draws = draws if self.evidence.stochastic else 1
+        self.probe = probe or len(images)
+        self.asked: list[tuple[str, Tensor]] = []  # (attack in words, its answers), for `agrees_with_cell`
 
     @cached_property
     def model(self) -> Defended:
@@ -79,6 +116,14 @@ class Subject:
         """(draws, batch): answers on the attack's images."""
         return self.judged(self.adversarial)
 
+    @cached_property
+    def stored(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(right draws, draws) that the cell counted on these images under its attack; None without all records."""
+        known = [self.evidence.by_index.get(int(image)) for image in self.image_ids.tolist()]
+        if not all(known):
+            return None
+        return np.array([r.robust_correct for r in known if r]), np.array([r.draws for r in known if r])
+
     @property
     def eot(self) -> int:
         """Draws that the attack averages at a step; 1 for an attack without the field."""
@@ -90,16 +135,48 @@ class Subject:
         loss = getattr(self.attack, "loss", "ce")
         return loss if loss in LOSSES else "ce"
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the cell's attack moved no image: its number is an accuracy, not a robustness."""
+        records = self.evidence.records
+        return not self.threat.epsilon or (bool(records) and all(r.distance == 0 for r in records))
+
+    def part(self, count: int) -> Subject:
+        """The first `count` images alone."""
+        if count >= len(self.images):
+            return self
+        other = Subject(
+            self.build,
+            self.images[:count],
+            self.labels[:count],
+            self.image_ids[:count],
+            self.threat,
+            self.attack,
+            seed=0,
+            classes=self.classes,
+            evidence=self.evidence,
+            draws=self.draws,
+        )
+        other.seed = self.seed
+        return other
+
+    def start(self) -> Tensor:
+        """A random start in the ball around each image."""
+        return self.threat.random_start(self.images, self.noise("start").uniform(self.images, step=0))
+
+    @torch.enable_grad()
     def attacked(self, attack: Attack, *, model: Defended | None = None, threat: ThreatModel | None = None) -> Tensor:
         """Adversarial images, projected."""
         model, threat = model or self.model, threat or self.threat
-        found = attack.perturb(model, self.images, self.labels, self.image_ids, threat, self.seed).detach()
+        found = attack.perturb(
+            model, self.images.clone(), self.labels.clone(), self.image_ids.clone(), threat, self.seed
+        ).detach()
         return threat.project(found, self.images) if attack.restricted else found
 
     def judged(self, x: Tensor) -> Tensor:
         """(draws, batch) correctness of the defense on x; the same draws for every x."""
         judge = Oracle(
-            self.model, self.labels, self.image_ids, self.seed, eot=DRAWS, role="judge:gates", rows=JUDGE_ROWS
+            self.model, self.labels, self.image_ids, self.seed, eot=self.draws, role="judge:gates", rows=JUDGE_ROWS
         )
         return judge.evaluate(x, 0).correct
 
@@ -111,14 +188,28 @@ class Subject:
         """One draw for every image."""
         return Noise(role_seed(self.seed, role), self.image_ids)
 
-    def margins(self, x: Tensor) -> Tensor:
+    def margins(self, x: Tensor, model: Defended | None = None) -> Tensor:
         """(batch,) margins of the defense at x for one fixed draw, positive where misclassified."""
-        return margin(self.model(x, self.noise()), self.labels)
+        return margin((model or self.model)(x, self.noise()), self.labels)
 
     def lower(self, other: Tensor) -> tuple[float, float, float]:
         """Accuracy of the attack minus that on `other` (draws, batch): (difference, low, high), 95 %, paired."""
-        counts = [c.sum(0).cpu().numpy() for c in (self.correct, other)]
-        return paired_difference(counts[0], len(self.correct), counts[1], len(other))
+        return self.paired((self.correct.sum(0).cpu().numpy(), np.array(len(self.correct))), other)
+
+    def beaten(self, other: Tensor) -> tuple[float, float, float]:
+        """As `lower`, of what the cell stored on these images where that is known, else of the attack run again."""
+        return self.lower(other) if self.stored is None else self.paired(self.stored, other)
+
+    def paired(
+        self, mine: tuple[np.ndarray, np.ndarray], other: Tensor, confidence: float = 0.95
+    ) -> tuple[float, float, float]:
+        """Accuracy of `mine` (right draws, draws) minus that of `other` (draws, batch): difference, low, high."""
+        return paired_difference(*mine, other.sum(0).cpu().numpy(), len(other), confidence)
+
+    @property
+    def sees(self) -> str:
+        """The smallest loss that a paired comparison on these images could call one, in words."""
+        return f"{smallest_loss(len(self.images)):.1%} on {len(self.images)} images is the least it could have seen"
 
 
 def scaled(attack: Attack, fields: tuple[str, ...], factor: float) -> Attack | None:

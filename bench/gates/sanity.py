@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.attacks.base import JUDGE_ROWS
 from bench.gates.base import Gate, Subject, rms, share
 from defenses.noise import Noise
 
 FLOAT_SLACK = 1e-3  # of the largest logit: what rounding in another batch shape explains
 HALF_LEVEL = 0.5 / 255
+COPIES = 20
 
 
 @torch.no_grad()
@@ -32,18 +34,30 @@ def repeatable(subject: Subject) -> Gate:
 
 @torch.no_grad()
 def batch_independence(subject: Subject) -> Gate:
-    """An image answered alone and in its batch."""
-    if subject.model.batch_coupled:
-        return Gate("batch_independence", None, None, "The defense is declared batch-coupled; its batches stay whole.")
-    whole, noise = subject.model(subject.images, subject.noise()), subject.noise()
-    few = range(min(4, len(whole)))
-    alone = torch.cat([subject.model(subject.images[i : i + 1], noise[slice(i, i + 1)]) for i in few])
-    value = float((alone - whole[: len(alone)]).abs().max() / whole.abs().max().clamp_min(1))
-    passed = value <= FLOAT_SLACK
-    words = "An image's answer does not depend on its batch-mates."
-    if not passed:
-        words = f"Logits of an image alone and in its batch differ by {value:.1%}: declare the defense batch_coupled."
-    return Gate("batch_independence", passed, value, words)
+    """An adversarial image alone, in its batch, beside copies of itself, and among as many rows as the judge asks.
+
+    Cost: four images alone, twenty copies of two, and one pass of the judge's size.
+    """
+    name, model = "batch_independence", subject.model
+    if model.batch_coupled:
+        return Gate(name, None, None, "The defense is declared batch-coupled; its batches stay whole.")
+    x, noise = subject.adversarial, subject.noise()
+    few = range(min(4, len(x)))
+    alone = torch.cat([model(x[i : i + 1], noise[slice(i, i + 1)]) for i in few])
+    many = torch.arange(max(len(x), min(subject.evidence.rows, JUDGE_ROWS)), device=x.device) % len(x)
+    copies = [torch.full((COPIES,), i, device=x.device) for i in few[:2]]
+    settings = {
+        f"in a batch of {len(x)}": model(x, noise)[: len(alone)],
+        f"in a batch of {len(many)} rows, as the judge's": model(x[many], noise[many])[: len(alone)],
+        f"beside {COPIES - 1} copies of itself": torch.cat([model(x[rows], noise[rows])[:1] for rows in copies]),
+    }
+    largest = alone.abs().max().clamp_min(1)
+    found = {words: float((alone[: len(got)] - got).abs().max() / largest) for words, got in settings.items()}
+    worst = max(found, key=lambda words: found[words])
+    if found[worst] <= FLOAT_SLACK:
+        return Gate(name, True, found[worst], "An image's answer does not depend on its batch-mates.")
+    words = f"Logits of an adversarial image alone and {worst} differ by {found[worst]:.1%}: declare it batch_coupled."
+    return Gate(name, False, found[worst], words)
 
 
 @torch.no_grad()
@@ -62,9 +76,12 @@ def not_identity(subject: Subject) -> Gate:
 
 
 def inside_ball(subject: Subject) -> Gate:
-    """Adversarial images rounded to 8 bits stay in the ball and keep their effect."""
+    """Adversarial images rounded to 8 bits stay in the ball and fool the defense as often, not less and not more.
+
+    Cost: the judging draws once more.
+    """
     rounded = (subject.adversarial * 255).round() / 255
-    _, low, high = subject.lower(subject.judged(rounded))
+    difference, low, high = subject.lower(subject.judged(rounded))
     excess = 0.0
     if subject.attack.restricted:
         slack = HALF_LEVEL * (1.0 if subject.threat.norm == "Linf" else subject.images[0].numel() ** 0.5)
@@ -74,9 +91,26 @@ def inside_ball(subject: Subject) -> Gate:
         words = f"{excess:.0%} of the images leave the ball by more than rounding to 8 bits explains."
     elif high < 0:
         words = f"Rounding to 8 bits undoes the attack: accuracy rises by {-high:.1%} or more."
+    elif low > 0:
+        words = f"Rounding to 8 bits breaks {difference:.1%} more: the defense works off the 8-bit grid alone."
     else:
-        words = "Rounded to 8 bits, the images stay in the ball and fool the defense as often."
-    return Gate("inside_ball", not excess and high >= 0, excess, words)
+        words = f"Rounded to 8 bits, the images stay in the ball and fool the defense as often ({subject.sees})."
+    return Gate("inside_ball", not excess and low <= 0 <= high, excess or difference, words)
+
+
+@torch.no_grad()
+def draws_agree(subject: Subject) -> Gate:
+    """A defense that is declared deterministic gives one answer, whatever the draw. Cost: two answers an image."""
+    name = "draws_agree"
+    if subject.evidence.stochastic:
+        return Gate(name, None, None, "The defense is declared stochastic.")
+    x = subject.start()
+    first, other = (subject.model(x, subject.noise(role)) for role in ("look", "another look"))
+    value = float((first - other).abs().max() / first.abs().max().clamp_min(1))
+    if value <= FLOAT_SLACK:
+        return Gate(name, True, value, "Two draws give the same answer, as a deterministic defense must.")
+    words = f"Declared deterministic, but the logits of two draws differ by {value:.1%}: declare stochastic = True."
+    return Gate(name, False, value, words)
 
 
 class _Spy(Noise):

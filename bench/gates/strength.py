@@ -23,7 +23,7 @@ def beats_noise(subject: Subject) -> Gate:
     if not subject.attack.restricted:
         return Gate("beats_noise", None, None, "The attack is not restricted to the ball.")
     uniform = subject.noise("noise").uniform(subject.images, step=0)
-    return _compared("beats_noise", subject, subject.threat.random_start(subject.images, uniform), "random noise")
+    return compared("beats_noise", subject, subject.threat.random_start(subject.images, uniform), "random noise")
 
 
 def beats_transfer(subject: Subject) -> Gate:
@@ -58,7 +58,7 @@ def beats_square(subject: Subject) -> Gate:
         return Gate(name, None, None, "The attack is Square itself, or not restricted to the ball.")
     steps = at_most(SQUARE["steps"])
     square = attacks.make("square_eot", {"steps": steps, "eot": at_most(min(subject.eot, SQUARE["eot"]))})
-    return _compared(name, subject, subject.attacked(square), f"Square with {steps} queries")
+    return compared(name, subject, subject.attacked(square), f"Square with {steps} queries")
 
 
 def more_steps(subject: Subject) -> Gate:
@@ -108,21 +108,30 @@ def _other_gradient(name: str, subject: Subject, kind: Gradient) -> Gate:
         x = subject.attacked(subject.attack, model=model, threat=replace(subject.threat, gradient=kind))
     except NoSuchAttack as error:
         return Gate(name, None, None, f"There is no such attack: {error}")
-    return _compared(name, subject, x, f"the same attack with the {kind} gradient")
+    return compared(name, subject, x, f"the same attack with the {kind} gradient")
 
 
 def _longer(name: str, subject: Subject, fields: tuple[str, ...], words: str) -> Gate:
     longer: Attack | None = scaled(subject.attack, fields, 2)
     if longer is None:
         return Gate(name, None, None, f"The attack has no {' or '.join(fields)}.")
-    return _compared(name, subject, subject.attacked(longer), f"the attack with {words}")
+    return compared(name, subject, subject.attacked(longer), f"the attack with {words}")
 
 
-def _compared(name: str, subject: Subject, x: Tensor, words: str) -> Gate:
-    """Passes unless accuracy on x is clearly lower (the paired 95 % interval leaves 0) than on the attack's images."""
+def compared(name: str, subject: Subject, x: Tensor, words: str) -> Gate:
+    """Passes unless accuracy on x is clearly lower (the paired 95 % interval leaves 0) than the cell's.
+
+    Args:
+        name: of the gate.
+        subject: whose images are compared; the cell's side is what it stored, or its attack run again.
+        x: the other attack's images.
+        words: what the other attack is.
+    """
     with torch.no_grad():
-        difference, low, high = subject.lower(subject.judged(x))
+        other = subject.judged(x)
+    subject.asked.append((words, other))
+    difference, low, high = subject.beaten(other)
     beaten = low > 0
     verb = "beats the attack" if beaten else "does no better"
-    reason = f"{words[0].upper()}{words[1:]} {verb}: {-difference:+.1%} accuracy, interval {-high:+.1%} to {-low:+.1%}."
-    return Gate(name, not beaten, difference, reason)
+    reason = f"{words[0].upper()}{words[1:]} {verb}: {-difference:+.1%} accuracy, interval {-high:+.1%} to {-low:+.1%}"
+    return Gate(name, not beaten, difference, reason + ("." if beaten else f"; {subject.sees}."))

@@ -32,8 +32,11 @@ def load_file(path: Path) -> ModuleType:
     It has a private name, so that a file may be called like a module, and its folder can be imported from.
 
     Raises:
+        LookupError: there is no such file.
         GridFileError: the file cannot be run.
     """
+    if not path.is_file():
+        raise LookupError(f"There is no file {path}. Give the path of a Python file.")
     status = path.stat()
     return _run_once(path.resolve(), status.st_mtime_ns, status.st_size)
 

@@ -48,7 +48,7 @@ class Prepared:
         kind = gradient or self.cell.threat.gradient
         return self.cell.defense.defend(self.classifier, self.score, gradient=kind).eval()
 
-    def batch(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(images, labels, image ids) of some places of `indices`, on the device."""
         picked = self.indices[rows]
         return (

@@ -14,9 +14,9 @@ from torch import Tensor
 from bench.attacks.base import Trace
 from bench.cell import Cell
 from bench.evaluate import evaluate
-from bench.gates import SUBSET, run_gates
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
+from bench.run.gating import check_gates
 from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, weights_of
@@ -87,7 +87,8 @@ def run_cells(
 ) -> Outcome:
     """Run the cells that have not run yet; one that fails becomes a row with its error, and the others go on.
 
-    Cells above the quick tier get validity gates: the first of each group that differs in seeds alone.
+    The first cell of each group that differs in seeds alone gets validity gates: the cheap ones (`bench.gates.ALWAYS`)
+    in the quick tier, else all.
 
     Args:
         cells: what to measure, in this order.
@@ -96,7 +97,7 @@ def run_cells(
         watcher: is told what happens.
         grid: the name of the grid, stored with each cell.
         force: run again what is done (its old rows stay), and what another host seems to be running.
-        gates: names of attacks whose quick cells get validity gates too.
+        gates: names of attacks whose quick cells get all validity gates.
 
     Returns:
         The cells by how they ended.
@@ -118,8 +119,8 @@ def run_cells(
             held = f"is being run by process {other['pid']} on {other['host']}; if that was killed, use --take-over"
             watcher.end_cell(cell, "busy", held)
         else:
-            checked = cell.key in gated and (cell.tier != "quick" or cell.attack.name in gates)
-            _run_cell(cell, store, loader, watcher, outcome, force, checked)
+            every = cell.tier != "quick" or cell.attack.name in gates
+            _run_cell(cell, store, loader, watcher, outcome, force, every if cell.key in gated else None)
     return outcome
 
 
@@ -153,7 +154,7 @@ def _find_holder(store: Store, cell: Cell) -> dict[str, Any] | None:
 
 
 def _run_cell(
-    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, gates: bool
+    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, every: bool | None
 ) -> None:
     made_by = describe_origin(loader.device) | {"batch_size": cell.batch_size}
     run_id: int | None = None
@@ -167,8 +168,10 @@ def _run_cell(
         found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
         run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
         _run_batches(prepared, loader, store, watcher, run_id, finished)
-        summary = summarize(store.images(run_id), stochastic=cell.defense.stochastic, seed=cell.seed)
-        checked = _check_gates(prepared, watcher) if gates else None
+        records = store.images(run_id)
+        summary = summarize(records, stochastic=cell.defense.stochastic, seed=cell.seed)
+        watcher.show_step("gates", 0)
+        checked = None if every is None else check_gates(prepared, records, every=every, data_dir=loader.data_dir)
         loader.check_intact()
         known = next((row for row in store.published() if row["key"] == cell.published), None)
         judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
@@ -224,20 +227,6 @@ def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> 
             trace=trace,
         )
         return records, time.perf_counter() - begin, meter.take()
-
-
-def _check_gates(prepared: Prepared, watcher: Watcher) -> list[dict[str, Any]]:
-    """Check the validity gates of a cell on the first of its images, a whole batch where one image depends on it."""
-    cell = prepared.cell
-    subset = min(cell.batch_size if cell.defense.batch_coupled else SUBSET, len(prepared.indices))
-    images, labels, ids = prepared.batch(slice(0, subset))
-    watcher.show_step("gates", 0)
-    attack = cell.attack.representative(cell.threat)
-    found = run_gates(
-        prepared.model, images, labels, ids, cell.threat, attack, seed=cell.seed, classes=prepared.data.classes,
-        subset=subset,
-    )  # fmt: skip
-    return [gate.row() for gate in found]
 
 
 def _write_outcome(summary: dict[str, Any]) -> str:

@@ -21,9 +21,10 @@ from bench.commands.run import execute
 from bench.evaluate import evaluate
 from bench.records import ImageRecord
 from bench.run.forecast import forecast
+from bench.run.gating import check_gates
 from bench.run.prepare import Loader, names_of
 from bench.run.provenance import hash_own_code
-from bench.run.runner import _check_gates, run_cells
+from bench.run.runner import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.adversarial_training import AdversarialTraining
@@ -171,10 +172,10 @@ def test_what_another_host_began_is_continued_when_taken_over(tmp_path: Path) ->
 def test_gates_look_at_a_whole_batch_where_answers_depend_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "bench.run.runner.run_gates", lambda model, images, *_, **fields: seen.append(len(images)) or []
+        "bench.run.gating.run_gates", lambda model, images, *_, **fields: seen.append(len(images)) or []
     )
     for defense in (DiffPureSDE(t=0.1, steps=4), Contrastive(t=0.1, steps=4), PER_IMAGE):
-        _check_gates(LOADER.prepare(cell(defense=defense, num_images=60, batch_size=48)), Silent())
+        check_gates(LOADER.prepare(cell(defense=defense, num_images=60, batch_size=48)), (), every=True)
     assert seen == [32, 48, 32]
 
 

@@ -1,0 +1,167 @@
+"""Attackers that the cell did not try: each would have to find as little as the cell's own attack."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.attacks._short import at_most as cut_to
+from bench.attacks.base import Attack, NoSuchAttack, Oracle
+from bench.attacks.cascade import Cascade
+from bench.attacks.pgd_eot import PGDEOT
+from bench.gates.base import Gate, Subject, share
+from bench.gates.chance import at_most
+from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, SURE, audited
+from bench.gates.strength import compared
+from defenses.base import Defended
+
+TRANSFER_STEPS = 40
+SATURATED = 1e-4  # probability that is left to all wrong classes
+SEARCH = {"steps": 40, "pairs": 8}
+STILL = "The attack moves no image."
+
+
+def margin_transfer(subject: Subject) -> Gate:
+    """PGD with the margin loss on the cell's own bare classifier, handed over: the defense's head may be made to mask.
+
+    Cost: forty gradients of the classifier and the judging draws.
+    """
+    name = "margin_transfer"
+    if not subject.attack.restricted or subject.is_still:
+        return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
+    return compared(name, subject, transferred(subject), "margin-loss transfer from the bare classifier")
+
+
+@torch.enable_grad()
+def transferred(subject: Subject, images: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    """Images of a margin-loss PGD on the cell's bare classifier."""
+    images, labels = (subject.images, subject.labels) if images is None or labels is None else (images, labels)
+    bare = Defended(lambda x, noise: x, subject.evidence.classifier or subject.model.classifier)
+    steps = cut_to(TRANSFER_STEPS)
+    pgd = PGDEOT(steps=steps, step_size=max(subject.threat.epsilon, 1e-9) / 8, eot=1, loss="margin", select="best")
+    ids = torch.arange(len(images), device=images.device)
+    threat = replace(subject.threat, gradient="exact")
+    return pgd.perturb(bare, images.clone(), labels.clone(), ids, threat, subject.seed).detach()
+
+
+def saturated_loss(subject: Subject) -> Gate:
+    """Where cross-entropy leaves wrong classes no probability, its gradient is rounding: is the margin loss stronger?
+
+    Cost: one answer an image; the attack once more where the loss is saturated.
+    """
+    name, fields = "saturated_loss", subject.attack.params()
+    losses = {m.params().get("loss") for m in _members(subject.attack)}
+    if subject.attack.gradient_free or "ce" not in losses or subject.is_still:
+        return Gate(name, None, None, "The attack has no cross-entropy.")
+    with torch.no_grad():
+        probabilities = subject.model(subject.images, subject.noise()).double().softmax(1)
+    right = probabilities.gather(1, subject.labels[:, None]).squeeze(1)
+    left = 1 - right[probabilities.argmax(1) == subject.labels]
+    value = float(left.median()) if len(left) else 1.0
+    if value > SATURATED:
+        return Gate(name, True, value, f"The wrong classes keep a probability of {value:.2g}: the loss has a gradient.")
+    few = subject.part(max(subject.probe, 8))
+    attack = PGDEOT(
+        steps=cut_to(max(_most(subject.attack, "steps", 20), 10)),
+        step_size=subject.threat.epsilon / 8,
+        eot=int(fields.get("eot", 1)),
+        loss="margin",
+    )
+    gate = compared(name, few, few.attacked(attack), "the margin loss")
+    words = f"The wrong classes keep a probability of {value:.1g} only, so cross-entropy is nearly flat. {gate.reason}"
+    return replace(gate, reason=words)
+
+
+def step_reaches(subject: Subject) -> Gate:
+    """Steps that together cannot cross the ball's radius leave most of it unseen. Costs nothing."""
+    name, epsilon = "step_reaches", subject.threat.epsilon
+    walks = [m.params() for m in _members(subject.attack) if {"steps", "step_size"} <= set(m.params())]
+    if not walks or not epsilon:
+        return Gate(name, None, None, "The attack takes no steps of a fixed size.")
+    value = max(walk["steps"] * walk["step_size"] for walk in walks) / epsilon
+    if value >= 1:
+        return Gate(name, True, value, f"All steps together are {value:.2g} times the radius.")
+    return Gate(name, False, value, f"All steps together are {value:.2g} times the radius: the attack cannot cross it.")
+
+
+def undeclared_gradient(subject: Subject) -> Gate:
+    """The cell's attack with autograd's gradient of the purifier, where finite differences confirm it, declared or not.
+
+    Cost: an audit (74 answers an image) and the attack once more.
+    """
+    name = "undeclared_gradient"
+    if subject.threat.gradient in DERIVATIVES or not subject.attack.restricted or subject.is_still:
+        return Gate(name, None, None, "The attack has the defense's own gradient, or no ball.")
+    if any(kind in subject.model.kinds for kind in DERIVATIVES):
+        return Gate(name, None, None, "The defense declares a gradient of its own; see beats_exact.")
+    model = copy.copy(subject.model)
+    model.gradient = "exact"
+    few = subject.part(subject.probe)
+    try:
+        confirmed = audited(few, few.start(), model) <= AGREE
+    except (ValueError, RuntimeError) as error:
+        return Gate(name, None, None, f"Autograd gives none: {error}")
+    if share(confirmed) < 0.5 or at_most(int(confirmed.sum()), len(confirmed), ENOUGH) < SURE:
+        return Gate(name, None, share(confirmed), "Finite differences do not confirm autograd's gradient.")
+    attack = subject.attack
+    if attack.gradient_free:
+        attack = PGDEOT(steps=cut_to(40), step_size=subject.threat.epsilon / 8, eot=min(subject.eot, 4))
+    try:
+        x = subject.attacked(attack, model=model, threat=replace(subject.threat, gradient="exact"))
+    except NoSuchAttack as error:
+        return Gate(name, None, None, f"There is no such attack: {error}")
+    return compared(name, subject, x, "autograd's gradient, which the defense does not declare,")
+
+
+def plateau(subject: Subject) -> Gate:
+    """A search by random differences of answers with fresh draws and wide steps, which crosses plateaus (NES).
+
+    Wierstra et al., JMLR 2014; Ilyas et al., ICML 2018. It begins at the margin transfer's images.
+    Cost: 680 answers an image.
+    """
+    name, threat = "plateau", subject.threat
+    if not subject.attack.restricted or subject.is_still:
+        return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
+    steps, pairs = cut_to(SEARCH["steps"]), cut_to(SEARCH["pairs"])
+    oracle = Oracle(subject.model, subject.labels, subject.image_ids, subject.seed, loss="margin", role="search")
+    x = best = transferred(subject)
+    top = torch.full((len(x),), -torch.inf, device=x.device)
+    for step in range(steps + 1):
+        here = oracle.evaluate(x, step * (2 * pairs + 1)).margin.to(top)
+        better = here > top
+        best = torch.where(better.view(-1, 1, 1, 1), x, best)
+        top = torch.where(better, here, top)
+        if step < steps:
+            x = threat.project(
+                x + threat.epsilon / 4 * threat.direction(_slope(subject, oracle, x, step, pairs)), subject.images
+            )
+    return compared(name, subject, best, f"a search without gradients ({steps * (2 * pairs + 1)} queries)")
+
+
+def _slope(subject: Subject, oracle: Oracle, x: Tensor, step: int, pairs: int) -> Tensor:
+    """Differences of the margins along random directions as wide as half the ball, summed."""
+    threat, total = subject.threat, torch.zeros_like(x)
+    noise = subject.noise(f"search {step}")
+    for pair in range(pairs):
+        normal = noise.normal(x, step=pair)
+        side = 1.0 if threat.norm == "Linf" else x[0].numel() ** 0.5
+        sigma = threat.epsilon / 2 / side
+        first = step * (2 * pairs + 1) + 1 + 2 * pair
+        ahead, behind = (
+            oracle.evaluate((x + sign * sigma * normal).clamp(0, 1), first + k).margin for k, sign in enumerate((1, -1))
+        )
+        total += (ahead - behind).view(-1, 1, 1, 1) * normal
+    return total
+
+
+def _members(attack: Attack) -> list[Attack]:
+    return attack.made() if isinstance(attack, Cascade) else [attack]
+
+
+def _most(attack: Attack, field: str, default: int) -> int:
+    found: list[Any] = [m.params().get(field) for m in _members(attack)]
+    return max((int(value) for value in found if value), default=default)
