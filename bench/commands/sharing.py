@@ -81,6 +81,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="RUN", help="Measure again what is no newer.")
+@click.option("--one-host", is_flag=True, help="All workers are on this host: SQLite on a network file system is fine.")
 @with_sharing
 def worker(
     grid: str,
@@ -93,6 +94,7 @@ def worker(
     protocol: str | None,
     data_dir: Path | None,
     download: bool,
+    one_host: bool,
     **sharing: Any,
 ) -> None:
     """Work on a grid together with any number of other workers, on this host and on others.
@@ -104,7 +106,10 @@ def worker(
     """
     from bench.commands import run as verb
     from bench.commands.choose import chosen
+    from bench.store.network_files import check_shareable
 
+    if not one_host:
+        check_shareable(db)
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     rules, patience = make_sharing(**sharing)
     loader = verb.loader(device, data_dir, download)

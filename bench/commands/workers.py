@@ -60,7 +60,18 @@ def execute_with_workers(
         check_database(store, smoke=False)
         after = store.last_run() if force else 0
         before = {cell.key for cell in cells if is_done(store, cell, after)}
-        command = [sys.executable, "-m", "bench.cli", "worker", *options, "--db", db, "--after", str(after)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.cli",
+            "worker",
+            "--one-host",
+            *options,
+            "--db",
+            db,
+            "--after",
+            str(after),
+        ]
         codes = _run_all([([*command, *_place(number, device)], workers) for number in range(workers)])
         outcome = Outcome()
         for cell in cells:

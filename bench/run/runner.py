@@ -188,7 +188,7 @@ class _Worker:
         new = [cell for cell in cells if cell.key not in self._told]
         if new:
             self._told |= {cell.key for cell in new}
-            holders = {claim["cell_key"]: claim for claim in self.store.claims()}
+            holders = {claim["cell_key"]: claim for claim in reversed(self.store.claims())}
             for cell in new:
                 if (claim := holders.get(cell.key)) is not None:
                     unit = f"batch {claim['unit']}" if claim["unit"].isdigit() else claim["unit"]

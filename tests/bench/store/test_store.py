@@ -20,6 +20,7 @@ from store_data import CELL, DATABASES, PROVENANCE, SUMMARY, batch, finished, fr
 from bench.store import Store, StoreError, default_url
 from bench.store.claims import Joined
 from bench.store.migrations import MIGRATIONS
+from bench.store.network_files import check_shareable
 
 KEY = CELL["key"]
 ROOT = Path(__file__).resolve().parents[3]
@@ -495,6 +496,20 @@ def test_two_processes_create_and_write_at_once(path: Path) -> None:
     with Store(path) as store:
         assert [len(store.images(run["id"])) for run in store.runs_of(KEY)] == [40, 40]
         assert len(store.published()) == len({row["key"] for row in store.published()}) > 800
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "lustre", "cifs"])
+def test_sqlite_on_a_network_file_system_is_not_for_several_hosts(
+    kind: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = path.with_name("mounts")
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {path.parent} {kind} rw 0 0\n")
+    check_shareable(path)
+    monkeypatch.setattr("bench.store.network_files.MOUNTS", mounts)
+    with pytest.raises(StoreError, match=rf"network file system \({kind}\).*bench merge"):
+        check_shareable(path)
+    check_shareable("/elsewhere/results.sqlite")
+    check_shareable("postgresql://host/name")
 
 
 def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
