@@ -53,6 +53,10 @@ class Cell:
     published: str | None = None
 
     def __post_init__(self) -> None:
+        _check_part("defense", self.defense, Defense)
+        _check_part("attack", self.attack, Attack)
+        if not isinstance(self.threat, ThreatModel):
+            raise ValueError(f"Expected threat=ThreatModel(...), got {self.threat!r}.")
         for name in ("num_images", "batch_size", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} >= 1, got {getattr(self, name)}.")
@@ -155,3 +159,16 @@ class Cell:
     def __str__(self) -> str:
         threat = f"{self.threat.norm} {epsilon_text(self.threat.epsilon)} {self.threat.gradient}"
         return f"{self.dataset} {self.classifier} {self.defense.name} {self.attack.name} ({threat})"
+
+
+def _check_part(field: str, part: Any, base: type) -> None:
+    """Raise ValueError where a cell's defense or attack is none, is a class, or is not registered."""
+    if isinstance(part, type):
+        raise ValueError(f"Expected {field}={part.__name__}(), got the class. Write the brackets.")
+    if not isinstance(part, base):
+        raise ValueError(f"Expected {field} to be a {base.__name__}, got {part!r}. See docs/adding-a-grid.md.")
+    if not isinstance(getattr(part, "name", None), str):
+        raise ValueError(
+            f"Expected a registered {field}, got {type(part).__name__}, which has no name. Write @register above the "
+            "class."
+        )

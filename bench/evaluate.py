@@ -7,14 +7,13 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from bench.attacks.base import UNSEEN, Attack, Oracle, Trace
+from bench.attacks.base import JUDGE_ROWS, UNSEEN, Attack, Oracle, Trace
 from bench.records import ImageRecord
 from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
 ROUNDING = 1e-3  # relative difference of logits that rounding explains
-ROWS = 1024  # rows a pass of the judge; memory, not numbers
 
 
 def evaluate(
@@ -56,7 +55,7 @@ def evaluate(
     threat.check(adversarial, images, restricted=attack.restricted)
 
     def answers(shown: Tensor, role: str, count: int = draws) -> Tensor:
-        judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=ROWS)
+        judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=JUDGE_ROWS)
         return judge.evaluate(shown, 0).predictions
 
     if model.gradient in UNSEEN:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from bench.records import ImageRecord
+    from bench.records import ImageRecord, Votes
 
 FEW = 5  # images wrong (or right) below which a percentile bootstrap covers less than it says
 Interval = tuple[float, float]
-Votes = Mapping[int, int]
 
 
 def _z(confidence: float) -> float:
@@ -82,7 +81,7 @@ def two_level_bootstrap(
     )
 
 
-def vote_correct(votes: Votes, label: int) -> bool:
+def is_vote_correct(votes: Votes, label: int) -> bool:
     """Whether `label` has strictly more votes than any other: ties count against the defense."""
     return votes.get(label, 0) > max((n for other, n in votes.items() if other != label), default=0)
 
@@ -252,14 +251,14 @@ def compare(a: Sequence[ImageRecord], b: Sequence[ImageRecord], *, seed: int = 0
     }
 
 
-def established(comparison: Mapping[str, float]) -> bool:
+def is_established(comparison: Mapping[str, float]) -> bool:
     """Whether a difference (see `compare`) counts: its interval leaves out 0 and McNemar's p is below 0.05."""
     return (comparison["low"] > 0 or comparison["high"] < 0) and comparison["p_value"] < 0.05
 
 
 def _counts(record: ImageRecord) -> tuple[int, int, int]:
     votes = record.robust_votes
-    return votes.get(record.label, 0), sum(votes.values()), int(vote_correct(votes, record.label))
+    return votes.get(record.label, 0), sum(votes.values()), int(is_vote_correct(votes, record.label))
 
 
 def pool(rows: Sequence[Mapping[str, Any]], measure: str = "robust") -> dict[str, float | None]:

@@ -104,9 +104,15 @@ class GDMP(DiffusionPurifier):
 
 @dataclass(frozen=True)
 class _Level:
-    """Constants of the ancestral step from level `index` to `following` (-1: clean), as Ho et al. 2020, Eqs. 6-7.
+    """Constants of an ancestral step, as Ho et al. 2020, Eqs. 6-7.
 
-    low, high: log of the posterior variance (of the level above, where following is -1) and of beta.
+    Attributes:
+        index: level before the step.
+        following: level after it, -1 for the clean image.
+        of_x0: weight of the predicted clean image in the mean.
+        of_x: weight of the state.
+        low: log of the posterior variance; that of the level above where `following` is -1.
+        high: log of the step's beta.
     """
 
     index: int
@@ -120,11 +126,8 @@ class _Level:
 def _levels(schedule: VPSchedule, path: list[int]) -> list[_Level]:
     found: list[_Level] = []
     for i, following in zip(path, [*path[1:], -1], strict=True):
-        a, a_next = schedule.alpha_bar_at(i), schedule.alpha_bar_at(following)
-        beta = schedule.beta_at(i) if following == i - 1 else 1 - a / a_next  # the same, without the rounding
-        posterior = beta * (1 - a_next) / (1 - a)
-        of_x0, of_x = beta * math.sqrt(a_next) / (1 - a), (1 - a_next) * math.sqrt(1 - beta) / (1 - a)
-        high = math.log(beta)
+        of_x0, of_x = schedule.posterior_mean_at(i, following)
+        high, posterior = math.log(schedule.step_beta_at(i, following)), schedule.posterior_variance_at(i, following)
         low = math.log(posterior) if posterior else (found[-1].low if found else high)
         found.append(_Level(i, following, of_x0, of_x, low, high))
     return found

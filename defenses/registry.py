@@ -204,9 +204,13 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         The same class again, from a file that is read twice, replaces the first.
 
         Raises:
-            ValueError: another class has the name.
+            ValueError: another class has the name, or the class states no source.
         """
         name = self._name_of(cls)
+        if not getattr(cls, "source", ""):
+            raise ValueError(
+                f'Expected {cls.__name__} to state its source. Write `source: ClassVar[str] = "paper, equation"` in it.'
+            )
         self._check_free(name, cls)
         cls.name = name  # type: ignore[attr-defined]
         if not getattr(cls, "title", ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,31 +14,24 @@ from bench.threat import ThreatModel
 from defenses.base import Defended
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
-class AutoAttack(Attack):
-    """AutoAttack (Croce & Hein, ICML 2020), the library unchanged, for parity with the literature.
+class LibraryAttack(Attack):
+    """What the three names of the AutoAttack library share."""
 
-    Attributes:
-        variant: the library's `version`: "standard" (see `autoattack_standard`) or "rand" (see `autoattack_rand`).
-    """
-
-    title: ClassVar[str] = "AutoAttack"
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690; pyautoattack"
     batch_coupled: ClassVar[bool] = True
 
-    variant: Variant = "standard"
-
-    def __post_init__(self) -> None:
-        check_variant(self.variant)
+    @property
+    @abstractmethod
+    def library_version(self) -> Variant:
+        """The library's name of what is run."""
 
     def queries(self) -> tuple[int, int]:
         """See `Attack.queries`."""
-        return QUERIES[self.variant]
+        return QUERIES[self.library_version]
 
     def looks(self) -> int:
         """See `Attack.looks`."""
-        return LOOKS[self.variant]
+        return LOOKS[self.library_version]
 
     def perturb(
         self,
@@ -51,4 +45,26 @@ class AutoAttack(Attack):
         trace: Trace | None = None,
     ) -> Tensor:
         """Adversarial images, as the library returns them; see `Attack.perturb`."""
-        return run_library(self.variant, model, images, labels, image_ids, threat, seed, trace)
+        return run_library(self.library_version, model, images, labels, image_ids, threat, seed, trace)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(LibraryAttack):
+    """AutoAttack (Croce & Hein, ICML 2020), the library unchanged, for parity with the literature.
+
+    Attributes:
+        variant: the library's `version`: "standard" (see `autoattack_standard`) or "rand" (see `autoattack_rand`).
+    """
+
+    title: ClassVar[str] = "AutoAttack"
+
+    variant: Variant = "standard"
+
+    def __post_init__(self) -> None:
+        check_variant(self.variant)
+
+    @property
+    def library_version(self) -> Variant:
+        """See `LibraryAttack.library_version`."""
+        return self.variant

@@ -17,6 +17,7 @@ from defenses.noise import Noise, role_seed
 from defenses.registry import ClassRegistry, plain_fields
 
 attacks: ClassRegistry[Attack] = ClassRegistry("attack", "bench.attacks")
+JUDGE_ROWS = 1024  # rows that a judge asks about in one pass: memory, not numbers
 UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
 """Kinds of gradient under which an attack looks at something else than the defense."""
 

@@ -16,7 +16,7 @@ from defenses.base import GRADIENTS, Defended, Gradient
 from defenses.traits import per_instance
 
 Member = tuple[str, Mapping[str, Any], Gradient | None]
-QUICK = {"steps": 20, "eot": 4}
+SHORT_PGD = {"steps": 20, "eot": 4}
 CONFIRMED = 20  # draws that must agree before an image needs no further attack
 
 
@@ -51,9 +51,9 @@ class Cascade(Attack):
     version: ClassVar[int] = per_instance(1, lambda self: version_of(self.check_draws))
 
     members: Sequence[Member] = (
-        ("pgd_eot", {**QUICK, "eot": 1}, "transfer"),
-        ("pgd_eot", QUICK, "straight_through"),
-        ("pgd_eot", QUICK, None),
+        ("pgd_eot", {**SHORT_PGD, "eot": 1}, "transfer"),
+        ("pgd_eot", SHORT_PGD, "straight_through"),
+        ("pgd_eot", SHORT_PGD, None),
     )
     check_draws: int = 20
     settled: float = 1.0

@@ -31,13 +31,4 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) / (top[:, -1] - top[:, -3] + 1e-12)
 
 
-def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Targeted DLR (Croce & Hein, ICML 2020, Eq. 7); needs at least four classes."""
-    if logits.shape[1] < 4:
-        raise ValueError(f"Expected at least 4 classes for the targeted DLR loss, got {logits.shape[1]}.")
-    top = logits.sort(dim=1).values
-    gap = logits.gather(1, targets.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
-    return gap.squeeze(1) / (top[:, -1] - 0.5 * (top[:, -3] + top[:, -4]) + 1e-12)
-
-
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
+from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import Loss
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -19,7 +19,7 @@ Start = Literal["zero", "random", "zero_then_random"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class PGDEOT(Attack):
-    """PGD+EOT (Madry et al., ICLR 2018, Eq. 3; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
+    """PGD+EOT (Madry et al., ICLR 2018, section 2.1; Athalye et al., ICML 2018; settings of Lee & Kim, ICCV 2023).
 
     Attributes:
         steps: gradient steps, at least 1.
@@ -79,7 +79,7 @@ class PGDEOT(Attack):
         for restart in range(self.restarts):
             x, found = self._ascend(oracle, images, threat, restart, trace)
             better = found > best_margin
-            best = torch.where(better.view(-1, *[1] * (images.ndim - 1)), x, best)
+            best = choose(better, x, best)
             best_margin = torch.where(better, found, best_margin)
         return best
 
@@ -101,7 +101,7 @@ class PGDEOT(Attack):
                 trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
             if self.select == "best" or closing:
                 better = answer.margin > best_margin
-                best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, best)
+                best = choose(better, x, best)
                 best_margin = torch.where(better, answer.margin, best_margin)
             if answer.gradient is not None:
                 velocity = self._velocity(velocity, answer.gradient)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Attack, Oracle
+from bench.attacks.base import JUDGE_ROWS, Attack, Oracle
 from bench.attacks.cascade import Cascade
 from bench.attacks.losses import LOSSES, margin
 from bench.statistics import paired_difference
@@ -20,7 +20,6 @@ from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
 
 DRAWS = 10  # judging draws of the gates, apart from every other draw
-ROWS = 1024  # rows a pass, memory only
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,9 @@ class Subject:
 
     def judged(self, x: Tensor) -> Tensor:
         """(draws, batch) correctness of the defense on x; the same draws for every x."""
-        judge = Oracle(self.model, self.labels, self.image_ids, self.seed, eot=DRAWS, role="judge:gates", rows=ROWS)
+        judge = Oracle(
+            self.model, self.labels, self.image_ids, self.seed, eot=DRAWS, role="judge:gates", rows=JUDGE_ROWS
+        )
         return judge.evaluate(x, 0).correct
 
     def oracle(self, eot: int, loss: str) -> Oracle:

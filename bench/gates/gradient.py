@@ -13,7 +13,7 @@ DERIVATIVES: tuple[Gradient, ...] = (
     "guidance_detached",
     "adjoint",
 )  # claim to be the defense's own derivative
-LENGTHS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # L2 lengths of finite differences, image units
+DIFFERENCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # L2 lengths of finite differences, image units
 AGREE = 0.1  # relative error at which a slope and its finite difference agree
 ENOUGH = 0.9  # share of images that must pass
 NOT_USED = "The attack asks for no gradient."
@@ -122,7 +122,7 @@ def _gradient(subject: Subject, images: Tensor) -> Tensor:
 def _slope_error(subject: Subject, gradient: Tensor, direction: Tensor) -> Tensor:
     """Relative error of the slope along unit directions, the second best over the step lengths; (batch,), or (1,)."""
     errors, together = [], subject.model.batch_coupled
-    for h in LENGTHS:
+    for h in DIFFERENCES:
         points = [subject.images + sign * h * direction for sign in (1, -1)]
         ahead, behind = (subject.margins(x) for x in points)
         found = (ahead - behind) / (2 * h)

@@ -15,7 +15,7 @@ from defenses.base import Gradient
 
 SQUARE = {"steps": 200, "eot": 4}
 WIDEST = 64 / 255  # radius at which every classifier is at chance
-LENGTHS = ("steps", "apgd_steps")
+STEP_FIELDS = ("steps", "apgd_steps")
 
 
 def beats_noise(subject: Subject) -> Gate:
@@ -63,7 +63,7 @@ def beats_square(subject: Subject) -> Gate:
 
 def more_steps(subject: Subject) -> Gate:
     """The attack with twice the steps."""
-    return _longer("more_steps", subject, LENGTHS, "twice the steps")
+    return _longer("more_steps", subject, STEP_FIELDS, "twice the steps")
 
 
 def more_eot(subject: Subject) -> Gate:
@@ -85,14 +85,14 @@ def epsilon_sweep(subject: Subject) -> Gate:
     value, n = share(found[-1]), len(subject.images)
     curve = ", ".join(f"{share(correct):.0%}" for correct in found)
     words = f"Accuracy {curve} as epsilon grows from {threat.epsilon:.3g} to {widest:.3g}"
-    if any(_rises(a, b) for a, b in zip(found, found[1:], strict=False)):
+    if any(_is_rising(a, b) for a, b in zip(found, found[1:], strict=False)):
         return Gate(name, False, value, f"{words}: it rises, so the attack gets lost.")
     if wilson(value * n, n)[0] > 1 / subject.classes:
         return Gate(name, False, value, f"{words}: it stays above chance ({1 / subject.classes:.0%}).")
     return Gate(name, True, value, f"{words}.")
 
 
-def _rises(narrow: Tensor, wide: Tensor) -> bool:
+def _is_rising(narrow: Tensor, wide: Tensor) -> bool:
     counts = [c.sum(0).cpu().numpy() for c in (wide, narrow)]
     return paired_difference(counts[0], len(wide), counts[1], len(narrow))[1] > 0
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bench.grids.file import GridFileError, load_file, told_with_its_line
 from bench.grids.grid import Grid
 from defenses.registry import ModuleRegistry
 
 if TYPE_CHECKING:
     from bench.cell import Cell
 
-__all__ = ["GRIDS", "Grid", "grid_cells", "grid_label", "grid_names", "load_grid"]
+__all__ = ["GRIDS", "Grid", "GridFileError", "grid_cells", "grid_label", "grid_names", "load_grid"]
 
 
 def grid_names() -> list[str]:
@@ -34,6 +33,7 @@ def load_grid(name: str) -> Grid:
 
     Raises:
         LookupError: an unknown name, no such file, or a file that holds neither `GRID` nor `cells`.
+        GridFileError: the file cannot be run.
     """
     if name.endswith(".py"):
         return _grid_of(_load_file(Path(name)), name)
@@ -54,12 +54,14 @@ def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
 
     Raises:
         ValueError: a protocol for a grid that has one only.
+        GridFileError: a mistake in a user's file, with its line.
     """
     grid = load_grid(name)
     if protocol is not None and not grid.has_protocols:
         raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
-    chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
-    return list({cell.key: cell for cell in chosen}.values())
+    with told_with_its_line(Path(name)) if name.endswith(".py") else nullcontext():
+        chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
+        return list({cell.key: cell for cell in chosen}.values())
 
 
 def _grid_of(module: ModuleType, name: str) -> Grid:
@@ -77,21 +79,9 @@ def _grid_of(module: ModuleType, name: str) -> Grid:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LookupError(f"There is no grid file {path}. Known grids: {', '.join(grid_names())}.")
-    status = path.stat()
-    return _executed(path.resolve(), status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _executed(path: Path, changed: int, size: int) -> ModuleType:
-    """The module of a file, run once for each state of the file: what it registers is then registered once."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_file(path)
 
 
 GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
-    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid",)
+    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid", "file")
 )

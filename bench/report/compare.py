@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.numbers import name_text
-from bench.statistics import established
+from bench.statistics import is_established
 
 THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
 
@@ -39,7 +39,7 @@ def _cell_text(row: Mapping[str, Any]) -> str:
 
 
 def _conclude(comparison: Mapping[str, float]) -> str:
-    if not established(comparison):
+    if not is_established(comparison):
         return "No difference is established."
     better, worse = ("A", "B") if comparison["difference"] > 0 else ("B", "A")
     return f"{better} is more robust than {worse} on these images."

@@ -17,6 +17,9 @@ CONFIDENCE = {
     "cited_by_other_paper": "published value as another paper cites it",
     "derived": "published value derived, not quoted",
     "inferred": "published value inferred, not quoted",
+    "second_hand": "published value as others report it",
+    "authors_log": "value of a log in the authors' repository, in no table of the paper",
+    "authors_result_file": "value of a result file in the authors' repository, in no table of the paper",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.frames import Result, cells_of, group_by, has_run
 from bench.report.pooling import ImagesOf, join_runs
-from bench.statistics import compare, established, pool
+from bench.statistics import compare, is_established, pool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +133,7 @@ def _accuracy_if_less(rival: Sequence[Result], own: Sequence[Result], images: Im
     if not {record.index for record in ours} & {record.index for record in theirs}:
         return None
     found = compare(ours, theirs)
-    is_less = found["low"] > 0 and (same or established(found))
+    is_less = found["low"] > 0 and (same or is_established(found))
     return found["b_accuracy"] if is_less else None
 
 

@@ -96,9 +96,9 @@ def test_bootstrap_refuses(correct: list, draws: int) -> None:
 
 
 def test_a_tied_vote_counts_against_the_defense() -> None:
-    assert statistics.vote_correct({1: 3, 2: 2}, 1)
-    assert not statistics.vote_correct({1: 3, 2: 3}, 1)
-    assert not statistics.vote_correct({2: 1}, 1)
+    assert statistics.is_vote_correct({1: 3, 2: 2}, 1)
+    assert not statistics.is_vote_correct({1: 3, 2: 3}, 1)
+    assert not statistics.is_vote_correct({2: 1}, 1)
 
 
 @pytest.mark.parametrize("votes", [{0: 5, 1: 3, 2: 2}, {0: 3, 1: 3, 2: 2}, {1: 4}, {0: 2, 1: 1, 2: 1, 3: 1}])
@@ -106,7 +106,7 @@ def test_vote_and_worst_of_k_by_exhaustion(votes: dict[int, int]) -> None:
     draws = [label for label, count in votes.items() for _ in range(count)]
     for k in range(1, len(draws) + 1):
         subsets = [Counter(subset) for subset in itertools.combinations(draws, k)]
-        right = sum(statistics.vote_correct(subset, 0) for subset in subsets)
+        right = sum(statistics.is_vote_correct(subset, 0) for subset in subsets)
         assert statistics.vote_at_k(votes, 0, k) == pytest.approx(right / len(subsets), abs=1e-12)
         never_wrong = sum(subset[0] == k for subset in subsets)
         assert statistics.worst_of_k(votes.get(0, 0), len(draws), k) == pytest.approx(never_wrong / len(subsets))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
-from bench.grids import Grid, grid_cells, grid_names, load_grid
+from bench.grids import Grid, GridFileError, grid_cells, grid_names, load_grid
+from defenses import defenses
 from defenses.models.classifiers import CLASSIFIERS
 
 CELL = """
@@ -40,6 +42,7 @@ def test_a_file_with_cells_alone_or_with_a_grid(tmp_path: Path) -> None:
 
 
 OWN_NETWORK = """
+import importlib
 from pathlib import Path
 from torch import nn
 from defenses.models.classifiers import ClassifierInfo, register_classifier
@@ -70,3 +73,59 @@ def test_a_file_that_holds_no_grid_says_what_is_expected(text: str, tmp_path: Pa
     file.write_text(text)
     with pytest.raises(LookupError, match="Expected `GRID = Grid"):
         load_grid(str(file))
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from defenses.base import Purifier, register
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Mine(Purifier):
+    source: ClassVar[str] = "none"
+    stochastic: ClassVar[bool] = False
+    sigma: float = 0.1
+
+    def build(self, *, classifier, score, gradient="exact"):
+        return lambda images, noise: images
+"""
+MISTAKES = {
+    "no register": ("@register\n", "", "Write @register above the class"),
+    "not frozen": ("@dataclass(frozen=True, kw_only=True)", "@dataclass", r"line \d+: TypeError: .*frozen=True"),
+    "misspelt field": ("Mine(sigma", "Mine(sgima", r"line \d+: TypeError: .*'sgima'.* print the fields"),
+    "no source": ('    source: ClassVar[str] = "none"\n', "", "Mine to state its source"),
+    "no build": ("def build", "def biuld", r"TypeError: .*build"),
+    "a class": ("Mine(sigma=0.1)", "Mine", r"Expected defense=Mine\(\), got the class"),
+    "unknown gradient": ('gradient="none"', 'gradient="exacct"', r"line \d+: Expected gradient among .* got 'exacct'"),
+    "no such module": ("from bench.cell", "from bench.sell", "ModuleNotFoundError: .*bench.sell"),
+    "syntax": ("def cells():", "def cells()", r"line \d+: SyntaxError"),
+    "exit": ("def cells():", "def cells():\n    raise SystemExit(0)", r"line \d+: SystemExit: 0"),
+    "no threat": ("threat=threat", "threat='Linf'", r"Expected threat=ThreatModel\(...\), got 'Linf'"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_a_mistake_in_a_file_is_a_sentence_with_its_line(mistake: str, tmp_path: Path) -> None:
+    before, after, said = MISTAKES[mistake]
+    cells = CELL.replace("from defenses.undefended import Undefended\n", "")
+    text = OWN + cells.replace("Undefended()", "Mine(sigma=0.1)")
+    assert before in text
+    file = tmp_path / f"mistake_{mistake.replace(' ', '_')}.py"
+    file.write_text(text.replace(before, after))
+    try:
+        with pytest.raises(GridFileError, match=said):
+            grid_cells(str(file))
+    finally:
+        if file.stem in defenses:
+            del defenses[file.stem]
+
+
+@pytest.mark.parametrize("name", ["torch", "random", "logging", "bench"])
+def test_a_file_may_have_the_name_of_a_library_and_import_from_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"beside_{name}.py").write_text("EPSILON = 0.1\n")
+    file = tmp_path / f"{name}.py"
+    file.write_text(f"from beside_{name} import EPSILON\n" + CELL)
+    assert len(grid_cells(str(file))) == 1
+    module = importlib.import_module(name)
+    assert module.__file__ != str(file)
