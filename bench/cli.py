@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
@@ -49,15 +50,9 @@ def main() -> None:
     """
 
 
-def _with_db(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--db",
-        metavar="FILE|URL",
-        envvar="BENCH_DB",
-        default="results.sqlite",
-        show_default=True,
-        help="Result database: a SQLite file or any SQLAlchemy URL.",
-    )(command)
+main.add_command(worker)
+main.add_command(status)
+main.add_command(merge)
 
 
 @main.command()
@@ -68,7 +63,7 @@ def _with_db(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="NAME|FILE.py",
     help="The cells to run: a shipped grid, or a file.",
 )
-@_with_db
+@with_db
 @click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
@@ -87,8 +82,12 @@ def _with_db(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
 @click.option("--force", is_flag=True, help="Run again what is done; the old results stay.")
 @click.option(
-    "--take-over", is_flag=True, help="Also continue runs that another host left behind; only where it has stopped."
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes on this machine. Default: one for each GPU, unless --device names one.",
 )
+@with_sharing
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
@@ -105,12 +104,13 @@ def run(
     filters: tuple[str, ...],
     limit: int | None,
     force: bool,
-    take_over: bool,
+    workers: int | None,
     data_dir: Path | None,
     download: bool,
     dry_run: bool,
     protocol: str | None,
     smoke: bool,
+    **sharing: Any,
 ) -> None:
     """Run the cells of a grid that have not run yet, and print the table.
 
@@ -130,12 +130,27 @@ def run(
         if verb.smoke(cells, db, device, grid=grid).failed:
             raise click.exceptions.Exit(1)
         return
+    if not dry_run:
+        from bench.commands import workers as several
+
+        if (number := several.count_workers(workers, device)) > 1:
+            given: dict[str, Any] = {
+                "grid": grid,
+                "seed": seed,
+                "num_images": num_images,
+                "filter": filters,
+                "limit": limit,
+            }
+            given |= {"limit": limit, "data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            options = several.write_options(given)
+            exit_with(several.execute_with_workers(cells, db, options, number, grid=grid, device=device, force=force))
+            return
     loader = verb.loader(device, data_dir, download)
     if dry_run:
         verb.dry_run(cells, db, loader)
         return
-    if verb.execute(cells, db, loader, grid=grid, force=force, take_over=take_over).failed:
-        raise click.exceptions.Exit(1)
+    rules, patience = make_sharing(**sharing)
+    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience))
 
 
 @main.command()
@@ -148,7 +163,7 @@ def run(
 @click.option("--table", metavar="NAME", help="Only the grid's table of this name.")
 @click.option("--protocol", type=PROTOCOLS, help="Only these cells of the grid; see `bench run --help`.")
 @click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="The number that was given to `bench run`.")
-@_with_db
+@with_db
 def report(
     grid: str | None,
     form: str,
@@ -177,7 +192,7 @@ def report(
 
 @main.command()
 @click.argument("cell", metavar="CELL")
-@_with_db
+@with_db
 def show(cell: str, db: str) -> None:
     """Show all that is known of one cell. CELL is its key, or the beginning of its key.
 
@@ -215,7 +230,7 @@ def list_(kind: str, name: str | None) -> None:
     show_default=True,
     help="How to write the rows.",
 )
-@_with_db
+@with_db
 def query(sql: str, form: str, db: str) -> None:
     """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).
 
@@ -230,7 +245,7 @@ def query(sql: str, form: str, db: str) -> None:
 @main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@_with_db
+@with_db
 def compare(a: str, b: str, db: str) -> None:
     """Compare two cells, paired on the images that both saw: difference, interval, McNemar's test.
 

@@ -79,9 +79,11 @@ class BatchRecord:
         seconds: wall time.
         network_evaluations: images through the largest network, backward passes included.
         curve: one entry a step, `{attack, step, loss, accuracy, images}`; accuracy in [0, 1].
+        device: where it was measured; None where that is the run's device.
     """
 
     number: int
     seconds: float
     network_evaluations: int
     curve: list[dict[str, Any]] = field(default_factory=list)
+    device: str | None = None

@@ -15,6 +15,7 @@ from bench.commands.choose import chosen
 from bench.commands.report import tables
 from bench.commands.run import loader, measure, open_store, write_summary
 from bench.run.display import make_watcher
+from bench.run.work import Sharing
 from bench.store import Store, default_url
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def run(
         limit: at most so many cells.
         protocol: of grids that repeat a paper: "paper", "gold", "both" or "quick".
         force: run again what is done; the old results stay.
-        take_over: also continue runs that another host left behind.
+        take_over: do not wait for the leases of processes that have stopped.
         data_dir: folder of the data sets.
         download: whether torchvision may download a missing data set.
         progress: whether to show how far it is.
@@ -103,9 +104,10 @@ def run(
     cells = chosen(name, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
     console = None if progress else Console(quiet=True, force_terminal=False)
-    with open_store(address, take_over=take_over) as store:
+    with open_store(address) as store:
         with make_watcher(console) as shown:
-            outcome = measure(cells, store, loads, shown, grid=name, force=force)
+            sharing = Sharing(take_over=take_over)
+            outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing)
         keys = [cell.key for cell in cells]
         frame = store.frame().set_index("cell_key", drop=False)
         frame = frame.loc[[key for key in keys if key in frame.index]].reset_index(drop=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,16 @@ from pathlib import Path
 
 import click
 import torch
+from rich.console import Console
 
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
-from bench.run.display import make_watcher
+from bench.run.display import Lines, make_watcher
 from bench.run.prepare import Loader
-from bench.run.runner import Outcome, Watcher, run_cells
-from bench.store import Store, is_alive
+from bench.run.runner import run_cells
+from bench.run.work import Outcome, Sharing, Watcher
+from bench.store import Store
 from bench.store.database import parse_url, sqlite_path
 from bench.store.smoke_mark import check_database
 
@@ -52,7 +54,15 @@ def _take_first_line(error: BaseException) -> str:
 
 
 def execute(
-    cells: Sequence[Cell], db: str, loader: Loader, *, grid: str, force: bool, take_over: bool = False
+    cells: Sequence[Cell],
+    db: str,
+    loader: Loader,
+    *,
+    grid: str,
+    force: bool = False,
+    sharing: Sharing = Sharing(),  # noqa: B008 - frozen
+    patience: float = 0.0,
+    table: bool = True,
 ) -> Outcome:
     """Run the cells into the database, print their table and what came of them.
 
@@ -62,31 +72,41 @@ def execute(
         loader: where data sets and networks come from.
         grid: the name or the file of the grid.
         force: run again what is done.
-        take_over: continue runs that another host holds, because it has stopped.
+        sharing: how the work is shared with other processes.
+        patience: seconds for which a database that is locked or away is asked again.
+        table: whether to print the table and the summary.
     """
-    with open_store(db, take_over=take_over) as store:
-        with make_watcher() as shown:
-            outcome = measure(cells, store, loader, shown, grid=grid, force=force)
-        click.echo(tables(store, grid, cells, "text"))
-        click.echo(write_summary(outcome, cells, store, grid))
+    with open_store(db, patience=patience) as store:
+        with make_watcher() if table else Lines(Console(file=sys.stdout)) as shown:
+            outcome = measure(cells, store, loader, shown, grid=grid, force=force, sharing=sharing)
+        if table:
+            click.echo(tables(store, grid, cells, "text"))
+            click.echo(write_summary(outcome, cells, store, grid))
     return outcome
 
 
 @contextmanager
-def open_store(db: str, *, take_over: bool = False) -> Iterator[Store]:
+def open_store(db: str, *, patience: float = 0.0) -> Iterator[Store]:
     """A database that results go to; while it is open, SIGTERM ends a run as Ctrl-C does.
 
     Args:
         db: path or URL of the database.
-        take_over: continue runs that another host holds, because it has stopped.
+        patience: seconds for which a database that is locked or away is asked again.
     """
-    with _stop_on_sigterm(), Store(db, is_alive=_is_here if take_over else is_alive) as store:
+    with stop_on_sigterm(), Store(db, patience=patience) as store:
         check_database(store, smoke=False)
         yield store
 
 
 def measure(
-    cells: Sequence[Cell], store: Store, loader: Loader, watcher: Watcher, *, grid: str, force: bool
+    cells: Sequence[Cell],
+    store: Store,
+    loader: Loader,
+    watcher: Watcher,
+    *,
+    grid: str,
+    force: bool,
+    sharing: Sharing = Sharing(),  # noqa: B008 - frozen
 ) -> Outcome:
     """Run the cells of a grid, with the validity gates that it asks for.
 
@@ -97,18 +117,14 @@ def measure(
         watcher: is told what happens.
         grid: the name or the file of the grid.
         force: run again what is done.
+        sharing: how the work is shared with other processes.
     """
     gates = load_grid(grid).gates
-    return run_cells(cells, store, loader, watcher, grid=grid_label(grid), force=force, gates=gates)
-
-
-def _is_here(host: str | None, pid: int | None) -> bool:
-    """Only a process of this machine is still at work; others are known to be dead."""
-    return host == socket.gethostname() and is_alive(host, pid)
+    return run_cells(cells, store, loader, watcher, grid=grid_label(grid), force=force, gates=gates, sharing=sharing)
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
+def stop_on_sigterm() -> Iterator[None]:
     """What a cluster sends before it kills ends a run as Ctrl-C does: what is finished stays, for any host to go on."""
     if threading.current_thread() is not threading.main_thread():  # only there Python sets handlers
         yield
@@ -130,7 +146,7 @@ def write_summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: s
     if len(outcome.skipped) == len(cells):
         lines.append(f"Nothing to do: all {len(cells)} cells are done ({store.where}). --force runs them again.")
     else:
-        counts = ((len(getattr(outcome, kind)), kind) for kind in ("done", "skipped", "busy", "failed"))
+        counts = ((len(getattr(outcome, kind)), kind) for kind in ("done", "skipped", "elsewhere", "busy", "failed"))
         lines.append(f"{', '.join(f'{n} {kind}' for n, kind in counts if n)} ({store.where}).")
     for cell in outcome.failed:
         run = store.runs_of(cell.key)[0]

@@ -42,8 +42,8 @@ class Lines:
         """Not shown."""
 
     def end_cell(self, cell: Cell, status: str, text: str) -> None:
-        """Print the line of a cell that ended; cells that were done before get none."""
-        if status != "skipped":
+        """Print the line of a cell that ended; cells that were done before or elsewhere get none."""
+        if status not in ("skipped", "elsewhere"):
             seconds = time.perf_counter() - self._begin
             mark = "" if status == "done" else f"{status}: "
             line = f"{self._place} {cell}: {mark}{text} ({seconds:.1f} s)"

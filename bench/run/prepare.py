@@ -87,11 +87,7 @@ class Loader:
             LookupError: a data set or the weights of a network are not on this machine.
             ValueError: the parts do not fit together, such as a classifier and the data set of another.
         """
-        data = self._once("dataset", cell.dataset)
-        if cell.num_images > len(data):
-            raise ValueError(
-                f"Expected num_images <= {len(data)}, the test images of {cell.dataset}, got {cell.num_images}."
-            )
+        data = self.pictures(cell)
         for name in names_of(cell)[0]:
             check_dataset(name, cell.dataset)
         classifier = self._once("classifier", cell.classifier)
@@ -110,6 +106,20 @@ class Loader:
             licences=licences_of(cell),
             device=self.device,
         )
+
+    def pictures(self, cell: Cell) -> ImageSet:
+        """Load the test split of a cell's data set.
+
+        Raises:
+            LookupError: it is not on this machine.
+            ValueError: it has fewer images than the cell asks for.
+        """
+        data = self._once("dataset", cell.dataset)
+        if cell.num_images > len(data):
+            raise ValueError(
+                f"Expected num_images <= {len(data)}, the test images of {cell.dataset}, got {cell.num_images}."
+            )
+        return data
 
     def check_intact(self) -> None:
         """Compare every network with what was loaded; forget one that differs, so that the next cell loads it again.

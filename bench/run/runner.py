@@ -1,78 +1,37 @@
-"""The runner: cells into the store, batch by batch, so that whatever stops it loses at most the batch in flight."""
+"""The runner: cells into the store, batch by batch, shared with any number of other processes.
+
+A batch, the gates and the summary of a cell are units that one process claims at a time (`bench.store.claims`), so that
+whatever stops a process loses at most the unit in flight.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from bench.attacks.base import Trace
 from bench.cell import Cell
+from bench.datasets import subset
 from bench.evaluate import evaluate
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.gating import check_gates
 from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
-from bench.run.prepare import Loader, Prepared, weights_of
+from bench.run.prepare import Loader, Prepared, licences_of, weights_of
 from bench.run.provenance import describe_origin, hash_own_code, own_code_in
+from bench.run.work import Heart, Outcome, Sharing, WatchedTrace, Watcher
 from bench.statistics import summarize
-from bench.store import Store
+from bench.store import Claim, LostClaim, Store, StoreError
 from defenses.base import Defended
 
-SAME = ("commit_hash", "packages", "device", "precision", "weights", "batch_size")  # must match to continue a run
+SAME = ("commit_hash", "packages", "precision", "weights", "batch_size")  # must match to continue a run
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
-
-
-class Watcher(Protocol):
-    """Is told what happens; the progress display of the command line is one."""
-
-    def begin_cell(self, number: int, total: int, cell: Cell) -> None:
-        """A cell begins (or is found done)."""
-
-    def show_images(self, done: int, total: int) -> None:
-        """Images of the cell that are finished."""
-
-    def show_step(self, attack: str, step: int) -> None:
-        """An attack took a step."""
-
-    def end_cell(self, cell: Cell, status: str, text: str) -> None:
-        """A cell ended: status "done", "skipped", "busy" or "failed", and a line about it."""
-
-
-@dataclass
-class Outcome:
-    """What `run_cells` did: cells by how they ended.
-
-    Attributes:
-        done: measured now.
-        skipped: measured before.
-        busy: left to another process that is running them.
-        failed: ended by an error, which the database keeps.
-    """
-
-    done: list[Cell] = field(default_factory=list)
-    skipped: list[Cell] = field(default_factory=list)
-    busy: list[Cell] = field(default_factory=list)
-    failed: list[Cell] = field(default_factory=list)
-
-
-class _WatchedTrace(Trace):
-    """A trace that also tells a watcher about every step."""
-
-    def __init__(self, tell: Callable[[str, int], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
-        super().point(attack, step, image_ids, loss, correct)
-        self._tell(attack, step)
 
 
 def run_cells(
@@ -84,6 +43,7 @@ def run_cells(
     grid: str,
     force: bool = False,
     gates: Collection[str] = (),
+    sharing: Sharing = Sharing(),  # noqa: B008 - frozen
 ) -> Outcome:
     """Run the cells that have not run yet; one that fails becomes a row with its error, and the others go on.
 
@@ -96,8 +56,9 @@ def run_cells(
         loader: where data sets and networks come from.
         watcher: is told what happens.
         grid: the name of the grid, stored with each cell.
-        force: run again what is done (its old rows stay), and what another host seems to be running.
+        force: run again what is done, and what is unfinished; its old rows stay.
         gates: names of attacks whose quick cells get all validity gates.
+        sharing: how the work is shared with other processes.
 
     Returns:
         The cells by how they ended.
@@ -107,20 +68,28 @@ def run_cells(
         KeyboardInterrupt: from the user; the cell in flight can be continued.
     """
     store.check_published(cell.published for cell in cells)
-    outcome, gated = Outcome(), find_gated(cells)
-    for number, cell in enumerate(cells):
-        watcher.begin_cell(number, len(cells), cell)
-        store.add_cell(cell.row() | {"grid": grid})
-        if not force and is_done(store, cell):
-            outcome.skipped.append(cell)
-            watcher.end_cell(cell, "skipped", "done before")
-        elif not force and (other := _find_holder(store, cell)) is not None:
-            outcome.busy.append(cell)
-            held = f"is being run by process {other['pid']} on {other['host']}; if that was killed, use --take-over"
-            watcher.end_cell(cell, "busy", held)
-        else:
-            every = cell.tier != "quick" or cell.attack.name in gates
-            _run_cell(cell, store, loader, watcher, outcome, force, every if cell.key in gated else None)
+    if force:
+        sharing = replace(sharing, after=store.last_run())
+    outcome, gated, left = Outcome(), find_gated(cells), list(enumerate(cells))
+    with Heart(store, sharing.lease) as heart:
+        worker = _Worker(store, loader, watcher, heart, sharing, grid)
+        worker.remember_failures(cells)
+        while left:
+            still, moved = [], False
+            for number, cell in left:
+                watcher.begin_cell(number, len(cells), cell)
+                every = cell.tier != "quick" or cell.attack.name in gates
+                status, text = worker.visit(cell, every if cell.key in gated else None)
+                moved |= status != "busy"
+                if status == "again" or (status == "busy" and sharing.wait):
+                    still.append((number, cell))
+                else:
+                    getattr(outcome, status).append(cell)
+                    watcher.end_cell(cell, status, text)
+            left = still
+            if left and not moved:
+                worker.tell_waiting([cell for _, cell in left])
+                time.sleep(sharing.poll)
     return outcome
 
 
@@ -135,10 +104,18 @@ def find_gated(cells: Sequence[Cell]) -> set[str]:
     return set(firsts.values())
 
 
-def is_done(store: Store, cell: Cell) -> bool:
-    """Whether the newest successful run of a cell used the weights and the user's own code that are here now."""
+def is_done(store: Store, cell: Cell, after: int = 0) -> bool:
+    """Whether the newest successful run of a cell used the weights and the user's own code that are here now.
+
+    Args:
+        store: the results.
+        cell: the cell.
+        after: runs up to this number do not count.
+    """
     run = store.latest_done(cell.key)
-    if run is None or own_code_in(run["packages"] or {}) != hash_own_code(cell.defense, cell.attack):
+    if run is None or run["id"] <= after:
+        return False
+    if own_code_in(run["packages"] or {}) != hash_own_code(cell.defense, cell.attack):
         return False
     try:
         return run["weights"] == weights_of(cell)
@@ -146,70 +123,206 @@ def is_done(store: Store, cell: Cell) -> bool:
         return True
 
 
-def _find_holder(store: Store, cell: Cell) -> dict[str, Any] | None:
-    for run in store.runs_of(cell.key):
-        if run["status"] == "running" and store.is_alive(run["host"], run["pid"]):
-            return run
-    return None
+class _Worker:
+    """One process's part of the cells."""
 
+    def __init__(
+        self, store: Store, loader: Loader, watcher: Watcher, heart: Heart, sharing: Sharing, grid: str
+    ) -> None:
+        self.store, self.loader, self.watcher, self.heart = store, loader, watcher, heart
+        self.sharing, self.grid = sharing, grid
+        self._origins: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, int] = {}  # cell -> its newest finished run that is of other weights or code
+        self._tries: dict[str, int] = {}
+        self._failures: dict[int, int] = {}
+        self._told: set[str] = set()
+        self._claim: Claim | None = None
 
-def _run_cell(
-    cell: Cell, store: Store, loader: Loader, watcher: Watcher, outcome: Outcome, force: bool, every: bool | None
-) -> None:
-    made_by = describe_origin(loader.device) | {"batch_size": cell.batch_size}
-    run_id: int | None = None
-    try:
-        prepared = loader.prepare(cell)
-        made_by |= {"weights": prepared.weights, "licences": prepared.licences}
-        made_by["packages"] |= {
-            "pictures": prepared.data.fingerprint(),
-            "pictures_used": prepared.data.fingerprint_of(prepared.indices),
-        } | hash_own_code(cell.defense, cell.attack)
-        found = None if force else store.resumable_run(cell.key, {name: made_by[name] for name in SAME})
-        run_id, finished = found if found else (store.start_run(cell.key, **made_by), set())
-        _run_batches(prepared, loader, store, watcher, run_id, finished)
-        records = store.images(run_id)
-        summary = summarize(records, stochastic=cell.defense.stochastic, seed=cell.seed)
-        watcher.show_step("gates", 0)
-        checked = None if every is None else check_gates(prepared, records, every=every, data_dir=loader.data_dir)
-        loader.check_intact()
-        known = next((row for row in store.published() if row["key"] == cell.published), None)
+    def remember_failures(self, cells: Sequence[Cell]) -> None:
+        """Note what failed before this command: it is tried again, whatever its number of failures."""
+        for cell in cells:
+            runs = self.store.runs_of(cell.key)
+            self._failures |= {run["id"]: run["failures"] for run in runs if run["failures"]}
+
+    def visit(self, cell: Cell, every: bool | None) -> tuple[str, str]:
+        """Do what can be done of a cell now.
+
+        Args:
+            cell: the cell.
+            every: all validity gates, or the cheap ones alone; None is no gates.
+
+        Returns:
+            How it ended, as in `Outcome`; or "again" where there may be more to do, "busy" where others hold all of it.
+            With a line about it.
+        """
+        made_by: dict[str, Any] = {}
+        run_id: int | None = None
+        try:
+            if (seen := self._find_done(cell)) is not None:
+                return seen
+            made_by = self._describe(cell)
+            joined = self.store.join_run(
+                cell.key,
+                {name: made_by[name] for name in SAME},
+                made_by,
+                after=self.sharing.after,
+                done_before=self._known.get(cell.key, 0),
+                retries=self.sharing.retries,
+                failures_before=self._failures,
+            )
+            run_id = joined.run_id
+            if run_id is None:
+                return "again", ""
+            if joined.given_up:
+                return "failed", "failed as often as it may in another process"
+            if joined.differs:
+                told = f"an unfinished run is not continued, because of other {', '.join(joined.differs)}"
+                self.watcher.end_cell(cell, "anew", told)
+            return self._share(cell, run_id, every)
+        except KeyboardInterrupt:
+            self._let_go(run_id)
+            raise
+        except LostClaim as error:
+            self._claim = None
+            self.watcher.end_cell(cell, "dropped", str(error))
+            return "again", ""
+        except Exception as error:  # a failed cell is a row, never a hole
+            return self._fail(cell, run_id, error, made_by)
+
+    def tell_waiting(self, cells: Sequence[Cell]) -> None:
+        """Say once of each cell that this process waits for others, and who they are."""
+        new = [cell for cell in cells if cell.key not in self._told]
+        if new:
+            self._told |= {cell.key for cell in new}
+            holders = {claim["cell_key"]: claim for claim in reversed(self.store.claims())}
+            for cell in new:
+                if (claim := holders.get(cell.key)) is not None:
+                    unit = f"batch {claim['unit']}" if claim["unit"].isdigit() else claim["unit"]
+                    until = f"{claim['expires_at']:%H:%M:%S} UTC"
+                    self.watcher.end_cell(cell, "waiting", f"{unit} is held by {claim['holder']}, lease until {until}")
+
+    def _find_done(self, cell: Cell) -> tuple[str, str] | None:
+        first = cell.key not in self._known
+        if first:
+            self.store.add_cell(cell.row() | {"grid": self.grid})
+        run = self.store.latest_done(cell.key)
+        newest = run["id"] if run else 0
+        if newest != self._known.get(cell.key) and is_done(self.store, cell, self.sharing.after):
+            return ("skipped", "done before") if first else ("elsewhere", "done by another process")
+        self._known[cell.key] = newest
+        return None
+
+    def _describe(self, cell: Cell) -> dict[str, Any]:
+        """The columns of `runs` that say where a number comes from; needs the pictures, and no network yet."""
+        if cell.key not in self._origins:
+            made_by = describe_origin(self.loader.device) | {"batch_size": cell.batch_size}
+            made_by |= {"weights": weights_of(cell), "licences": licences_of(cell)}
+            data = self.loader.pictures(cell)
+            used = data.fingerprint_of(subset(data.labels, cell.num_images, cell.data_seed, cell.balanced))
+            pictures = {"pictures": data.fingerprint(), "pictures_used": used}
+            made_by["packages"] |= pictures | hash_own_code(cell.defense, cell.attack)
+            self._origins[cell.key] = made_by
+        return self._origins[cell.key]
+
+    def _share(self, cell: Cell, run_id: int, every: bool | None) -> tuple[str, str]:
+        """Claim unit after unit of a run until it is done or others hold the rest."""
+        prepared: Prepared | None = None
+        model: Defended | None = None
+        starts = range(0, cell.num_images, cell.batch_size)
+        while True:
+            claim = self.store.claim_unit(
+                run_id,
+                batches=len(starts),
+                gates=every is not None,
+                lease=self.sharing.lease,
+                take_over=self.sharing.take_over,
+            )
+            if claim is None:
+                return ("busy" if prepared is None else "again"), "is being run by another process"
+            self._claim = claim
+            with self.heart.keep(claim):
+                if prepared is None or model is None:
+                    prepared = self.loader.prepare(cell)
+                    model = prepared.model()
+                    self._show_images(run_id, cell)
+                if claim.unit == "summary":
+                    return "done", self._summarize(cell, claim)
+                if claim.unit == "gates":
+                    self.watcher.show_step("gates", 0)
+                    records, folder = self.store.images(run_id), self.loader.data_dir
+                    found = check_gates(prepared, records, every=bool(every), data_dir=folder)
+                    self.loader.check_intact()
+                    self.store.save_gates(claim, found)
+                else:
+                    self._run_batch(prepared, model, claim)
+            self._claim = None
+            if claim.unit != "gates":
+                self._show_images(run_id, cell)
+
+    def _show_images(self, run_id: int, cell: Cell) -> None:
+        done = self.store.count_images(run_id)
+        if done:
+            self.watcher.show_images(done, cell.num_images)
+
+    def _run_batch(self, prepared: Prepared, model: Defended, claim: Claim) -> None:
+        cell, number = prepared.cell, int(claim.unit)
+        start = number * cell.batch_size
+        rows = slice(start, min(start + cell.batch_size, len(prepared.indices)))
+        trace = WatchedTrace(self.watcher.show_step, self.heart.check)
+        records, seconds, units = _measure(prepared, model, rows, trace)
+        self.loader.check_intact()
+        device = self._origins[cell.key]["device"]
+        batch = BatchRecord(
+            number=number, seconds=seconds, network_evaluations=units, curve=trace.curve(), device=device
+        )
+        self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
+
+    def _summarize(self, cell: Cell, claim: Claim) -> str:
+        images = self.store.images(claim.run_id)
+        summary = summarize(images, stochastic=cell.defense.stochastic, seed=cell.seed)
+        self.loader.check_intact()
+        known = next((row for row in self.store.published() if row["key"] == cell.published), None)
         judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
-        store.finish_run(run_id, **summary, gates=checked, **judged)
-    except KeyboardInterrupt:
-        if run_id is not None:
-            store.pause_run(run_id)
-        raise
-    except Exception as error:  # a failed cell is a row, never a hole
-        run_id = run_id if run_id is not None else store.start_run(cell.key, **made_by)
-        store.fail_run(run_id, error, MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None)
+        self.store.finish_run(claim.run_id, claim, **summary, **judged)
+        self._claim = None
+        return _write_outcome(summary)
+
+    def _let_go(self, run_id: int | None) -> None:
+        """Leave an interrupted run to any process, at once."""
+        claim, self._claim = self._claim, None
+        with suppress(StoreError):
+            if claim is not None:
+                self.store.release(claim)
+        with suppress(StoreError):
+            if run_id is not None:
+                self.store.pause_run(run_id)
+
+    def _fail(self, cell: Cell, run_id: int | None, error: Exception, made_by: dict[str, Any]) -> tuple[str, str]:
+        claim, self._claim = self._claim, None
+        text = f"{type(error).__name__}: {error}"
+        try:
+            if run_id is None:
+                known = made_by or describe_origin(self.loader.device) | {"batch_size": cell.batch_size}
+                self.store.fail_cell(cell.key, error, known, after=self.sharing.after)
+            else:
+                remedy = MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None
+                self.store.fail_run(run_id, error, remedy, claim)
+        except LostClaim:
+            return "again", ""
+        except Exception as second:  # whatever happens while a failure is stored, the other cells go on
+            text += f" (and it could not be stored: {second})"
         with suppress(ChangedNetwork):  # the next cell gets its networks as they lie on disk
-            loader.check_intact()
-        outcome.failed.append(cell)
-        watcher.end_cell(cell, "failed", f"{type(error).__name__}: {error}")
-    else:
-        outcome.done.append(cell)
-        watcher.end_cell(cell, "done", _write_outcome(summary))
+            self.loader.check_intact()
+        self._tries[cell.key] = self._tries.get(cell.key, 0) + 1
+        if self._tries[cell.key] > self.sharing.retries:
+            return "failed", text
+        self.watcher.end_cell(cell, "retried", text)
+        return "again", ""
 
 
-def _run_batches(
-    prepared: Prepared, loader: Loader, store: Store, watcher: Watcher, run_id: int, finished: set[int]
-) -> None:
-    cell = prepared.cell
-    model, total = prepared.model(), len(prepared.indices)
-    starts = range(0, total, cell.batch_size)
-    for number, start in enumerate(starts):
-        rows = slice(start, min(start + cell.batch_size, total))
-        if number not in finished:
-            trace = _WatchedTrace(watcher.show_step)
-            records, seconds, units = _measure(prepared, model, rows, trace)
-            loader.check_intact()
-            batch = BatchRecord(number=number, seconds=seconds, network_evaluations=units, curve=trace.curve())
-            store.save_batch(run_id, batch, records, trace.notes)
-        watcher.show_images(rows.stop, total)
-
-
-def _measure(prepared: Prepared, model: Defended, rows: slice, trace: Trace) -> tuple[list[ImageRecord], float, int]:
+def _measure(
+    prepared: Prepared, model: Defended, rows: slice, trace: WatchedTrace
+) -> tuple[list[ImageRecord], float, int]:
     """Measure one batch: the records of its images, seconds, network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
     begin = time.perf_counter()

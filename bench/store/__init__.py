@@ -4,8 +4,8 @@ No other room knows SQLAlchemy. `python -m bench.store results.sqlite` makes or 
 the repository.
 """
 
-from bench.store.database import StoreError, default_url
-from bench.store.open_database import is_alive
+from bench.store.claims import Claim, LostClaim
+from bench.store.database import StoreAway, StoreError, default_url
 from bench.store.store import Store, make_database
 
-__all__ = ["Store", "StoreError", "default_url", "is_alive", "make_database"]
+__all__ = ["Claim", "LostClaim", "Store", "StoreAway", "StoreError", "default_url", "make_database"]

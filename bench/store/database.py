@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, StatementError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.pool import NullPool
 
 MAGIC = b"SQLite format 3\0"
@@ -21,6 +21,10 @@ OTHER_FILE = "or give --db another file"
 
 class StoreError(ValueError):
     """The result database cannot do what was asked; the message says why and what to do. Nothing was changed."""
+
+
+class StoreAway(StoreError):
+    """The database is locked, or its server cannot be reached: the same may work a moment later."""
 
 
 def default_url() -> str:
@@ -102,7 +106,11 @@ def connect(url: URL, *, readonly: bool, busy_seconds: float) -> Engine:
     try:
         engine = create_engine(url, **options)
     except (ImportError, ArgumentError) as error:
-        hint = "pip install 'psycopg[binary]'" if url.drivername == "postgresql+psycopg" else "install its driver"
+        hint = (
+            "pip install 'purification-bench[postgres]'"
+            if url.drivername == "postgresql+psycopg"
+            else "install its driver"
+        )
         raise StoreError(f"{render_url(url)} cannot be opened: {error}. Try: {hint}, {OTHER_FILE}.") from error
     return engine.execution_options(postgresql_readonly=True) if readonly else engine
 
@@ -187,7 +195,18 @@ def translate_errors(url: URL, busy_seconds: float) -> Iterator[None]:
     try:
         yield
     except StatementError as error:
-        raise StoreError(_explain(error, render_url(url), busy_seconds)) from error
+        kind = StoreAway if _is_away(error) else StoreError
+        raise kind(_explain(error, render_url(url), busy_seconds)) from error
+
+
+def _is_away(error: StatementError) -> bool:
+    """Whether waiting may help: a lock, a full disk, a server that restarts, a connection that broke, a deadlock."""
+    code = getattr(error.orig, "sqlite_errorname", None) or ""
+    if code:
+        return code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN"))
+    state = getattr(error.orig, "sqlstate", None)
+    broken = isinstance(error, OperationalError | InterfaceError)
+    return broken and (state is None or state.startswith(("08", "40", "53", "55P03", "57P")))
 
 
 def _explain(error: StatementError, where: str, busy_seconds: float) -> str:

@@ -203,6 +203,27 @@ def m006_published_attacks_in_columns(connection: Connection) -> None:
             connection.execute(text(f"ALTER TABLE published ADD COLUMN {name} {kind}"))
 
 
+@migration
+def m007_claims(connection: Connection) -> None:
+    """Units of runs are claimed by processes; a batch knows its device and when it was stored, a run its failures."""
+    time = DateTime().compile(connection.dialect)
+    for column in ("runs ADD COLUMN failures INTEGER", "batches ADD COLUMN device TEXT"):
+        connection.execute(text(f"ALTER TABLE {column}"))
+    connection.execute(text(f"ALTER TABLE batches ADD COLUMN stored_at {time}"))
+    tables = MetaData()
+    Table("runs", tables, Column("id", Integer, primary_key=True))
+    claims = Table(
+        "claims",
+        tables,
+        Column("run_id", Integer, ForeignKey("runs.id"), primary_key=True),
+        Column("unit", String(16), primary_key=True),
+        *_columns(Text, "token holder process?"),
+        *_columns(DateTime, "claimed_at beat_at expires_at"),
+        sqlite_with_rowid=False,
+    )
+    claims.create(connection)
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -22,27 +21,10 @@ from bench.store.database import (
     translate_errors,
 )
 from bench.store.migrations import MIGRATIONS, SchemaError, migrate, read_version, take_turns
+from bench.store.patience import patient
 from bench.store.published import fill_published
 from bench.store.rows import RowValues
 from bench.store.schema import PublishedRow
-
-
-def is_alive(host: str | None, pid: int | None) -> bool:
-    """Whether another process still works on a run. On another host nobody can tell: True, its run is left alone.
-
-    This very process asks before it works, so its own number means an earlier process that had the same one.
-    """
-    if host is None or pid is None or (host == socket.gethostname() and pid == os.getpid()):
-        return False
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 class OpenDatabase:
@@ -55,7 +37,7 @@ class OpenDatabase:
         url: its address.
         where: the address in words, without a password.
         readonly: whether nothing at all is written.
-        is_alive: (host, process id) -> whether that process may still work on a run; see `is_alive`.
+        patience: seconds for which a write is tried again while the database is locked or away.
     """
 
     def __init__(
@@ -64,7 +46,7 @@ class OpenDatabase:
         *,
         readonly: bool = False,
         busy_seconds: float = 5.0,
-        is_alive: Callable[[str | None, int | None], bool] = is_alive,
+        patience: float = 0.0,
     ) -> None:
         """Open a database, creating or migrating it first where it may be written.
 
@@ -72,14 +54,14 @@ class OpenDatabase:
             url_or_path: the path of a SQLite file or a URL; None is `default_url()`.
             readonly: write nothing; an older schema is then an error.
             busy_seconds: how long SQLite waits for another writer, seconds.
-            is_alive: decides whether a run that says "running" is still held by its process.
+            patience: seconds for which a write is tried again, with growing waits.
 
         Raises:
             StoreError: it is another program's database, a newer version's, read-only, or locked. The file is then as
                 it was.
         """
         self.url = parse_url(default_url() if url_or_path is None else url_or_path)
-        self.where, self.readonly, self._busy, self.is_alive = render_url(self.url), readonly, busy_seconds, is_alive
+        self.where, self.readonly, self._busy, self.patience = render_url(self.url), readonly, busy_seconds, patience
         self._path = sqlite_path(self.url)
         if self._path is not None:
             check_file(self._path, readonly=readonly)
@@ -131,6 +113,7 @@ class OpenDatabase:
             take_turns(connection)
             fill_published(connection, refresh=True)
 
+    @patient
     def _rows(self, query: Any) -> list[RowValues]:
         with self._reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from bench.records import BatchRecord, ImageRecord
 from bench.store.database import StoreError
@@ -52,6 +52,10 @@ class ReadableStore(OpenDatabase):
         """The images of a run, in the order in which they were judged."""
         query = select(ImageRow).where(ImageRow.run_id == run_id).order_by(ImageRow.batch, ImageRow.position)
         return [read_image_record(row) for row in self._rows(query)]
+
+    def count_images(self, run_id: int) -> int:
+        """How many images of a run are stored."""
+        return self._rows(select(func.count().label("n")).where(ImageRow.run_id == run_id))[0]["n"]
 
     def results(self) -> list[RowValues]:
         """Rows of the view `results`: for each cell its newest successful run; accuracies in percent."""

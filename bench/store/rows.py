@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
@@ -43,7 +44,7 @@ def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
     )
 
 
-def make_batch_row(batch: BatchRecord, run_id: int) -> RowValues:
+def make_batch_row(batch: BatchRecord, run_id: int, stored_at: datetime | None = None) -> RowValues:
     """Make a row of `batches` from a record; its curve is packed."""
     evaluations = int(batch.network_evaluations)
     return {
@@ -52,12 +53,14 @@ def make_batch_row(batch: BatchRecord, run_id: int) -> RowValues:
         "seconds": float(batch.seconds),
         "network_evaluations": evaluations,
         "curve": pack([{name: to_plain(value) for name, value in step.items()} for step in batch.curve]),
+        "device": batch.device,
+        "stored_at": stored_at,
     }
 
 
 def read_batch_record(row: Mapping[str, Any]) -> BatchRecord:
     """Undo `make_batch_row`."""
-    values = {name: value for name, value in row.items() if name != "run_id"}
+    values = {name: value for name, value in row.items() if name not in ("run_id", "stored_at")}
     return BatchRecord(**{**values, "curve": unpack(row["curve"])})
 
 
@@ -103,10 +106,11 @@ def check_published(connection: Connection, key: str | None) -> None:
         raise LookupError(f"Unknown published number {key!r}.{guess} They are the keys of bench/published.csv.")
 
 
-def require_running(connection: Connection, run_id: int) -> RowMapping:
-    """Find the row of a run that is running; StoreError if it is not."""
-    run = connection.execute(select(RunRow).where(RunRow.id == run_id)).mappings().one_or_none()
-    if run is None or run["status"] != "running":
+def require_running(connection: Connection, run_id: int, *also: str) -> RowMapping:
+    """Find the row of a run that is running, or in a state of `also`; StoreError if it is not."""
+    query = select(RunRow).where(RunRow.id == run_id).with_for_update()
+    run = connection.execute(query).mappings().one_or_none()
+    if run is None or run["status"] not in ("running", *also):
         state = "not in the database" if run is None else run["status"]
         raise StoreError(f"Expected a running run, got run {run_id}, which is {state}. Start one with start_run.")
     return run

@@ -144,6 +144,7 @@ class RunRow(Base):
     error_message: Mapped[str | None]
     remedy: Mapped[str | None]
     error_traceback: Mapped[str | None]
+    failures: Mapped[int | None]
 
 
 class BatchRow(Base):
@@ -155,6 +156,22 @@ class BatchRow(Base):
     seconds: Mapped[float]
     network_evaluations: Mapped[int] = mapped_column(BigInteger)
     curve: Mapped[list[Any]]
+    device: Mapped[str | None]
+    stored_at: Mapped[datetime | None]
+
+
+class ClaimRow(Base):
+    """A unit of a run that a process works on now: a lease, gone when the unit is stored."""
+
+    __tablename__ = "claims"
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    unit: Mapped[str] = mapped_column(Key, primary_key=True)
+    token: Mapped[str]
+    holder: Mapped[str]
+    process: Mapped[str | None]
+    claimed_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class ImageRow(Base):

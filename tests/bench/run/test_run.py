@@ -17,7 +17,6 @@ import torch
 from bench.attacks.base import Trace
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
-from bench.commands.run import execute
 from bench.evaluate import evaluate
 from bench.records import ImageRecord
 from bench.run.forecast import forecast
@@ -149,24 +148,6 @@ def test_an_unknown_published_number_is_said_before_anything_runs(tmp_path: Path
     with pytest.raises(LookupError, match="Unknown published number 'nope'"):
         measure(tmp_path / "r.sqlite", cell(), cell(seed=1, published="nope"), watcher=watcher)
     assert not watcher.outcomes
-
-
-def test_what_another_host_began_is_continued_when_taken_over(tmp_path: Path) -> None:
-    """A machine that was lost leaves its run as if at work; its batches are not measured again."""
-    path = tmp_path / "r.sqlite"
-    with pytest.raises(KeyboardInterrupt):
-        measure(path, cell(), watcher=Silent(stop_at=2))
-    with Store(path) as store:
-        (run,) = store.runs_of(cell().key)
-        store._change(run["id"], {"host": "node7", "pid": 7})
-        outcome = run_cells([cell()], store, LOADER, Silent(), grid="test")
-        assert outcome.busy == [cell()] and not outcome.done
-    cells = [cell()]
-    outcome = execute(cells, str(path), LOADER, grid="quickstart", force=False, take_over=True)
-    assert outcome.done == cells
-    with Store(path) as store:
-        (again,) = store.runs_of(cell().key)
-    assert again["id"] == run["id"] and again["status"] == "done"
 
 
 def test_gates_look_at_a_whole_batch_where_answers_depend_on_one(monkeypatch: pytest.MonkeyPatch) -> None:

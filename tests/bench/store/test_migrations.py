@@ -31,6 +31,9 @@ def as_after(url: str, number: int, *changes: str) -> None:
     with writer(url).begin() as connection:
         names = [column["name"] for column in inspect(connection).get_columns("published")]
         gone = [f"ALTER TABLE published DROP COLUMN {name}" for name in names[names.index("notes") + 1 :] if number < 6]
+        if number < 7:
+            gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
+            gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("device", "stored_at")]
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 

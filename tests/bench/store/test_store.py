@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy
 import pytest
-from sqlalchemy import text
 from store_data import CELL, DATABASES, PROVENANCE, SUMMARY, batch, finished, fresh_url, image, save_all
 
-from bench.store import Store, StoreError, default_url, is_alive
+from bench.store import Store, StoreError, default_url
+from bench.store.claims import Joined
 from bench.store.migrations import MIGRATIONS
+from bench.store.network_files import check_shareable
 
 KEY = CELL["key"]
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,13 +40,6 @@ def path(tmp_path: Path) -> Path:
 def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
     with fresh_url(request.param, path) as url, Store(url) as opened:
         yield opened
-
-
-def dead_process() -> int:
-    """The number of a process that has ended."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -194,46 +187,36 @@ def unfinished(store: Store) -> int:
     return run
 
 
-def disown(store: Store, run: int, host: str | None, pid: int | None) -> None:
-    with store._writing() as connection:
-        change = text("UPDATE runs SET host = :host, pid = :pid WHERE id = :run")
-        connection.execute(change, {"host": host, "pid": pid, "run": run})
+def join(store: Store, **changes: Any) -> Joined:
+    return store.join_run(KEY, {**PROVENANCE, **changes}, {**PROVENANCE, **changes})
 
 
-def test_run_of_a_dead_process_is_taken_over(store: Store) -> None:
+def test_all_who_ask_get_the_same_unfinished_run(store: Store) -> None:
     run = unfinished(store)
-    disown(store, run, socket.gethostname(), dead_process())
-    assert store.resumable_run(KEY, PROVENANCE) == (run, {0})
-    assert (store.runs_of(KEY)[0]["host"], store.runs_of(KEY)[0]["pid"]) == (socket.gethostname(), os.getpid())
+    assert join(store) == join(store) == Joined(run_id=run)
+    save_rest(store, run)
+    assert join(store).run_id is None  # done meanwhile
+    again = store.join_run(KEY, PROVENANCE, PROVENANCE, done_before=run).run_id
+    assert again is not None and again > run
+
+
+def save_rest(store: Store, run: int) -> None:
     store.save_batch(run, batch(1), [image(99, 5), image(3, 0)])
     store.finish_run(run, **SUMMARY)
-    assert store.resumable_run(KEY, PROVENANCE) is None
-
-
-@pytest.mark.parametrize("host, pid", [(socket.gethostname(), os.getppid()), ("another-host", 1)])
-def test_run_of_a_living_process_is_left_alone(store: Store, host: str, pid: int) -> None:
-    disown(store, unfinished(store), host, pid)
-    assert store.resumable_run(KEY, PROVENANCE) is None
-    assert store.runs_of(KEY)[0]["pid"] == pid
-
-
-def test_paused_run_is_anybodys(store: Store) -> None:
-    run = unfinished(store)
-    disown(store, run, "another-host", 1)
-    store.pause_run(run)
-    assert store.resumable_run(KEY, PROVENANCE) == (run, {0})
 
 
 @pytest.mark.parametrize("change", [{"commit_hash": "def"}, {"weights": {"plain": "other"}}, {"batch_size": 7}])
-def test_run_under_other_conditions_is_not_resumed(store: Store, change: dict[str, Any]) -> None:
-    unfinished(store)
-    assert store.resumable_run(KEY, {**PROVENANCE, **change}) is None
+def test_run_under_other_conditions_is_not_continued_and_says_why(store: Store, change: dict[str, Any]) -> None:
+    run = unfinished(store)
+    joined = join(store, **change)
+    assert joined.run_id != run and joined.differs == tuple(change)
 
 
 def test_failed_run_goes_on_and_remembers_its_error(store: Store) -> None:
     run = unfinished(store)
     store.fail_run(run, MemoryError("out of memory"))
-    assert store.resumable_run(KEY, PROVENANCE) == (run, {0})
+    assert join(store).given_up  # no retry was asked for
+    assert store.join_run(KEY, PROVENANCE, PROVENANCE, retries=1) == Joined(run_id=run)
     row = store.runs_of(KEY)[0]
     assert (row["status"], row["error_class"], row["finished_at"]) == ("running", None, None)
     store.save_batch(run, batch(1), [image(99, 5), image(3, 0)])
@@ -241,16 +224,16 @@ def test_failed_run_goes_on_and_remembers_its_error(store: Store) -> None:
     assert store.runs_of(KEY)[0]["notes"] == ["resumed after MemoryError: out of memory", "smaller batches"]
 
 
-def test_run_older_than_a_finished_one_is_not_resumed(store: Store) -> None:
-    store.pause_run(unfinished(store))
-    finished(store)
-    assert store.resumable_run(KEY, PROVENANCE) is None
+def test_failures_of_earlier_commands_do_not_count(store: Store) -> None:
+    run = unfinished(store)
+    store.fail_run(run, MemoryError("out of memory"))
+    assert store.join_run(KEY, PROVENANCE, PROVENANCE, failures_before={run: 1}) == Joined(run_id=run)
 
 
-def test_is_alive() -> None:
-    here = socket.gethostname()
-    assert is_alive(here, os.getppid()) and is_alive("another-host", 1)
-    assert not is_alive(here, dead_process()) and not is_alive(here, os.getpid()) and not is_alive(None, None)
+def test_run_older_than_a_finished_one_is_not_continued(store: Store) -> None:
+    old, new = unfinished(store), finished(store)
+    found = store.join_run(KEY, PROVENANCE, PROVENANCE, done_before=new).run_id
+    assert found is not None and found not in (old, new)
 
 
 # Cells and columns
@@ -473,7 +456,7 @@ def test_killed_in_the_middle_of_a_batch_loses_only_that_batch(path: Path) -> No
     with Store(path, readonly=True) as store:  # also before anybody has cleaned up
         assert store.batches(1) == [batch(0)]
     with Store(path) as store:
-        assert store.resumable_run(KEY, PROVENANCE) == (1, {0})
+        assert join(store).run_id == 1
         store.save_batch(1, batch(1), [image(99, 5), image(3, 0)])
         store.finish_run(1, **SUMMARY)
         assert store.images(1) == [image(42, 10), image(7, 7), image(99, 5), image(3, 0)]
@@ -513,6 +496,20 @@ def test_two_processes_create_and_write_at_once(path: Path) -> None:
     with Store(path) as store:
         assert [len(store.images(run["id"])) for run in store.runs_of(KEY)] == [40, 40]
         assert len(store.published()) == len({row["key"] for row in store.published()}) > 800
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "lustre", "cifs"])
+def test_sqlite_on_a_network_file_system_is_not_for_several_hosts(
+    kind: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = path.with_name("mounts")
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {path.parent} {kind} rw 0 0\n")
+    check_shareable(path)
+    monkeypatch.setattr("bench.store.network_files.MOUNTS", mounts)
+    with pytest.raises(StoreError, match=rf"network file system \({kind}\).*bench merge"):
+        check_shareable(path)
+    check_shareable("/elsewhere/results.sqlite")
+    check_shareable("postgresql://host/name")
 
 
 def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:

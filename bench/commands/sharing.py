@@ -1,0 +1,174 @@
+"""The verbs for several processes: `bench worker`, `bench status`, `bench merge`; and the options that share work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+BUSY = 3  # the exit code of --no-wait where others still run cells
+
+
+def with_db(command: Command) -> Command:
+    """Add the option --db."""
+    return click.option(
+        "--db",
+        metavar="FILE|URL",
+        envvar="BENCH_DB",
+        default="results.sqlite",
+        show_default=True,
+        help="Result database: a SQLite file or any SQLAlchemy URL.",
+    )(command)
+
+
+def with_sharing(command: Command) -> Command:
+    """Add the options that say how a process shares the work with others."""
+    for option in reversed(
+        (
+            click.option(
+                "--retries",
+                type=click.IntRange(min=0),
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Try a cell that failed N times again.",
+            ),
+            click.option(
+                "--no-wait",
+                is_flag=True,
+                help=f"Do not wait for cells that other processes run: leave them and exit with code {BUSY}.",
+            ),
+            click.option(
+                "--take-over",
+                is_flag=True,
+                help="Do not wait for the lease of a process that has stopped to end. One that beats keeps its lease.",
+            ),
+            click.option(
+                "--lease",
+                type=click.FloatRange(min=0.5),
+                default=120.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="A process that says nothing for so long loses the batch that it works on.",
+            ),
+            click.option(
+                "--patience",
+                type=click.FloatRange(min=0),
+                default=900.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="Go on asking a database that is locked or away, with the finished batch in memory.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--grid", default="quickstart", show_default=True, metavar="NAME|FILE.py", help="The cells to run.")
+@with_db
+@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="As for `bench run`.")
+@click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="As for `bench run`.")
+@click.option("--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="As for `bench run`. Repeatable.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
+@click.option("--protocol", metavar="NAME", help="As for `bench run`.")
+@click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
+@click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="RUN", help="Measure again what is no newer.")
+@click.option("--one-host", is_flag=True, help="All workers are on this host: SQLite on a network file system is fine.")
+@with_sharing
+def worker(
+    grid: str,
+    db: str,
+    device: str | None,
+    seed: int | None,
+    num_images: int | None,
+    filters: tuple[str, ...],
+    limit: int | None,
+    protocol: str | None,
+    data_dir: Path | None,
+    download: bool,
+    one_host: bool,
+    **sharing: Any,
+) -> None:
+    """Work on a grid together with any number of other workers, on this host and on others.
+
+    It ends when the whole grid is done. Start it as often as there are GPUs, with the same options everywhere.
+
+    \b
+    bench worker --grid paper_tables --db postgresql://user@host/bench
+    """
+    from bench.commands import run as verb
+    from bench.commands.choose import chosen
+    from bench.store.network_files import check_shareable
+
+    if not one_host:
+        check_shareable(db)
+    cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    rules, patience = make_sharing(**sharing)
+    loader = verb.loader(device, data_dir, download)
+    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False)
+    exit_with(outcome)
+
+
+@click.command()
+@click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, those not begun too.")
+@click.option("--protocol", metavar="NAME", help="As for `bench run`.")
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done.")
+@with_db
+def status(grid: str | None, protocol: str | None, watch: bool, db: str) -> None:
+    """Show what is done, running, failed and waiting, who works on what, and the time left.
+
+    \b
+    bench status --grid quickstart
+    """
+    from bench.commands.status import describe_status
+
+    while True:
+        text, left = describe_status(db, grid, protocol)
+        click.echo(text)
+        if not watch or not left:
+            return
+        time.sleep(5.0)
+        click.echo()
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="A B ...")
+@click.option("-o", "--output", required=True, metavar="C", help="The file to write; it may be one of the others.")
+def merge(files: tuple[str, ...], output: str) -> None:
+    """Join result databases: every run once, by its content.
+
+    Two different measurements under one run are refused, and nothing is written.
+
+    \b
+    bench merge A.sqlite B.sqlite -o C.sqlite
+    """
+    from bench.store.merge import merge_databases
+
+    runs = merge_databases([Path(file) for file in files], Path(output))
+    click.echo(f"Wrote {output}: {runs} runs.")
+
+
+def make_sharing(
+    retries: int, no_wait: bool, take_over: bool, lease: float, patience: float, after: int = 0
+) -> tuple[Any, float]:
+    """The rules of sharing from their options, and the patience with the database in seconds."""
+    from bench.run.work import Sharing
+
+    rules = Sharing(retries=retries, wait=not no_wait, take_over=take_over, lease=lease, after=after)
+    return rules, patience
+
+
+def exit_with(outcome: Any) -> None:
+    """Exit code 1 where a cell failed, 3 where other processes still run some."""
+    if outcome.failed:
+        raise click.exceptions.Exit(1)
+    if outcome.busy:
+        raise click.exceptions.Exit(BUSY)
