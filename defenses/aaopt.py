@@ -49,7 +49,7 @@ class AAOpt(Purifier):
         reference_batch_size: images over which the source averages, >= 1; its gradient shrinks with the batch, which
             only the 1e-8 beside Adam's root sees: at the released 160, pixels of small error move less. Here the result
             does not depend on the batch.
-        surrogate_stop_gradient: whether the surrogate's direction is a constant, the released default. Otherwise, as
+        stop_gradient: whether the surrogate's direction is a constant, the released default. Otherwise, as
             with the released no_stop_grad, it is the gradient of mean(direction x image), whose value differs, too.
     """
 
@@ -77,7 +77,7 @@ class AAOpt(Purifier):
     weight: float = 0.25
     shared_level: bool = False
     reference_batch_size: int = 160
-    surrogate_stop_gradient: bool = True
+    stop_gradient: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,7 +202,7 @@ class ReleasedStep(AAOpt):
 
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """See `AAOpt.build`; its derivative is the released one whatever kind of gradient is asked for."""
-        if self.surrogate_stop_gradient:
+        if self.stop_gradient:
             return super().build(score=score, gradient="straight_through")
         direction = self.direction(score)
 

@@ -76,7 +76,7 @@ def test_the_released_full_gradient_is_the_identity_inside_the_clip(case: str) -
 
 def test_golden_surrogates() -> None:
     check_both(RANDOM.surrogate(), "output_1iter", "grad_1iter")
-    changed = AAOpt(perturbation="toy", shared_level=True, reference_batch_size=3, surrogate_stop_gradient=False)
+    changed = AAOpt(perturbation="toy", shared_level=True, reference_batch_size=3, stop_gradient=False)
     check_both(changed.surrogate(), "output_1iter_nosg", "grad_1iter_nosg")
 
 
@@ -102,7 +102,7 @@ def test_exact_gradient_equals_finite_differences(shared: bool) -> None:
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_a_defended_classifier_differentiates_the_released_step(stop: bool) -> None:
-    defense = AAOpt(perturbation="toy", surrogate_stop_gradient=stop)
+    defense = AAOpt(perturbation="toy", stop_gradient=stop)
     linear = torch.randn(10, 192, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     class Linear(torch.nn.Module):
