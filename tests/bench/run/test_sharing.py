@@ -127,7 +127,7 @@ def test_many_workers_and_kills_give_the_rows_of_one(url: str, tmp_path: Path) -
 
 
 def test_a_frozen_worker_that_wakes_up_drops_its_claim(url: str, tmp_path: Path) -> None:
-    grid = write_grid(tmp_path, 40)
+    grid = write_grid(tmp_path, 8)
     Store(url).close()
     frozen = start(grid, url, "--lease", "2")
     with Store(url, readonly=True) as store:
