@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.attacks.base import Attack
 from bench.gates.askers import agrees_with_cell, outsider, remembers, robust_above_null, unseen
-from bench.gates.attackers import margin_transfer, plateau, saturated_loss, step_reaches, undeclared_gradient
+from bench.gates.attackers import margin_transfer, on_grid, plateau, saturated_loss, step_reaches, undeclared_gradient
 from bench.gates.base import DRAWS, Build, Evidence, Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
 from bench.gates.sanity import batch_independence, draws_agree, inside_ball, not_identity, repeatable
@@ -44,6 +44,7 @@ ALWAYS: tuple[Check, ...] = (
     robust_above_null,
     step_reaches,
     margin_transfer,
+    on_grid,
     outsider,
     saturated_loss,
 )
@@ -64,6 +65,7 @@ GATES: tuple[Check, ...] = (
     remembers,
     beats_noise,
     margin_transfer,
+    on_grid,
     outsider,
     beats_transfer,
     beats_straight_through,
