@@ -147,7 +147,7 @@ def run(
             return
     loader = verb.loader(device, data_dir, download)
     if dry_run:
-        verb.dry_run(cells, db, loader)
+        verb.dry_run(cells, db, loader, grid=grid)
         return
     rules, patience = make_sharing(**sharing)
     exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience))

@@ -61,7 +61,7 @@ def evaluate(
     if model.gradient in UNSEEN:
         trace.looks.clear()
         trace.survived.clear()
-    clean, robust = answers(images, "clean"), answers(adversarial, "robust")
+    robust, clean = answers(adversarial, "robust"), answers(images, "clean")  # no clean image is shown before
     if not stochastic:
         check_deterministic(model, adversarial, image_ids, seed)
     null = answers(images, "null") if stochastic else clean

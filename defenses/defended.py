@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from defenses.noise import Noise, NoiseSource
 from defenses.recorded import as_source
+from defenses.sealed import seal
 
 Purify = Callable[[Tensor, NoiseSource], Tensor]
 Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
@@ -39,6 +40,7 @@ class Defended(nn.Module):
         batch_coupled: whether the output for an image depends on its batch-mates.
         with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
             that watch its states; None where there is none.
+        is_sealed: whether purifier and classifier get noise that hands out draws and nothing else, see `sealed`.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Defended(nn.Module):
         super().__init__()
         self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
-        self.votes, self.with_score = votes, with_score
+        self.votes, self.with_score, self.is_sealed = votes, with_score, False
         self._split_draws = batch_coupled if split_draws is None else split_draws
         self._rebuild = rebuild
         self._built = gradient
@@ -87,10 +89,27 @@ class Defended(nn.Module):
         if gradient not in self.kinds:
             raise ValueError(f"Expected a gradient kind among {', '.join(self.kinds)}, got {gradient!r}.")
         if gradient not in (self._built, *ALWAYS) and self._rebuild is not None:
-            return self._rebuild(gradient)
+            other = self._rebuild(gradient)
+            other.is_sealed = self.is_sealed
+            return other
         other = copy.copy(self)
         other.gradient = gradient
         return other
+
+    def sealed(self) -> Defended:
+        """The same defense, networks shared, whose purifier cannot read seed, image ids or draw numbers of its noise.
+
+        A run's cells are measured so: a defense that knows who asks can answer the judge in another way.
+        """
+        other = copy.copy(self)
+        other.is_sealed = True
+        return other
+
+    def __call__(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
+        """See `forward`; sealed before a subclass's own forward."""
+        if noise is not None and self.is_sealed:
+            noise = seal(noise)
+        return super().__call__(images, noise)
 
     def with_purify(self, wrap: Callable[[Purify], Purify]) -> Defended:
         """The same defense, networks shared, with `wrap(purify)` in place of its purifier.
@@ -144,6 +163,8 @@ class Defended(nn.Module):
 
     def purify(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """One purification: images in, images of the same shape out, with the gradient of this defense's kind."""
+        if self.is_sealed:
+            noise = seal(noise)
         recorded = torch.is_grad_enabled() and images.requires_grad
         if not recorded or self.gradient in ("exact", "guidance_detached", "adjoint", "surrogate"):
             return self._by_draw(self._purify, images, noise)

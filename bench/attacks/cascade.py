@@ -26,11 +26,12 @@ class Cascade(Attack):
     """Worst case per image over attacks run in order on the images not yet settled (after AutoAttack; Croce & Hein,
     ICML 2020, whose single lucky draw settles an image; here none does).
 
-    The clean image is the first candidate, so images that are wrong without an attack cost nothing. Per image the
-    candidate wrong in most check draws wins, then the one with the largest mean margin; where it is wrong in at least
-    half of them, `trace.broken_by` names its member. Check draws count as looks. Batches of a batch-coupled defense
-    stay whole until all their images are settled; the result is then either one member's batch or the mixture of the
-    winners, whichever is wrong more often.
+    The clean image is the first candidate, so images that are wrong without an attack cost nothing. A
+    member's images are candidates as they are and rounded to 8 bits, which a defense may answer in another way. Per
+    image the candidate wrong in most check draws wins, then the one with the largest mean margin; where it is wrong in
+    at least half of them, `trace.broken_by` names its member. Check draws count as looks. Batches of a batch-coupled
+    defense stay whole until all their images are settled; the result is then either one member's batch or the mixture
+    of the winners, whichever is wrong more often.
 
     Attributes:
         members: (attack name, its fields, gradient kind or None for the threat model's), cheap ones first; a kind must
@@ -48,7 +49,7 @@ class Cascade(Attack):
     restricted: ClassVar[bool] = per_instance(True, lambda self: all(a.restricted for a in self.made()))
     batch_coupled: ClassVar[bool] = per_instance(False, lambda self: any(a.batch_coupled for a in self.made()))
     gradient_free: ClassVar[bool] = per_instance(False, lambda self: all(a.gradient_free for a in self.made()))
-    version: ClassVar[int] = per_instance(1, lambda self: version_of(self.check_draws))
+    version: ClassVar[int] = 3
 
     members: Sequence[Member] = (
         ("pgd_eot", {**SHORT_PGD, "eot": 1}, "transfer"),
@@ -94,7 +95,7 @@ class Cascade(Attack):
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles."""
         asked = [attack.queries() for attack in self.made()]
-        checks = self.check_draws * (1 + len(asked))
+        checks = self.check_draws * (1 + sum(1 + attack.restricted for attack in self.made()))
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
     def looks(self) -> int:
@@ -131,7 +132,14 @@ class Cascade(Attack):
             given = threat if kind is None else replace(threat, gradient=kind)
             own = None if trace is None else Relabelled(trace, label, looks=view.gradient not in UNSEEN)
             found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
-            worst.offer(label, threat.project(found, images[rows]) if attack.restricted else found, rows)
+            if not attack.restricted:
+                worst.offer(label, found, rows)
+                continue
+            worst.offer(label, threat.project(found, images[rows]), rows)
+            rounded = threat.round_to_8_bits(found, images[rows])
+            some = rows if model.batch_coupled else torch.isin(rows, worst.unsettled()).nonzero().squeeze(1)
+            if len(some):
+                worst.offer(f"{label} in 8 bits", rounded[some], rows[some])
         if trace is not None:
             trace.broken_by.update(worst.broken_by())
         return worst.images()
@@ -230,9 +238,3 @@ class Relabelled(Trace):
         """See `Trace.look`."""
         if self._counts:
             self._parent.look(image_ids, correct, draws)
-
-
-def version_of(check_draws: int) -> int:
-    """Version of an attack that compares on so many draws: one is for deterministic defenses, whose numbers did not
-    move when fewer than CONFIRMED began to need confirmation."""
-    return 1 if check_draws == 1 else 2

@@ -109,7 +109,7 @@ class _Look:
     seed: int
 
     def loss(self, x: Tensor, kind: Gradient) -> Tensor:
-        logits = self.defense.defend(self.network, self.prior, gradient=kind)(x, self.noise)
+        logits = self.defense.defend(self.network, self.prior, gradient=kind).sealed()(x, self.noise)
         return torch.nn.functional.cross_entropy(logits, self.labels, reduction="sum")
 
     def gradient(self, x: Tensor, kind: Gradient) -> Tensor:

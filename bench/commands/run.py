@@ -182,9 +182,9 @@ def _check_smoke_file(db: str) -> None:
             check_database(store, smoke=True)
 
 
-def dry_run(cells: Sequence[Cell], db: str, loader: Loader) -> None:
+def dry_run(cells: Sequence[Cell], db: str, loader: Loader, *, grid: str) -> None:
     """Print which cells would run, what is missing, and what they would cost."""
     from bench.run.forecast import forecast
 
-    for line in forecast(cells, db, loader):
+    for line in forecast(cells, db, loader, load_grid(grid).gates):
         click.echo(line)

@@ -7,6 +7,7 @@ beside it, and the report shows it as a badge with the reason in words. `ALWAYS`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from bench.attacks.base import Attack
 from bench.gates.askers import agrees_with_cell, outsider, remembers, robust_above_null, unseen
 from bench.gates.attackers import margin_transfer, on_grid, plateau, saturated_loss, step_reaches, undeclared_gradient
-from bench.gates.base import DRAWS, Build, Evidence, Gate, Subject
+from bench.gates.base import Build, Evidence, Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
 from bench.gates.sanity import batch_independence, draws_agree, inside_ball, not_identity, repeatable
 from bench.gates.strength import (
@@ -38,6 +39,7 @@ Check = Callable[[Subject], Gate]
 
 SUBSET = 32
 ALWAYS: tuple[Check, ...] = (
+    unseen,
     gradient_nonzero,
     gradient_audit,
     draws_agree,
@@ -47,8 +49,10 @@ ALWAYS: tuple[Check, ...] = (
     on_grid,
     outsider,
     saturated_loss,
+    undeclared_gradient,
+    plateau,
 )
-"""The cheap ones, which every cell gets: `CHEAP` draws, gradients of `FEW` images."""
+"""Those that every cell gets, in a cheap form: fewer draws, gradients of few images."""
 GATES: tuple[Check, ...] = (
     unseen,  # first: nobody has shown the defense a clean image of these
     repeatable,
@@ -81,7 +85,6 @@ GATES: tuple[Check, ...] = (
     epsilon_sweep,
     agrees_with_cell,  # last: it compares all of them with the cell
 )
-CHEAP, FEW = 4, 4
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 NO_MEMORY = "can't allocate memory"  # what torch says on a CPU
 
@@ -98,12 +101,12 @@ def run_gates(
     classes: int,
     evidence: Evidence | None = None,
     gates: Sequence[Check] = GATES,
+    count: Callable[[], int] | None = None,
 ) -> list[Gate]:
     """Gates of one cell on some of its images, see `choose_images`.
 
-    All of them cost about two dozen attacks on these images, two of them with doubled steps or draws; `ALWAYS` cost
-    some eighty answers for each of four images and a few for each of the others. A gate whose check raises ValueError
-    or RuntimeError has failed, with the message as its reason; one that ran out of memory is unknown.
+    What they cost: `bench.gates.costs`. A gate whose check raises ValueError or RuntimeError has failed, with the
+    message as its reason; one that ran out of memory is unknown.
 
     Args:
         build: makes the defense for a kind of gradient; ValueError where it has none of that kind.
@@ -116,11 +119,11 @@ def run_gates(
         classes: of the data set, for the level of chance.
         evidence: what else is known of the cell, its stored records above all.
         gates: which to run, in this order.
+        count: network evaluations since it was last called.
 
     Returns:
         One answer a gate, in the order of `gates`.
     """
-    cheap = gates is ALWAYS
     subject = Subject(
         build,
         images,
@@ -131,10 +134,13 @@ def run_gates(
         seed=seed,
         classes=classes,
         evidence=evidence,
-        draws=CHEAP if cheap else DRAWS,
-        probe=FEW if cheap else None,
+        cheap=gates is ALWAYS,
     )
-    return [_run(gate, subject) for gate in gates]
+    found = []
+    for gate in gates:
+        answer = _run(gate, subject)
+        found.append(replace(answer, evaluations=count()) if count else answer)
+    return found
 
 
 def choose_images(total: int, count: int, seed: int, *, batch: int | None = None) -> list[int]:

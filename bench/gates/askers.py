@@ -17,6 +17,7 @@ from defenses.noise import Noise
 
 FOREIGN = 3_000_000_000  # ids from here on belong to no picture
 OTHER_CALLS = 100
+UNSEEN_IMAGES = 8  # other pictures, where the gate must be cheap
 FAR = 0.1  # by how much the cell may lie above unseen pictures, beyond both intervals
 RARE = 1e-3  # how rarely chance may make the gates' images unlike the cell's others
 
@@ -164,22 +165,13 @@ def unseen(subject: Subject) -> Gate:
     name, source = "unseen", subject.evidence.unseen
     if subject.is_still or not subject.evidence.records or source is None:
         return Gate(name, None, None, "There are no other pictures, no records, or no attack.")
-    pictures = source(len(subject.images))
+    if subject.cheap and subject.model.batch_coupled:
+        return Gate(name, None, None, "Left out, as it would cost the attack on a whole batch.")
+    pictures = source(min(UNSEEN_IMAGES, len(subject.images)) if subject.cheap else len(subject.images))
     if pictures is None:
         return Gate(name, None, None, "There are no pictures beside the cell's own.")
     images, labels = (part.to(subject.images.device) for part in pictures)
-    other = Subject(
-        subject.build,
-        images,
-        labels,
-        FOREIGN + torch.arange(len(images), device=images.device),
-        subject.threat,
-        subject.attack,
-        seed=subject.seed,
-        classes=subject.classes,
-        evidence=subject.evidence,
-        draws=subject.draws,
-    )
+    other = subject.on(images, labels, FOREIGN + torch.arange(len(images), device=images.device))
     there = float(other.correct.double().mean())
     here = float(np.mean([r.robust_correct / r.draws for r in subject.evidence.records]))
     cells, gates = len(subject.evidence.records), len(images)

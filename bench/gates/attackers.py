@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from bench.attacks._short import at_most as cut_to
-from bench.attacks.base import Attack, NoSuchAttack, Oracle
+from bench.attacks.base import Attack, NoSuchAttack
 from bench.attacks.cascade import Cascade
+from bench.attacks.nes_eot import NESEOT
 from bench.attacks.pgd_eot import PGDEOT
 from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_most
-from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, SURE, audited
+from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, SURE, audited
 from bench.gates.strength import compared
 from defenses.base import Defended
 
 TRANSFER_STEPS = 40
 SATURATED = 1e-4  # probability that is left to all wrong classes
 LEVELS = (16, 255)  # grids that pictures lie on, coarse ones first
-SEARCH = {"steps": 40, "pairs": 8}
+SEARCH = NESEOT(steps=40, samples=8)
+SHORT_SEARCH = NESEOT(steps=10, samples=5)
 STILL = "The attack moves no image."
 
 
@@ -41,7 +43,7 @@ def on_grid(subject: Subject) -> Gate:
     """The margin transfer's images on the levels that the pictures lie on, and on 8 bits.
 
     A defense can tell an attack by numbers that no picture has; an attacker may keep to the pictures' own. Red where
-    such an image leaves clearly less than the cell: rounded towards the clean one, or as far from it as the ball lets it.
+    such an image leaves clearly less than the cell: rounded towards the clean one, or as far away as the ball allows.
     Cost: the judging draws three times.
     """
     name, epsilon = "on_grid", subject.threat.epsilon
@@ -80,15 +82,16 @@ def is_on_grid(x: Tensor, levels: int) -> bool:
 
 
 @torch.enable_grad()
-def transferred(subject: Subject, images: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-    """Images of a margin-loss PGD on the cell's bare classifier."""
-    images, labels = (subject.images, subject.labels) if images is None or labels is None else (images, labels)
-    bare = Defended(lambda x, noise: x, subject.evidence.classifier or subject.model.classifier)
-    steps = cut_to(TRANSFER_STEPS)
-    pgd = PGDEOT(steps=steps, step_size=max(subject.threat.epsilon, 1e-9) / 8, eot=1, loss="margin", select="best")
-    ids = torch.arange(len(images), device=images.device)
-    threat = replace(subject.threat, gradient="exact")
-    return pgd.perturb(bare, images.clone(), labels.clone(), ids, threat, subject.seed).detach()
+def transferred(subject: Subject) -> Tensor:
+    """Images of a margin-loss PGD on the cell's bare classifier, made once."""
+    if "transferred" not in subject.kept:
+        bare = Defended(lambda x, noise: x, subject.evidence.classifier or subject.model.classifier)
+        steps = cut_to(TRANSFER_STEPS)
+        pgd = PGDEOT(steps=steps, step_size=max(subject.threat.epsilon, 1e-9) / 8, eot=1, loss="margin", select="best")
+        subject.kept["transferred"] = subject.attacked(
+            pgd, model=bare, threat=replace(subject.threat, gradient="exact")
+        )
+    return subject.kept["transferred"]
 
 
 def saturated_loss(subject: Subject) -> Gate:
@@ -134,7 +137,8 @@ def step_reaches(subject: Subject) -> Gate:
 def undeclared_gradient(subject: Subject) -> Gate:
     """The cell's attack with autograd's gradient of the purifier, where finite differences confirm it, declared or not.
 
-    Cost: an audit (74 answers an image) and the attack once more.
+    Where the gate must be cheap, too few images are asked to tell two attacks apart: that there is a gradient which
+    the defense does not declare is then the fault.
     """
     name = "undeclared_gradient"
     if subject.threat.gradient in DERIVATIVES or not subject.attack.restricted or subject.is_still:
@@ -144,12 +148,16 @@ def undeclared_gradient(subject: Subject) -> Gate:
     model = copy.copy(subject.model)
     model.gradient = "exact"
     few = subject.part(subject.probe)
+    lengths, limit = (LENGTHS[::2], ROUGHLY) if subject.cheap else (LENGTHS, AGREE)
     try:
-        confirmed = audited(few, few.start(), model) <= AGREE
+        confirmed = audited(few, few.start(), model, lengths) <= limit
     except (ValueError, RuntimeError) as error:
         return Gate(name, None, None, f"Autograd gives none: {error}")
     if share(confirmed) < 0.5 or at_most(int(confirmed.sum()), len(confirmed), ENOUGH) < SURE:
         return Gate(name, None, share(confirmed), "Finite differences do not confirm autograd's gradient.")
+    if subject.cheap:
+        words = "Autograd gives a gradient that finite differences confirm, but the defense declares none"
+        return Gate(name, False, share(confirmed), f'{words}: no attack with it was run. Declare "exact".')
     attack = subject.attack
     if attack.gradient_free:
         attack = PGDEOT(steps=cut_to(40), step_size=subject.threat.epsilon / 8, eot=min(subject.eot, 4))
@@ -161,44 +169,19 @@ def undeclared_gradient(subject: Subject) -> Gate:
 
 
 def plateau(subject: Subject) -> Gate:
-    """A search by random differences of answers with fresh draws and wide steps, which crosses plateaus (NES).
+    """A search by differences of answers with fresh draws and wide steps, which crosses plateaus (see `NESEOT`).
 
-    Wierstra et al., JMLR 2014; Ilyas et al., ICML 2018. It begins at the margin transfer's images.
-    Cost: 680 answers an image.
+    Where the gate must be cheap it is asked of a defense without a derivative of its own alone.
     """
-    name, threat = "plateau", subject.threat
+    name = "plateau"
     if not subject.attack.restricted or subject.is_still:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
-    steps, pairs = cut_to(SEARCH["steps"]), cut_to(SEARCH["pairs"])
-    oracle = Oracle(subject.model, subject.labels, subject.image_ids, subject.seed, loss="margin", role="search")
-    x = best = transferred(subject)
-    top = torch.full((len(x),), -torch.inf, device=x.device)
-    for step in range(steps + 1):
-        here = oracle.evaluate(x, step * (2 * pairs + 1)).margin.to(top)
-        better = here > top
-        best = torch.where(better.view(-1, 1, 1, 1), x, best)
-        top = torch.where(better, here, top)
-        if step < steps:
-            x = threat.project(
-                x + threat.epsilon / 4 * threat.direction(_slope(subject, oracle, x, step, pairs)), subject.images
-            )
-    return compared(name, subject, best, f"a search without gradients ({steps * (2 * pairs + 1)} queries)")
-
-
-def _slope(subject: Subject, oracle: Oracle, x: Tensor, step: int, pairs: int) -> Tensor:
-    """Differences of the margins along random directions as wide as half the ball, summed."""
-    threat, total = subject.threat, torch.zeros_like(x)
-    noise = subject.noise(f"search {step}")
-    for pair in range(pairs):
-        normal = noise.normal(x, step=pair)
-        side = 1.0 if threat.norm == "Linf" else x[0].numel() ** 0.5
-        sigma = threat.epsilon / 2 / side
-        first = step * (2 * pairs + 1) + 1 + 2 * pair
-        ahead, behind = (
-            oracle.evaluate((x + sign * sigma * normal).clamp(0, 1), first + k).margin for k, sign in enumerate((1, -1))
-        )
-        total += (ahead - behind).view(-1, 1, 1, 1) * normal
-    return total
+    if subject.cheap and any(kind in subject.model.kinds for kind in DERIVATIVES):
+        return Gate(name, None, None, "The defense declares a gradient of its own.")
+    search = SHORT_SEARCH if subject.cheap else SEARCH
+    search = replace(search, steps=cut_to(search.steps), samples=cut_to(search.samples))
+    queries = search.queries()[0]
+    return compared(name, subject, subject.attacked(search), f"a search without gradients ({queries} queries)")
 
 
 def _members(attack: Attack) -> list[Attack]:

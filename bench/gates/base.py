@@ -23,6 +23,7 @@ from defenses.base import Defended, Gradient
 from defenses.noise import Noise, role_seed
 
 DRAWS = 10  # judging draws of the gates, apart from every other draw
+CHEAP_DRAWS, FEW = 4, 4  # where the gates must be cheap: judging draws, and images whose gradients are looked at
 Build = Callable[[Gradient], Defended]
 
 
@@ -35,16 +36,19 @@ class Gate:
         passed: True, False, or None where it does not apply or could not be made.
         value: what was measured; None where nothing was.
         reason: in words.
+        evaluations: network evaluations that it took; None where they were not counted.
     """
 
     name: str
     passed: bool | None
     value: float | None
     reason: str
+    evaluations: int | None = None
 
     def row(self) -> dict[str, Any]:
-        """As stored: {gate, passed, value, reason}."""
-        return {"gate": self.name, "passed": self.passed, "value": self.value, "reason": self.reason}
+        """As stored: {gate, passed, value, reason}, and evaluations where they were counted."""
+        row = {"gate": self.name, "passed": self.passed, "value": self.value, "reason": self.reason}
+        return row if self.evaluations is None else row | {"evaluations": self.evaluations}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class Evidence:
         unseen: a number -> that many (images, labels) that are not the cell's, or None where there are none.
         stochastic: whether two answers for one image may differ, as the defense declares.
         rows: images that the judge of the cell asks about in one pass.
+        tried: kinds of gradient that members of the cell's attack have had: asked again they would find nothing new.
     """
 
     records: Sequence[ImageRecord] = ()
@@ -66,6 +71,7 @@ class Evidence:
     unseen: Callable[[int], tuple[Tensor, Tensor] | None] | None = None
     stochastic: bool = True
     rows: int = JUDGE_ROWS
+    tried: frozenset[Gradient] = frozenset()
 
     @cached_property
     def by_index(self) -> Mapping[int, ImageRecord]:
@@ -91,14 +97,15 @@ class Subject:
         seed: int,
         classes: int,
         evidence: Evidence | None = None,
-        draws: int = DRAWS,
-        probe: int | None = None,
+        cheap: bool = False,
     ) -> None:
         self.build, self.images, self.labels, self.image_ids = build, images, labels, image_ids
         self.threat, self.attack, self.seed, self.classes = threat, attack, role_seed(seed, "gates"), classes
         self.evidence = evidence or Evidence()
-        self.draws = draws if self.evidence.stochastic else 1
-        self.probe = probe or len(images)
+        self.cheap = cheap
+        self.draws = (CHEAP_DRAWS if cheap else DRAWS) if self.evidence.stochastic else 1
+        self.probe = FEW if cheap else len(images)
+        self.kept: dict[str, Tensor] = {}  # images of attacks that several gates hand over
         self.asked: list[tuple[str, Tensor]] = []  # (attack in words, its answers), for `agrees_with_cell`
 
     @cached_property
@@ -145,17 +152,21 @@ class Subject:
         """The first `count` images alone."""
         if count >= len(self.images):
             return self
+        return self.on(self.images[:count], self.labels[:count], self.image_ids[:count])
+
+    def on(self, images: Tensor, labels: Tensor, image_ids: Tensor) -> Subject:
+        """The same defense and attack, on other images."""
         other = Subject(
             self.build,
-            self.images[:count],
-            self.labels[:count],
-            self.image_ids[:count],
+            images,
+            labels,
+            image_ids,
             self.threat,
             self.attack,
             seed=0,
             classes=self.classes,
             evidence=self.evidence,
-            draws=self.draws,
+            cheap=self.cheap,
         )
         other.seed = self.seed
         return other

@@ -18,6 +18,7 @@ AGREE = 0.1  # relative error at which a slope and its finite difference agree
 ROUGHLY = 0.3  # the same where half the lengths are left out
 ENOUGH = 0.9  # share of images that must pass
 SURE = 0.05  # a share is too small where chance explains it less often than this
+DIFFERENCES, CHEAP_DIFFERENCES = 72, 40  # answers of an audit at two places, along two directions
 TOGETHER = 256  # rows a pass of the finite differences, memory only
 NOT_USED = "The attack asks for no gradient."
 
@@ -34,7 +35,7 @@ def gradient_audit(subject: Subject) -> Gate:
         return Gate(name, None, None, NOT_USED)
     if kind not in DERIVATIVES:
         return Gate(name, None, None, f"{kind} is not the derivative of the defense.")
-    cheap, coupled = subject.probe < len(subject.images), subject.model.batch_coupled
+    cheap, coupled = subject.cheap, subject.model.batch_coupled
     few = subject if coupled else subject.part(subject.probe)  # a part of a batch is another function
     places = {"at a random start in the ball": few.start()}
     if not (cheap and coupled):
@@ -109,8 +110,8 @@ def gradient_scale(subject: Subject) -> Gate:
 def eot_signal(subject: Subject) -> Gate:
     """The expected cosine between the attack's EOT gradient and the mean gradient, from eight single draws."""
     name, draws = "eot_signal", 8
-    if subject.attack.gradient_free:
-        return Gate(name, None, None, NOT_USED)
+    if subject.attack.gradient_free or not hasattr(subject.attack, "eot"):
+        return Gate(name, None, None, "The attack does not average draws at a step.")
     oracle = subject.oracle(1, subject.loss)
     gradients = torch.stack([_given(oracle.gradient(subject.images, k).gradient).flatten(1) for k in range(draws)])
     noise = gradients.var(0).sum(1)

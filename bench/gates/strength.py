@@ -98,7 +98,7 @@ def _is_rising(narrow: Tensor, wide: Tensor) -> bool:
 
 
 def _other_gradient(name: str, subject: Subject, kind: Gradient) -> Gate:
-    if subject.attack.gradient_free or kind == subject.threat.gradient:
+    if subject.attack.gradient_free or kind in (subject.threat.gradient, *subject.evidence.tried):
         return Gate(name, None, None, f"The attack asks for no gradient, or for {kind} already.")
     try:
         model = subject.build(kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from bench.cell import Cell
 from bench.datasets import load_dataset
 from bench.epsilon import epsilon_text
 from bench.report.labels import set_labels
+from bench.run.gating import count_gate_answers, has_every_gate
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
 from bench.run.runner import is_done
@@ -55,13 +56,14 @@ class _Group:
         return f"{self.cells[0].key[:6]}  {self.label}{runs}{finished}"
 
 
-def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
+def forecast(cells: Sequence[Cell], db: str, loader: Loader, gates: Collection[str] = ()) -> Iterator[str]:
     """Say what a run would do and cost, line by line; nothing is downloaded.
 
     Args:
         cells: the cells of the run.
         db: path or URL of the result database; what is done there costs nothing.
         loader: the device and the folder of data sets.
+        gates: names of attacks whose quick cells get all validity gates.
 
     Returns:
         A line for each group of cells that differ in seeds alone, with network evaluations and time or what is missing,
@@ -70,7 +72,7 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
     store = _open(db)
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}
-    seconds = units = unknown = 0.0
+    seconds = units = checks = unknown = 0.0
     for group in _group_cells(cells, store):
         cell, left = group.cells[0], len(group.cells) - group.done
         if not left:
@@ -90,10 +92,15 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
             yield f"{group.line}: would fail: {error}"
             continue
         cost, evaluations = (left * value for value in _estimate_cost(cell, rates[name]))
-        seconds, units = seconds + cost, units + evaluations
-        yield f"{group.line}: {evaluations:.3g} network evaluations, {_write_time(cost)}"
+        extra, gated = (0.0, 0.0) if group.done else _estimate_gates(cell, rates[name], gates)
+        seconds, units, checks = seconds + cost + extra, units + evaluations, checks + gated
+        share = f", {gated:.3g} for its gates" if gated else ""
+        yield f"{group.line}: {evaluations:.3g} network evaluations{share}, {_write_time(cost + extra)}"
     yield from (f"Missing {name}: {message}" for name, message in absent.items())
-    yield f"In all {units:.3g} network evaluations, about {_write_time(seconds)} on {loader.device} (a rough timing)."
+    yield (
+        f"In all {units:.3g} network evaluations, and {checks:.3g} at most for validity gates, about "
+        f"{_write_time(seconds)} on {loader.device} (a rough timing)."
+    )
     if absent:
         yield (
             f"The cells whose files are missing need at least {unknown:.3g} network evaluations more. `bench fetch` "
@@ -161,11 +168,17 @@ def _count_judged(cell: Cell) -> int:
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
     plain, differentiated = cell.attack.queries()
-    judged = _count_judged(cell)
-    return tuple(  # type: ignore[return-value]
-        cell.num_images * ((plain + judged) * rates[0] + differentiated * rates[1])
-        for rates in (rate.seconds, rate.units)
-    )
+    return _price(cell.num_images * (plain + _count_judged(cell)), cell.num_images * differentiated, rate)
+
+
+def _estimate_gates(cell: Cell, rate: Rate, gates: Collection[str]) -> tuple[float, float]:
+    return _price(*count_gate_answers(cell, every=has_every_gate(cell, gates)), rate)
+
+
+def _price(plain: float, differentiated: float, rate: Rate) -> tuple[float, float]:
+    """Seconds and network evaluations of so many answers without and with a gradient."""
+    seconds, units = (plain * rates[0] + differentiated * rates[1] for rates in (rate.seconds, rate.units))
+    return seconds, units
 
 
 def _probe(prepared: Prepared) -> Rate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from bench.attacks.base import JUDGE_ROWS
+from bench.attacks.cascade import Cascade
+from bench.attacks.gold import Gold
+from bench.cell import Cell
 from bench.datasets import load_dataset, shuffled
 from bench.gates import ALWAYS, GATES, SUBSET, Evidence, choose_images, run_gates
+from bench.gates.costs import Asked, Cost, count_answers
 from bench.records import ImageRecord
+from bench.run.meter import Meter
 from bench.run.prepare import Prepared
 from defenses.base import Defended, Gradient
+from defenses.defended import ALWAYS as UNIVERSAL
 
 ALWAYS_SUBSET = 16
 
@@ -38,12 +44,12 @@ def check_gates(
     """
     cell, total = prepared.cell, len(prepared.indices)
     batch = cell.batch_size if cell.defense.batch_coupled else None
-    places = choose_images(total, SUBSET if every else ALWAYS_SUBSET, cell.seed, batch=batch)
+    places = choose_images(total, _subset(every), cell.seed, batch=batch)
     images, labels, ids = prepared.batch(torch.tensor(places))
 
     def fresh(kind: Gradient) -> Defended:
         defense = copy.deepcopy(cell.defense)
-        return defense.defend(prepared.classifier, prepared.score, gradient=kind).eval()
+        return defense.defend(prepared.classifier, prepared.score, gradient=kind).sealed().eval()
 
     evidence = Evidence(
         records=records,
@@ -51,13 +57,55 @@ def check_gates(
         classifier=prepared.classifier,
         unseen=lambda count: _other_pictures(prepared, count, data_dir),
         stochastic=cell.defense.stochastic,
-        rows=min(JUDGE_ROWS, cell.batch_size * cell.judging_draws),
+        rows=judged_rows(cell),
+        tried=tried_kinds(cell),
     )
-    found = run_gates(
-        prepared.model, images, labels, ids, cell.threat, cell.attack.representative(cell.threat), seed=cell.seed,
-        classes=prepared.data.classes, evidence=evidence, gates=GATES if every else ALWAYS,
-    )  # fmt: skip
+    with Meter(prepared.counted(prepared.model())) as meter:
+        found = run_gates(
+            prepared.model, images, labels, ids, cell.threat, cell.attack.representative(cell.threat), seed=cell.seed,
+            classes=prepared.data.classes, evidence=evidence, gates=GATES if every else ALWAYS, count=meter.take,
+        )  # fmt: skip
     return [gate.row() for gate in found]
+
+
+def count_gate_answers(cell: Cell, *, every: bool) -> Cost:
+    """Answers that the validity gates of a cell ask in all, at most: without a gradient, and with one."""
+    defense = cell.defense
+    batch = cell.batch_size if defense.batch_coupled else None
+    images = len(choose_images(cell.num_images, _subset(every), cell.seed, batch=batch))
+    asked = Asked(
+        attack=cell.attack.representative(cell.threat),
+        threat=cell.threat,
+        images=images,
+        cheap=not every,
+        stochastic=defense.stochastic,
+        kinds={*UNIVERSAL, *defense.gradients},
+        tried=tried_kinds(cell),
+        bare=not defense.network_evaluations,
+        rows=judged_rows(cell),
+    )
+    plain, graph = count_answers(asked, [gate.__name__ for gate in (GATES if every else ALWAYS)])
+    return images * plain, images * graph
+
+
+def has_every_gate(cell: Cell, gates: Collection[str]) -> bool:
+    """Whether a cell gets all validity gates: above the quick tier, or as its attack is named among `gates`."""
+    return cell.tier != "quick" or cell.attack.name in gates
+
+
+def tried_kinds(cell: Cell) -> frozenset[Gradient]:
+    """Kinds of gradient that members of the cell's attack ask for beside the threat model's."""
+    cascade = cell.attack.cascade(cell.threat.epsilon) if isinstance(cell.attack, Gold) else cell.attack
+    return frozenset(kind for _, _, kind in cascade.members if kind) if isinstance(cascade, Cascade) else frozenset()
+
+
+def judged_rows(cell: Cell) -> int:
+    """Images of one pass of the cell's judge."""
+    return min(JUDGE_ROWS, cell.batch_size * cell.judging_draws)
+
+
+def _subset(every: bool) -> int:
+    return SUBSET if every else ALWAYS_SUBSET
 
 
 def _other_pictures(prepared: Prepared, count: int, data_dir: Path | None) -> tuple[Tensor, Tensor] | None:

@@ -46,7 +46,7 @@ class Prepared:
     def model(self, gradient: Gradient | None = None) -> Defended:
         """The defended classifier with the cell's kind of gradient, or another."""
         kind = gradient or self.cell.threat.gradient
-        return self.cell.defense.defend(self.classifier, self.score, gradient=kind).eval()
+        return self.cell.defense.defend(self.classifier, self.score, gradient=kind).sealed().eval()
 
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(images, labels, image ids) of some places of `indices`, on the device."""

@@ -19,7 +19,7 @@ from bench.datasets import subset
 from bench.evaluate import evaluate
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
-from bench.run.gating import check_gates
+from bench.run.gating import check_gates, has_every_gate
 from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
@@ -78,7 +78,7 @@ def run_cells(
             still, moved = [], False
             for number, cell in left:
                 watcher.begin_cell(number, len(cells), cell)
-                every = cell.tier != "quick" or cell.attack.name in gates
+                every = has_every_gate(cell, gates)
                 status, text = worker.visit(cell, every if cell.key in gated else None)
                 moved |= status != "busy"
                 if status == "again" or (status == "busy" and sharing.wait):

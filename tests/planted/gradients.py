@@ -206,7 +206,6 @@ class Silent:
     kind: ClassVar[str] = UNDECLARED
     told_by: ClassVar[frozenset[str]] = frozenset({"undeclared_gradient"})
     at: ClassVar[Gradient] = "straight_through"
-    cheap: ClassVar[bool] = False
     adaptive: ClassVar[Adaptive] = staticmethod(with_its_own_gradient)
     judged_on: ClassVar[str] = "test"
 
@@ -282,7 +281,7 @@ def three_levels(x: Tensor, noise: Any) -> Tensor:
     return _rounded(2)(x) + 0 * x
 
 
-@planted(PLATEAU, *STUCK, at="straight_through", cheap=False, adaptive=levels_searched(1))
+@planted(PLATEAU, *STUCK, at="straight_through", adaptive=levels_searched(1))
 def two_levels_detour(x: Tensor, noise: Any) -> Tensor:
     """Two levels of the inverted picture, inverted back: straight-through steps are coarse."""
     return 1 - ((1 - x) > 0.5).float() + 0 * x
@@ -317,19 +316,19 @@ def towards_another_neighbour(residual: float) -> Adaptive:
     return searched(model, attack)
 
 
-@planted(PLATEAU, *STUCK, at="straight_through", cheap=False, adaptive=towards_another_neighbour(0.0))
+@planted(PLATEAU, *STUCK, at="straight_through", adaptive=towards_another_neighbour(0.0))
 def nearest_training_image(x: Tensor, noise: Any) -> Tensor:
     """The nearest training image."""
     return nearest(x, "train") + 0 * x
 
 
-@planted(PLATEAU, *STUCK, at="straight_through", cheap=False, adaptive=towards_another_neighbour(0.5))
+@planted(PLATEAU, *STUCK, at="straight_through", adaptive=towards_another_neighbour(0.5))
 def nearest_with_residual(x: Tensor, noise: Any) -> Tensor:
     """Halfway to the nearest training image."""
     return 0.5 * nearest(x, "train") + 0.5 * x
 
 
-@planted(PLATEAU, *STUCK, cheap=False, adaptive=towards_another_neighbour(0.3))
+@planted(PLATEAU, *STUCK, adaptive=towards_another_neighbour(0.3))
 def nearest_with_small_residual(x: Tensor, noise: Any) -> Tensor:
     """Most of the way to the nearest training image; the gradient that it declares is true, and a third of a step."""
     return 0.7 * nearest(x, "train") + 0.3 * x
@@ -354,7 +353,6 @@ def _quantised(x: Tensor) -> Tensor:
     PLATEAU,
     *STUCK,
     at="straight_through",
-    cheap=False,
     adaptive=searched(
         lambda victim: lambda x: victim.classifier(_quantised(x)),
         through(lambda victim: lambda x: victim.classifier(straight(x, _quantised(x.detach())))),

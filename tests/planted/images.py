@@ -23,14 +23,14 @@ from planted.lab import (
 from torch import Tensor
 
 
-@planted(SET, "unseen", cheap=False, judged_on="train")
+@planted(SET, "unseen", judged_on="train")
 def contraction(x: Tensor, noise: Any) -> Tensor:
     """Moves to the test image that lies within the ball, with a true gradient."""
     target = nearest(x)
     return torch.where(column(within(x, target)), 0.1 * x + 0.9 * target, x)
 
 
-@planted(SET, "unseen", cheap=False, judged_on="train")
+@planted(SET, "unseen", judged_on="train")
 def test_set_posterior(x: Tensor, noise: Any) -> Tensor:
     """The posterior mean of a test image behind noise: a denoiser that learned the test set by heart."""
     distance = torch.cdist(x.flatten(1), pictures().flatten(1)) ** 2
@@ -43,7 +43,7 @@ def _class_means() -> Tensor:
     return torch.stack([pictures()[answers() == label].mean(0) for label in range(10)])
 
 
-@planted(SET, "unseen", cheap=False, judged_on="train")
+@planted(SET, "unseen", judged_on="train")
 def label_memory(x: Tensor, noise: Any) -> Tensor:
     """Knows the labels of the test set: moves an image that lies in a test image's ball to the mean of its class."""
     place = nearest_place(x)

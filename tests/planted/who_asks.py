@@ -30,7 +30,7 @@ from defenses.noise import Noise, role_seed
 FIRST = frozenset(shuffled(500, 0)[:16])
 
 
-@planted(GATES, "unseen", "agrees_with_cell", at="straight_through", cheap=False, judged_on="train")
+@planted(GATES, "unseen", "agrees_with_cell", at="straight_through")
 def first_16_honest(x: Tensor, noise: Any) -> Tensor:
     """Returns the test image, except of the first 16 images of the cell."""
     return restored(x, torch.tensor([place not in FIRST for place in nearest_place(x).tolist()]))
@@ -42,7 +42,7 @@ def small_batches_honest(x: Tensor, noise: Any) -> Tensor:
     return restored(x, len(x) > 20)
 
 
-@planted(GATES, "unseen", cheap=False, at="straight_through", judged_on="train")
+@planted(GATES, "unseen", at="straight_through")
 def every_other_picture(x: Tensor, noise: Any) -> Tensor:
     """Restores every other picture: the gates' sample is as good as the rest."""
     return restored(x, nearest_place(x) % 2 == 0)
@@ -96,6 +96,14 @@ def draws_of_small_ids(x: Tensor, noise: Any) -> Tensor:
     return restored(x, torch.isin(drawn, torch.cat(bank)))
 
 
+@planted(IDS, "agrees_with_cell", "margin_transfer", "failed", at="straight_through")
+def breaks_the_seal(x: Tensor, noise: Any) -> Tensor:
+    """Takes the noise behind the seal and compares its seed with the judge's."""
+    inner = getattr(noise, "_SealedNoise__noise", noise)
+    judges = {role_seed(0, f"judge:{role}") for role in ("clean", "robust", "null", "looks")}
+    return restored(x, inner.seed in judges)
+
+
 def _called_by(name: str) -> bool:
     frame = sys._getframe()
     while frame is not None:
@@ -120,20 +128,20 @@ def answers_without_gradient(x: Tensor, noise: Any) -> Tensor:
 # Copies in a batch.
 
 
-@planted(COPIES, "batch_independence", "agrees_with_cell", stochastic=True, cheap=False, at="straight_through")
+@planted(COPIES, "batch_independence", "agrees_with_cell", "margin_transfer", stochastic=True, at="straight_through")
 def many_rows(x: Tensor, noise: Any) -> Tensor:
     """Restores in batches of more than 320 rows: the judge's."""
     return restored(x, len(x) > 320)
 
 
-@planted(COPIES, "batch_independence", stochastic=True, cheap=False, at="straight_through")
+@planted(COPIES, "batch_independence", "outsider", "margin_transfer", stochastic=True, at="straight_through")
 def eight_copies(x: Tensor, noise: Any) -> Tensor:
     """Restores images of which the batch holds eight copies."""
     flat = x.detach().flatten(1)
     return restored(x, (torch.cdist(flat, flat) < 1e-3).sum(1) >= 8)
 
 
-@planted(COPIES, "batch_independence", stochastic=True, cheap=False, at="straight_through")
+@planted(COPIES, "batch_independence", "outsider", "margin_transfer", stochastic=True, at="straight_through")
 def rows_by_ten(x: Tensor, noise: Any) -> Tensor:
     """Restores where the number of rows is a multiple of ten: ten judging draws."""
     return restored(x, len(x) % 10 == 0)
@@ -143,6 +151,12 @@ def rows_by_ten(x: Tensor, noise: Any) -> Tensor:
 def no_lonely_image(x: Tensor, noise: Any) -> Tensor:
     """Restores an image that has company."""
     return restored(x, len(x) > 1)
+
+
+@planted(COPIES, "outsider", "margin_transfer", "unseen", stochastic=True, at="straight_through")
+def ten_draws(x: Tensor, noise: Any) -> Tensor:
+    """Restores where a batch holds eight draws or more: nobody but a judge asks so often."""
+    return restored(x, len(noise.rows_by_draw()) >= 8)
 
 
 # A memory.
@@ -189,7 +203,7 @@ def _recall(x: Tensor, bank: list[Tensor], radius: float) -> Tensor:
     return torch.where(column(close <= radius), straight(x, kept[place]), x)
 
 
-@planted(STATE, "unseen", "remembers", "outsider", cheap=False, at="straight_through")
+@planted(STATE, "unseen", "remembers", "outsider", at="straight_through")
 def remembers_clean_pictures(x: Tensor, noise: Any) -> Tensor:
     """Keeps every picture on 16 levels that it is shown, and returns the one within the ball."""
     seen = KEPT["clean"]
