@@ -16,6 +16,7 @@ from bench.attacks.base import Attack
 from bench.gates.askers import agrees_with_cell, outsider, remembers, robust_above_null, unseen
 from bench.gates.attackers import (
     margin_transfer,
+    on_grid,
     plateau,
     saturated_loss,
     step_reaches,
@@ -53,6 +54,7 @@ ALWAYS: tuple[Check, ...] = (
     robust_above_null,
     step_reaches,
     margin_transfer,
+    on_grid,
     outsider,
     saturated_loss,
     undeclared_gradient,
@@ -76,6 +78,7 @@ GATES: tuple[Check, ...] = (
     remembers,
     beats_noise,
     margin_transfer,
+    on_grid,
     outsider,
     beats_transfer,
     beats_straight_through,

@@ -22,6 +22,7 @@ from defenses.base import Defended
 
 TRANSFER_STEPS = 40
 SATURATED = 1e-4  # probability that is left to all wrong classes
+LEVELS = (16, 255)  # grids that pictures lie on, coarse ones first
 SEARCH = NESEOT(steps=40, samples=8)
 SHORT_SEARCH = NESEOT(steps=10, samples=5)
 NEAREST = 8  # pictures of other classes that an image is moved to
@@ -39,6 +40,48 @@ def margin_transfer(subject: Subject) -> Gate:
     if not subject.attack.restricted or subject.is_still:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
     return compared(name, subject, transferred(subject), "margin-loss transfer from the bare classifier")
+
+
+def on_grid(subject: Subject) -> Gate:
+    """The margin transfer's images on the levels that the pictures lie on, and on 8 bits.
+
+    A defense can tell an attack by numbers that no picture has; an attacker may keep to the pictures' own. Red where
+    such an image leaves clearly less than the cell: rounded towards the clean one, or as far away as the ball allows.
+    Cost: the judging draws three times.
+    """
+    name, epsilon = "on_grid", subject.threat.epsilon
+    if not subject.attack.restricted or subject.is_still:
+        return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
+    images, x = subject.images, transferred(subject)
+    own = next((n for n in LEVELS if is_on_grid(images, n)), LEVELS[-1])
+    ways = {f"rounded to 1/{n}": rounded_towards(images, x, n) for n in sorted({own, LEVELS[-1]})}
+    if subject.threat.norm == "Linf":
+        length = max(int(epsilon * own + 1e-6), 1) / own
+        ways[f"at the ball's corners, in steps of 1/{own}"] = images + length * (x - images).sign()
+    found = []
+    for words, moved in ways.items():
+        x = subject.threat.project(moved, images)
+        with torch.no_grad():
+            judged = subject.judged(x)
+        words = f"the margin transfer {words}"
+        subject.asked.append((words, judged))
+        found.append((words, subject.beaten(judged, 1 - 0.05 / len(ways))))
+    words, (difference, low, _) = max(found, key=lambda entry: entry[1][1])
+    if low > 0:
+        text = f"{words[0].upper()}{words[1:]} leaves {difference:.1%} less than the cell's attack"
+        return Gate(name, False, difference, f"{text}: the defense, or the attack, depends on numbers off the grid.")
+    return Gate(name, True, difference, f"Images on the pictures' own levels find no more; {subject.sees}.")
+
+
+def rounded_towards(images: Tensor, x: Tensor, levels: int) -> Tensor:
+    """`x` on multiples of 1 / levels, each pixel rounded towards that of `images`."""
+    scaled = x * levels
+    return torch.where(x > images, (scaled + 1e-4).floor(), (scaled - 1e-4).ceil()) / levels
+
+
+def is_on_grid(x: Tensor, levels: int) -> bool:
+    """Whether all pixels are multiples of 1 / levels, but for the rounding of float32."""
+    return bool(((x * levels - (x * levels).round()).abs() <= 1e-4 * levels).all())
 
 
 @torch.enable_grad()

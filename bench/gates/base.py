@@ -207,9 +207,10 @@ class Subject:
         """Accuracy of the attack minus that on `other` (draws, batch): (difference, low, high), 95 %, paired."""
         return self.paired((self.correct.sum(0).cpu().numpy(), np.array(len(self.correct))), other)
 
-    def beaten(self, other: Tensor) -> tuple[float, float, float]:
+    def beaten(self, other: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:
         """As `lower`, of what the cell stored on these images where that is known, else of the attack run again."""
-        return self.lower(other) if self.stored is None else self.paired(self.stored, other)
+        mine = self.stored or (self.correct.sum(0).cpu().numpy(), np.array(len(self.correct)))
+        return self.paired(mine, other, confidence)
 
     def paired(
         self, mine: tuple[np.ndarray, np.ndarray], other: Tensor, confidence: float = 0.95

@@ -156,6 +156,7 @@ COSTS: Mapping[str, Callable[[Asked], Cost]] = {
     "remembers": lambda a: (3 + OTHER_CALLS / a.images, 0),
     "beats_noise": lambda a: (a.draws, 0),
     "margin_transfer": _transfer,
+    "on_grid": lambda a: (3 * a.draws, 0),
     "outsider": _outsider,
     "beats_transfer": _kind("transfer"),
     "beats_straight_through": _kind("straight_through"),
