@@ -3,7 +3,7 @@
     python benchmarks/frontier.py --db frontier.sqlite          # measures what is missing
     python benchmarks/frontier.py --db frontier.sqlite --only gold strong --defenses diffpure_sde --images 32
     python benchmarks/frontier.py --db frontier.sqlite --report          # prints the table
-    python benchmarks/frontier.py --db frontier.sqlite --write docs      # into docs/attacks.md and docs/frontier.svg
+    python benchmarks/frontier.py --db frontier.sqlite --write docs      # into docs/attacks.md, and its figure
 
 A unit of work is an attack on a few images of a defense; each is stored when it is done, and a run that was stopped
 goes on with the next. Evaluations are those of the attack alone: passes of the score network, forward and backward,
@@ -302,7 +302,7 @@ def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
     _, _, after = rest.partition(end)
     page.write_text(f"{before}{begin}\n\n{table(found)}\n\n{end}{after}")
     title = f"Robust accuracy minus gold's, points ({dataset})"
-    (docs / "frontier.svg").write_text(figure(found, title))
+    (docs / "frontier").with_suffix(".svg").write_text(figure(found, title))
 
 
 def main() -> None:
