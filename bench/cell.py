@@ -13,7 +13,7 @@ from bench.epsilon import epsilon_text
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 
-Tier = Literal["quick", "paper", "gold"]
+Tier = Literal["quick", "paper", "strong", "gold"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Cell:
         batch_size: images a batch; part of the key only where one image's result depends on its batch.
         draws: judging draws an image, at least 1; a deterministic defense is judged once.
         seed: of every random draw.
-        tier: "quick" (not a robustness claim), "paper" or "gold".
+        tier: "quick" (not a robustness claim), "paper", "strong" or "gold".
         balanced: whether each class gives equally many images.
         published: key of the published number that this cell measures again; a label, not part of the key.
     """

@@ -11,10 +11,11 @@ import click
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
-PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
+PROTOCOLS = click.Choice(("paper", "strong", "gold", "both", "quick"))
 FILTER_HELP = "Only cells with this value, e.g. tier=paper (the tier says how strong the attack is). Repeatable."
 PROTOCOL_HELP = (
-    "Of grids that repeat a paper. paper: the paper's own attack. gold: our strongest attack. both. "
+    "Of grids that repeat a paper. paper: the paper's own attack. strong: our strongest attack that can be afforded. "
+    "Default: these two. gold: the long control of strong. both: paper and gold. "
     "quick: small networks and short attacks, no robustness claim."
 )
 

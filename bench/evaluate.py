@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
+LOOKS = 16  # draws of the clean image asked for at once
 ROUNDING = 1e-3  # relative difference of logits that rounding explains
 
 
@@ -65,8 +67,11 @@ def evaluate(
     if not stochastic:
         check_deterministic(model, adversarial, image_ids, seed)
     null = answers(images, "null") if stochastic else clean
-    looks = max(trace.looks.values(), default=0)
-    lucky = answers(images, "looks", looks) == labels if looks and stochastic else null == labels
+    if stochastic:
+        oracle = Oracle(model, labels, image_ids, seed, role="judge:looks", rows=JUDGE_ROWS)
+        lucky = price_looks(oracle, images, trace.looks)
+    else:
+        lucky = {image: bool(right) for image, right in zip(image_ids.tolist(), null[0] == labels, strict=True)}
     distance = threat.distance(adversarial, images)
     return [
         ImageRecord(
@@ -78,10 +83,40 @@ def evaluate(
             distance=float(distance[i]),
             broken_by=trace.broken_by.get(image),
             first_success=trace.survived.get(image),
-            null_first_success=bool(lucky[: trace.looks[image], i].all()) if image in trace.looks else None,
+            null_first_success=lucky[image] if image in trace.looks else None,
         )
         for i, image in enumerate(image_ids.tolist())
     ]
+
+
+def price_looks(oracle: Oracle, images: Tensor, looks: Mapping[int, int]) -> dict[int, bool]:
+    """Whether a clean image is right on as many draws as an attack looked at: what the looks alone break.
+
+    No more of an image's draws are asked for once one is wrong, unless its batch-mates need them.
+
+    Args:
+        oracle: of the judge's draws for looks.
+        images: (batch, channels, height, width) in [0, 1].
+        looks: image id -> how many; an image that is missing had none.
+
+    Returns:
+        Image id -> whether all were right.
+    """
+    ids = oracle.image_ids.tolist()
+    left = {row: looks[image] for row, image in enumerate(ids) if image in looks}
+    right = dict.fromkeys(ids, True)
+    first = 0
+    while left:
+        rows = torch.tensor(list(range(len(ids))) if oracle.model.batch_coupled else list(left), device=images.device)
+        some = oracle.at(rows)
+        some.eot = min(LOOKS, max(left.values()) - first)
+        correct = dict(zip(rows.tolist(), some.evaluate(images[rows], first).correct.T.cpu(), strict=True))
+        for row, count in list(left.items()):
+            right[ids[row]] = bool(correct[row][: count - first].all())
+            if not right[ids[row]] or count <= first + some.eot:
+                del left[row]
+        first += some.eot
+    return right
 
 
 @torch.no_grad()

@@ -59,7 +59,8 @@ class AdversarialTraining(Defense):
 
         robust = load_classifier(self.model)
         like = next(classifier.parameters(), None)
-        return Defended(_identity, robust if like is None else robust.to(like), gradient=gradient)
+        network = robust if like is None else robust.to(like)
+        return Defended(_identity, network, gradient=gradient, stochastic=self.stochastic)
 
 
 def _identity(images: Tensor, noise: NoiseSource) -> Tensor:

@@ -254,6 +254,7 @@ class Purifier(Defense):
             combine=self.combine,
             batch_coupled=self.batch_coupled,
             split_draws=self.batch_coupled and not self.groups_draws,
+            stochastic=self.stochastic,
             rebuild=lambda kind: self.defend(classifier, score, gradient=kind),
             kinds=self.gradients,
             with_score=None

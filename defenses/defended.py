@@ -38,6 +38,7 @@ class Defended(nn.Module):
         combine: how the answers of the runs are joined, see `combine_runs`.
         votes: purifications behind each run, which answers with their majority.
         batch_coupled: whether the output for an image depends on its batch-mates.
+        stochastic: whether two answers for one image may differ, as the defense declares; the judge holds it to that.
         with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
             that watch its states; None where there is none.
         is_sealed: whether purifier and classifier get noise that hands out draws and nothing else, see `sealed`.
@@ -55,6 +56,7 @@ class Defended(nn.Module):
         votes: int = 1,
         batch_coupled: bool = False,
         split_draws: bool | None = None,
+        stochastic: bool = True,
         rebuild: Callable[[Gradient], Defended] | None = None,
         kinds: tuple[Gradient, ...] = (),
         with_score: Callable[[Callable[[Any], Any]], Purify] | None = None,
@@ -71,6 +73,7 @@ class Defended(nn.Module):
             votes: purifications behind each run, >= 1.
             batch_coupled: whether the output for an image depends on its batch-mates.
             split_draws: whether rows of different draws are purified apart; None is as `batch_coupled`.
+            stochastic: see the attribute.
             rebuild: kind of gradient -> the same defense, built for that kind.
             kinds: kinds of gradient that `rebuild` makes.
             with_score: see the attribute.
@@ -78,7 +81,7 @@ class Defended(nn.Module):
         super().__init__()
         self._purify, self.classifier, self._surrogate = purify, classifier, surrogate
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
-        self.votes, self.with_score, self.is_sealed = votes, with_score, False
+        self.votes, self.with_score, self.stochastic, self.is_sealed = votes, with_score, stochastic, False
         self._split_draws = batch_coupled if split_draws is None else split_draws
         self._rebuild = rebuild
         self._built = gradient

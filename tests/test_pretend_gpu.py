@@ -34,7 +34,10 @@ COLUMNS = ("launches", "waits", "uploads", "downloads")
 SHORT = ("diffpure_sde exact", "gdmp exact", "contrastive guidance_detached", "denoised_smoothing exact")
 SHORT_ATTACKS = ("pgd_eot", "diffattack")
 LIBRARY_WAITS = ("diffpure_ode adjoint",)  # torchdiffeq keeps its clock on the device and asks for it
-SMALL = {"steps": 2, "samples": 2, "apgd_steps": 2, "eot": 2, "restarts": 1, "defense_replicates": 4, "check_draws": 3}
+SMALL = {
+    **{"steps": 2, "apgd_steps": 2, "eot": 2, "restarts": 1, "defense_replicates": 4, "check_draws": 3},
+    **{"samples": 2, "first": 1, "longest": 4},
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "cascade": {"members": (("noise", {}, None), ("pgd_eot", {"steps": 2, "eot": 2}, None))}
 }

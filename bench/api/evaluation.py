@@ -26,6 +26,7 @@ from bench.api.result import Result, frame_of
 from bench.attacks.base import Attack, attacks
 from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
+from bench.attacks.strong import Strong
 from bench.cell import Cell, Tier
 from bench.commands.report import tables
 from bench.commands.run import loader, open_store
@@ -43,7 +44,7 @@ from defenses.models.scores import SCORES
 from defenses.undefended import Undefended
 
 OF_A_DATASET = 64  # images of a data set by name, where no number is given
-DRAWS = {"quick": 10, "paper": 10, "gold": 100}  # as the grids judge an image
+DRAWS = {"quick": 10, "paper": 10, "strong": 100, "gold": 100}  # as the grids judge an image
 GRID = "evaluate"  # what the database calls the grid of these cells
 _TURN = threading.RLock()  # networks are registered while they are measured
 
@@ -110,11 +111,12 @@ def evaluate(
         norm: "Linf" or "L2".
         epsilon: radius in image units, >= 0.
         gradient: what the attacker differentiates, see `Defended`.
-        attack: an instance or a name; None is PGD+EOT of 20 steps in the tier "quick", and `Gold()` in "gold".
-        tier: "quick" (no robustness claim), "paper" or "gold"; the last two check validity gates.
+        attack: an instance or a name; None is PGD+EOT of 20 steps in the tier "quick", and `Strong()`
+            or `Gold()` in the tiers of these names.
+        tier: "quick" (no robustness claim), "paper", "strong" or "gold"; all but the first check every validity gate.
         num_images: how many; None is all that are given, or 64 of a data set by name. Of a loader the first ones, else
             a sample.
-        draws: judging draws an image; None is 10, or 100 in the tier "gold".
+        draws: judging draws an image; None is 10, or 100 in the tiers "strong" and "gold".
         batch_size: images a batch.
         seed: of every random draw.
         data_seed: which sample of the pictures.
@@ -158,8 +160,8 @@ def _make_defense(defense: Defense | str | None) -> Defense:
 
 def _make_attack(attack: Attack | str | None, tier: str, threat: ThreatModel, defense: Defense) -> Attack:
     made = attacks.make(attack) if isinstance(attack, str) else attack
-    if made is None and tier == "gold":
-        return Gold()
+    if made is None and tier in ("strong", "gold"):
+        return Strong() if tier == "strong" else Gold()
     if made is None and tier == "paper":
         raise ValueError("Expected the paper's own attack for tier='paper', got none. Give attack=, or another tier.")
     if made is None:

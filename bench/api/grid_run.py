@@ -89,7 +89,8 @@ def run(
         num_images: of every cell, instead of the grid's.
         filters: as `--filter` of the command line: "defense=contrastive".
         limit: at most so many cells.
-        protocol: of grids that repeat a paper: "paper", "gold", "both" or "quick".
+        protocol: of grids that repeat a paper: "paper", "strong", "gold", "both" (paper and gold) or "quick"; None is
+            paper and strong.
         force: run again what is done; the old results stay.
         take_over: do not wait for the leases of processes that have stopped.
         data_dir: folder of the data sets.

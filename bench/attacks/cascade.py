@@ -121,7 +121,7 @@ class Cascade(Attack):
             Oracle(model, labels, image_ids, seed, eot=draws, role=f"selection:{role}", trace=trace)
             for role, draws in (("cascade", self.check_draws), ("confirm", CONFIRMED - self.check_draws))
         )
-        worst = _Worst(images, check, confirm if self.check_draws < CONFIRMED else None, self.settled)
+        worst = Worst(images, check, confirm if self.check_draws < CONFIRMED else None, self.settled)
         for label, attack, (_, _, kind) in zip(self.labels(), self.made(), self.members, strict=True):
             rows = worst.unsettled()
             if not len(rows):
@@ -145,8 +145,15 @@ class Cascade(Attack):
         return worst.images()
 
 
-class _Worst:
-    """The worst candidate so far of every image of the batch, on one set of check draws."""
+class Worst:
+    """The worst candidate so far of every image of the batch, on one set of check draws.
+
+    Attributes:
+        best: images of the batch, each the worst so far.
+        wrong: (batch,) share of the check draws that it gets wrong.
+        margin: (batch,) its mean margin over them.
+        done: (batch,) whether it needs no further attack.
+    """
 
     def __init__(self, images: Tensor, check: Oracle, confirm: Oracle | None, settled: float) -> None:
         self.check, self.confirm, self.settled = check, confirm, settled

@@ -50,7 +50,7 @@ def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
 
     Args:
         name: as for `load_grid`.
-        protocol: "paper", "gold", "both" or "quick", for a grid that has protocols; None is the grid's default.
+        protocol: "paper", "strong", "gold", "both" or "quick", for a grid that has protocols; None is its default.
 
     Raises:
         ValueError: a protocol for a grid that has one only.

@@ -1,4 +1,4 @@
-"""An experiment of a paper as cells: its own settings and the gold tier, expanded over seeds and pictures."""
+"""An experiment of a paper as cells: its own settings and our tiers, expanded over seeds and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from bench.attacks.base import Attack
 from bench.attacks.gold import Gold
+from bench.attacks.strong import Strong
 from bench.cell import Cell, Tier
 from bench.grids._rows import DefenseRow, Sample
 from bench.grids._small import Small
@@ -19,8 +20,12 @@ from bench.literature.verdict import verdict_columns
 from bench.threat import Norm, ThreatModel
 from defenses.base import Purifier, defenses
 
-Protocol = Literal["paper", "gold", "both", "quick"]
-DRAWS = {"paper": 10, "gold": 100}  # judging draws an image
+Protocol = Literal["default", "paper", "strong", "gold", "both", "quick"]
+TIERS: dict[str, tuple[Tier, ...]] = {
+    **{"default": ("paper", "strong"), "both": ("paper", "gold")},
+    **{"paper": ("paper",), "strong": ("strong",), "gold": ("gold",), "quick": ("quick",)},
+}
+DRAWS = {"paper": 10, "strong": 100, "gold": 100}  # judging draws an image
 FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
 IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon")
 
@@ -40,7 +45,7 @@ class Experiment:
             take the fraction behind it.
         sample: pictures and seeds of the paper tier.
         rows: the defenses.
-        gold_sample: pictures and seeds of the gold tier, where they differ.
+        gold_sample: pictures and seeds of the tiers strong and gold, where they differ.
         small: what stands in for its networks in the quick tier; None: it has no quick tier.
     """
 
@@ -65,21 +70,23 @@ class Experiment:
                     if self.small
                     else []
                 )
-            elif tier == "gold":
-                yield from self._seeded(row, self.gold_sample or self.sample, self._gold())
-            else:
+            elif tier == "paper":
                 yield from self._seeded(row, self.sample, self._paper(row))
+            else:
+                yield from self._seeded(row, self.gold_sample or self.sample, self._ours(tier))
 
     def _paper(self, row: DefenseRow) -> dict[str, Any]:
         epsilon = self.epsilon if isinstance(row.defense, Purifier) else self.fraction
         threat = ThreatModel(norm=self.norm, epsilon=epsilon, gradient=row.gradient)
         return {"tier": "paper", "attack": row.attack or self.attack, "threat": threat, "published": row.published}
 
-    def _gold(self) -> dict[str, Any]:
-        """Gold's members stay in a ball; an unrestricted attack is its own gold, with the exact gradient."""
-        attack = Gold() if self.attack.restricted else self.attack
+    def _ours(self, tier: Tier) -> dict[str, Any]:
+        """Strong's and gold's members stay in a ball; an unrestricted attack takes their place, with the exact
+        gradient."""
+        strongest: Attack = Gold() if tier == "gold" else Strong()
+        attack = strongest if self.attack.restricted else self.attack
         threat = ThreatModel(norm=self.norm, epsilon=self.fraction, gradient="exact")
-        return {"tier": "gold", "attack": attack, "threat": threat}
+        return {"tier": tier, "attack": attack, "threat": threat}
 
     @property
     def fraction(self) -> float:
@@ -103,11 +110,11 @@ class Experiment:
 
 
 def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
-    """The cells of all experiments, the paper tier before gold, each once: of equal ones that with a published number.
+    """The cells of all experiments, the paper tier before ours, each once: of equal ones that with a published number.
 
     Args:
         experiments: in the order of their tables.
-        protocol: "paper", "gold", "both" or "quick".
+        protocol: "default" (paper and strong), "paper", "strong", "gold", "both" (paper and gold) or "quick".
 
     Raises:
         ValueError: another protocol.
@@ -115,8 +122,7 @@ def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
     if protocol not in get_args(Protocol):
         raise ValueError(f"Expected protocol among {', '.join(get_args(Protocol))}, got {protocol!r}.")
     found: dict[str, Cell] = {}
-    tiers: tuple[Tier, ...] = ("paper", "gold") if protocol == "both" else (protocol,)  # type: ignore[assignment]
-    for tier, experiment in product(tiers, experiments):
+    for tier, experiment in product(TIERS[protocol], experiments):
         for cell in experiment.cells(tier):
             if cell.key not in found or (cell.published and not found[cell.key].published):
                 found[cell.key] = cell
@@ -140,7 +146,7 @@ class Members:
         """Identity -> key of the published number that the cell repeats in this table."""
         chosen = [experiment for experiment in self.experiments if experiment.table == self.table]
         found: dict[str, str | None] = {}
-        for cell in (*cells_of(chosen, "both"), *cells_of(chosen, "quick")):
+        for cell in (cell for protocol in ("both", "strong", "quick") for cell in cells_of(chosen, protocol)):
             place = _identity(cell.row())
             found[place] = found.get(place) or cell.published
         return found

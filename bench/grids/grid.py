@@ -18,7 +18,7 @@ class Grid:
 
     Attributes:
         title: heading of its tables.
-        cells: () -> the cells to run, in order. It may take `protocol`, one of "paper", "gold", "both", "quick".
+        cells: () -> the cells to run, in order. It may take `protocol`: "paper", "strong", "gold", "both", "quick".
         caption: sentence below the heading of a grid without `tables`.
         tables: its layouts; without them, one table a data set and threat.
         curve: what `bench report --format svg` draws; None where there is nothing to draw.

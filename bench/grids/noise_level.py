@@ -26,11 +26,11 @@ EXPERIMENT = Experiment(
 )
 
 
-def cells(protocol: str = "both") -> list[Cell]:
+def cells(protocol: str = "default") -> list[Cell]:
     """Both purifiers at every t.
 
     Args:
-        protocol: "paper", "gold" or "both".
+        protocol: "default" (paper and strong), "paper", "strong", "gold" or "both" (paper and gold).
     """
     return cells_of([EXPERIMENT], protocol)
 

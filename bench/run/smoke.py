@@ -23,8 +23,8 @@ from defenses.models.scores import SCORES
 
 DEFENSE = {"steps": 2, "rounds": 2, "runs": 2, "guide_from": 1}
 ATTACK = {
-    **dict.fromkeys(("steps", "apgd_steps", "check_draws"), 1),
-    **dict.fromkeys(("eot", "restarts", "defense_replicates", "queries"), 2),
+    **dict.fromkeys(("steps", "apgd_steps", "check_draws", "samples", "first"), 1),
+    **dict.fromkeys(("eot", "restarts", "defense_replicates", "queries", "longest"), 2),
 }
 """The largest values that fields of toy defenses and attacks keep."""
 
@@ -50,7 +50,7 @@ def toy_cell(cell: Cell, tier: Tier) -> Cell:
 
     Args:
         cell: of a grid.
-        tier: of the small cell; "gold" brings the gates.
+        tier: of the small cell; all but "quick" bring the gates.
     """
     own = cell.defense.networks()
     defense = cell.defense.with_networks({name: SMOKE + name for name in (*own.classifiers, *own.scores)})

@@ -7,11 +7,11 @@ import pytest
 import torch
 from linear_problem import defended, problem
 
-from bench.attacks.base import Attack, Trace
+from bench.attacks.base import Attack, Oracle, Trace
 from bench.attacks.clean import Clean
 from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.square_eot import SquareEOT
-from bench.evaluate import evaluate
+from bench.evaluate import evaluate, price_looks
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -172,3 +172,24 @@ def test_a_defense_that_draws_though_it_says_that_it_does_not_is_refused() -> No
     with pytest.raises(ValueError, match="stochastic = False, found two .* Set stochastic = True"):
         evaluate(defended(classifier, 0.2), Clean(), images, labels, ids, THREAT, **options)
     evaluate(defended(classifier), Clean(), images, labels, ids, THREAT, **options)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_looks_are_priced_on_as_many_draws_and_no_more(coupled: bool) -> None:
+    """As if all draws were asked of every image; an image is left alone once one of them is wrong."""
+    classifier, images, labels, ids = problem(40)
+    asked: list[int] = []
+
+    def purify(x: torch.Tensor, noise: Noise) -> torch.Tensor:
+        asked.append(len(x))
+        return x + 0.1 * noise.normal(x, step=0)
+
+    model = Defended(purify, classifier, batch_coupled=coupled)
+    looks = {int(image): 1 + 7 * place % 60 for place, image in enumerate(ids[1:])}
+    oracle = Oracle(model, labels, ids, 0, role="judge:looks")
+    found = price_looks(oracle, images, looks)
+    cost = sum(asked)
+    every = Oracle(model, labels, ids, 0, eot=60, role="judge:looks").evaluate(images, 0).correct
+    expected = {int(image): bool(every[: looks.get(int(image), 0), place].all()) for place, image in enumerate(ids)}
+    assert found == expected and 0 < sum(found.values()) < 40
+    assert coupled or cost < 0.7 * 40 * max(looks.values())

@@ -178,6 +178,7 @@ def test_the_tiers_choose_the_attack() -> None:
     assert _make_attack(None, "quick", threat, Undefended()).params()["eot"] == 1
     assert _make_attack(None, "quick", threat, NOISE).params()["eot"] == 4
     assert _make_attack(None, "gold", threat, NOISE).name == "gold"
+    assert _make_attack(None, "strong", threat, NOISE).name == "strong"
     with pytest.raises(ValueError, match="attack="):
         _make_attack(None, "paper", threat, NOISE)
 

@@ -22,7 +22,10 @@ from defenses.models.score_models import NetworkScore
 from defenses.noise import Noise, role_seed
 from defenses.registry import field_docs
 
-SMALL = {"steps": 2, "samples": 2, "apgd_steps": 2, "eot": 2, "restarts": 1, "defense_replicates": 4, "check_draws": 3}
+SMALL = {
+    **{"steps": 2, "apgd_steps": 2, "eot": 2, "restarts": 1, "defense_replicates": 4, "check_draws": 3},
+    **{"samples": 2, "first": 1, "longest": 4},
+}
 """Fields that cost time, wherever an attack has them."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "cascade": {"members": (("noise", {}, None), ("pgd_eot", {"steps": 2, "eot": 2}, None))},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from bench.literature.publish import read_published
 from bench.literature.verdict import GRADIENTS, is_same_attack, verdict
 from bench.store import Store
 
-CELLS = grid_cells("paper_tables")
+CELLS = grid_cells("paper_tables", "both")
+STRONG = grid_cells("paper_tables", "strong")
 PAPER = [cell for cell in CELLS if cell.tier == "paper"]
 GOLD = [cell for cell in CELLS if cell.tier == "gold"]
 GUIDED = [cell for cell in PAPER if cell.defense.name == "contrastive"]
@@ -100,6 +102,14 @@ def test_gold_has_the_exact_gradient_the_stated_radius_and_hundred_draws() -> No
     assert {cell.num_images for cell in GOLD} == {64, 16}
 
 
+def test_strong_stands_where_gold_does_and_is_the_default() -> None:
+    assert {cell.tier for cell in STRONG} == {"strong"} and {cell.attack.name for cell in STRONG} == {"strong", "stadv"}
+    same = [replace(cell, tier="gold", attack=gold.attack) for cell, gold in zip(STRONG, GOLD, strict=True)]
+    assert [cell.key for cell in same] == [cell.key for cell in GOLD]
+    assert grid_cells("paper_tables") == [*PAPER, *STRONG]
+    assert {cell.tier for cell in grid_cells("noise_level")} == {"paper", "strong"}
+
+
 def test_every_paper_row_has_its_gold_row() -> None:
     def places(cells: list[Cell]) -> set[tuple]:
         return {(c.dataset, c.classifier, c.defense, c.threat.norm, round(c.threat.epsilon, 3)) for c in cells}
@@ -174,7 +184,7 @@ def test_each_cell_is_in_a_table() -> None:
 
     from bench.report.frames import cells_of
 
-    rows = cells_of(pd.DataFrame([{**cell.row(), "cell_key": cell.key} for cell in CELLS[::7]]))
+    rows = cells_of(pd.DataFrame([{**cell.row(), "cell_key": cell.key} for cell in (*CELLS[::7], *STRONG[::7])]))
     for row in rows:
         assert any(table.only(row) for table in paper_tables.GRID.tables)
     ode = next(row for row in rows if row["defense"] == "diffpure_ode")
