@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bench.commands.launching import take_launching, with_launching
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -82,12 +83,7 @@ main.add_command(merge)
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
 @click.option("--force", is_flag=True, help="Run again what is done; the old results stay.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processes on this machine. Default: one for each GPU, unless --device names one.",
-)
+@with_launching
 @with_sharing
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
@@ -105,7 +101,6 @@ def run(
     filters: tuple[str, ...],
     limit: int | None,
     force: bool,
-    workers: int | None,
     data_dir: Path | None,
     download: bool,
     dry_run: bool,
@@ -122,6 +117,7 @@ def run(
     from bench.commands import run as verb
     from bench.commands.choose import chosen
 
+    launching = take_launching(sharing)
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
@@ -134,17 +130,11 @@ def run(
     if not dry_run:
         from bench.commands import workers as several
 
-        if (number := several.count_workers(workers, device)) > 1:
-            given: dict[str, Any] = {
-                "grid": grid,
-                "seed": seed,
-                "num_images": num_images,
-                "filter": filters,
-                "limit": limit,
-            }
-            given |= {"limit": limit, "data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
-            options = several.write_options(given)
-            exit_with(several.execute_with_workers(cells, db, options, number, grid=grid, device=device, force=force))
+        launching.check(db)
+        if launching.launcher != "local" or several.count_workers(launching, device) > 1:
+            given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
+            given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
     loader = verb.loader(device, data_dir, download)
     if dry_run:

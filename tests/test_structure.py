@@ -50,6 +50,7 @@ ROOMS = (
     ("bench.view", "data frames in, pictures out"),
     ("bench.store", "where results lie"),
     ("bench.run", "one cell, from its name to a stored number"),
+    ("bench.launchers", "places for workers: here, Slurm, Ray"),
     ("bench.grids", "which cells make an experiment, and its tables"),
     ("bench.training", "how the small networks were made"),
     ("bench.commands", "one verb, one file"),

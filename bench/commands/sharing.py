@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +85,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="RUN", help="Measure again what is no newer.")
 @click.option("--one-host", is_flag=True, help="All workers are on this host: SQLite on a network file system is fine.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the process that started this one ends.")
 @with_sharing
 def worker(
     grid: str,
@@ -95,6 +99,7 @@ def worker(
     data_dir: Path | None,
     download: bool,
     one_host: bool,
+    with_parent: bool,
     **sharing: Any,
 ) -> None:
     """Work on a grid together with any number of other workers, on this host and on others.
@@ -108,6 +113,8 @@ def worker(
     from bench.commands.choose import chosen
     from bench.store.network_files import check_shareable
 
+    if with_parent:
+        _end_with_parent(os.getppid())
     if not one_host:
         check_shareable(db)
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
@@ -156,6 +163,17 @@ def merge(files: tuple[str, ...], output: str) -> None:
     click.echo(f"Wrote {output}: {runs} runs.")
 
 
+def _end_with_parent(parent: int) -> None:
+    """Interrupt this process, as SIGTERM does, once the process that started it is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def make_sharing(
     retries: int, no_wait: bool, take_over: bool, lease: float, patience: float, after: int = 0
 ) -> tuple[Any, float]:
@@ -167,7 +185,9 @@ def make_sharing(
 
 
 def exit_with(outcome: Any) -> None:
-    """Exit code 1 where a cell failed, 3 where other processes still run some."""
+    """Exit code 1 where a cell failed, 3 where other processes still run some; None is a run that goes on elsewhere."""
+    if outcome is None:
+        return
     if outcome.failed:
         raise click.exceptions.Exit(1)
     if outcome.busy:
