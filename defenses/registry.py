@@ -1,7 +1,7 @@
 """Registries: a name stands for one thing, and an unknown name is answered with the nearest one.
 
 `Registry` holds records (classifiers, score networks, data sets, training recipes), `ClassRegistry` the classes of
-defenses and attacks, whose names are the stems of their files.
+defenses and attacks, whose names are the stems of their files unless they are given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
 class UnknownName(LookupError):
@@ -114,7 +115,12 @@ class Registry(Mapping[str, T]):
         if name in self:
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[name] = item
+        self._tell(name)
         return item
+
+    def _tell(self, name: str) -> None:
+        if _WATCHING:
+            _WATCHING[-1].append((self, name))
 
     def resolve(self, prefix: str, resolver: Callable[[str], T], *patterns: str) -> None:
         """Let `resolver(name)` answer for every name that begins with `prefix`.
@@ -180,6 +186,41 @@ class Registry(Mapping[str, T]):
         return len(self._known())
 
 
+_WATCHING: list[list[tuple[Registry[Any], str]]] = []
+
+
+@contextmanager
+def registrations() -> Iterator[list[tuple[Registry[Any], str]]]:
+    """A list that holds (registry, name) of what is registered while the context lasts, but not in a context inside."""
+    seen: list[tuple[Registry[Any], str]] = []
+    _WATCHING.append(seen)
+    try:
+        yield seen
+    finally:
+        _WATCHING.pop()
+
+
+def forget(registered: Iterable[tuple[Registry[Any], str]]) -> None:
+    """Take back what `registrations` saw."""
+    for registry, name in registered:
+        registry._items.pop(name, None)
+
+
+def check_name(kind: str, name: Any) -> str:
+    """`name` itself, if it can be one.
+
+    Raises:
+        ValueError: it is no text, or has letters in it that a name cannot have; the message proposes another.
+    """
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        fixed = re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(name)).strip("_.+-") or f"my_{kind.split()[0]}"
+        raise ValueError(
+            f"Expected a {kind} name of letters, digits and _ . + - without spaces, got {name!r}. Try {fixed!r}: "
+            f'rename the file, or write @register("{fixed}").'
+        )
+    return name
+
+
 def _file_of(cls: type) -> Path:
     """The file that defines a class; for one that a notebook or a session defines, a name made of the class's."""
     file = getattr(sys.modules[cls.__module__], "__file__", None)
@@ -187,7 +228,7 @@ def _file_of(cls: type) -> Path:
 
 
 class ClassRegistry(Registry[type[T]], Generic[T]):
-    """Name -> class, one class a file: the name is the file's stem. Names are sorted.
+    """Name -> class. The name is the stem of the class's file, or one that is given. Names are sorted.
 
     The modules of a package are imported the first time that a name is asked for.
     """
@@ -199,16 +240,19 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         self._loaded = False
         self._files: dict[str, Path] = {}
 
-    def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: register `cls` under the stem of its file, which becomes its `name`, and its title where it
-        has none.
+    def register(self, cls: type[T], name: str | None = None) -> type[T]:
+        """Class decorator: register `cls`, which gets the attribute `name`, and its title where it has none.
 
         The same class again, from a file that is read twice, replaces the first.
 
+        Args:
+            cls: the class.
+            name: None is the stem of its file.
+
         Raises:
-            ValueError: another class has the name, or the class states no source.
+            ValueError: another class has the name, it cannot be one, or the class states no source.
         """
-        name = self._name_of(cls)
+        name = check_name(self.kind, self._name_of(cls) if name is None else name)
         if not getattr(cls, "source", ""):
             raise ValueError(
                 f'Expected {cls.__name__} to state its source. Write `source: ClassVar[str] = "paper, equation"` in it.'
@@ -218,27 +262,29 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         if not getattr(cls, "title", ""):
             cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
         self._items[name], self._files[name] = cls, _file_of(cls)
+        self._tell(name)
         return cls
 
     def _check_free(self, name: str, cls: type[T]) -> None:
         """Raise ValueError where another class has the name: it would give its number to a stranger's cells."""
         file, shipped = _file_of(cls), Path(importlib.import_module(self.package).__path__[0], f"{name}.py")
+        rename = f'Rename the file, or write @register("another_{name}").'
         if shipped.is_file() and file != shipped.resolve():
             raise ValueError(
                 f"Expected a new name for the {self.kind} in {file}, got {name!r}, which ships with this package. "
-                "Rename the file: its stem is the name."
+                f"{rename}"
             )
         other, taken = self._items.get(name), self._files.get(name)
         if other is None or (other.__qualname__ == cls.__qualname__ and taken == file):
             return
         if taken == file:
             raise ValueError(
-                f"Two {self.kind} classes in {name}.py: {other.__name__} and {cls.__name__}. "
-                f"One {self.kind}, one file: its name is the file's stem."
+                f"Two {self.kind} classes in {file.name}: {other.__name__} and {cls.__name__}. "
+                f'Both are called {name!r}: give one another name, @register("another_{name}").'
             )
         raise ValueError(
             f"Expected a new name for the {self.kind} in {file}, got {name!r}, which {taken} has. Rename one "
-            "of the two files: the stem is the name."
+            f'of the two files, or write @register("another_{name}").'
         )
 
     def make(self, name: str, params: Mapping[str, Any] | None = None) -> T:
@@ -246,7 +292,8 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         return self[name](**(params or {}))
 
     def _name_of(self, item: type[T]) -> str:
-        return _file_of(item).stem
+        file = _file_of(item)
+        return file.parent.name if file.name == "__init__.py" else file.stem
 
     def _known(self) -> dict[str, type[T]]:
         if not self._loaded:
