@@ -16,6 +16,7 @@ from torch import nn
 from defenses.declared import check_class
 from defenses.defended import ALWAYS, GRADIENTS, Combine, Defended, Gradient, Purify, combine_runs
 from defenses.models.score_models import DataScore, ScoreModel
+from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields, unknown_name
 from defenses.resize import at_size
 
@@ -57,6 +58,9 @@ def _register(cls: type[D], name: str | None) -> type[D]:
         raise ValueError(f"{cls.__name__}.gradients: {unknown_name('kind of gradient', str(strangers[0]), GRADIENTS)}")
     defenses.register(cls, name)
     return cls
+
+
+welcome(defenses, "defenses", adopt_class(defenses, register))
 
 
 @dataclass(frozen=True, kw_only=True)

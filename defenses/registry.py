@@ -97,11 +97,13 @@ class Registry(Mapping[str, T]):
     Attributes:
         kind: what the names stand for, in error messages, e.g. "classifier".
         patterns: the names that resolvers answer for, as a reader would write them.
+        late: registers what installed packages bring; called once, when a name is first asked for.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.patterns: tuple[str, ...] = ()
+        self.late: Callable[[], None] | None = None
         self._items: dict[str, T] = {}
         self._resolvers: dict[str, Callable[[str], T]] = {}
 
@@ -151,7 +153,17 @@ class Registry(Mapping[str, T]):
 
     def _known(self) -> dict[str, T]:
         """The registered items; a subclass may fill them on first use."""
+        self._join()
         return self._items
+
+    def _join(self) -> None:
+        late, self.late = self.late, None
+        if late is not None:
+            late()
+
+    def present(self) -> list[T]:
+        """What is registered now, without asking installed packages."""
+        return list(self._items.values())
 
     def __getitem__(self, name: str) -> T:
         """The item `name`. Raises UnknownName."""
@@ -302,7 +314,7 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
             for module in pkgutil.iter_modules(package.__path__, self.package + "."):
                 if not module.ispkg:
                     importlib.import_module(module.name)
-        return self._items
+        return super()._known()
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._known()))
@@ -328,17 +340,28 @@ class ModuleRegistry(Registry[T]):
 
     def __getitem__(self, name: str) -> T:
         """The item `name`, read once. Raises UnknownName."""
+        self._join()
         if name not in self._items and name in self._modules():
             self._items[name] = self.read(importlib.import_module(f"{self.package}.{name}"))
         return super().__getitem__(name)
 
+    def add(self, name: str, item: T) -> None:
+        """Make an item that no module of the package holds known. Raises ValueError for a name that is taken."""
+        if name in self:
+            raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
+        self._items[check_name(self.kind, name)] = item
+        self._tell(name)
+
     def __contains__(self, name: object) -> bool:
+        self._join()
         return name in self._items or name in self._modules()
 
     def __iter__(self) -> Iterator[str]:
+        self._join()
         return iter(sorted({*self._modules(), *self._items}))
 
     def __len__(self) -> int:
+        self._join()
         return len({*self._modules(), *self._items})
 
     def _modules(self) -> list[str]:

@@ -55,6 +55,16 @@ def load_file(path: Path) -> ModuleType:
     return _run(real, state)
 
 
+def has_loaded_files() -> bool:
+    """Whether any file of the user's has been loaded."""
+    return bool(_LOADED)
+
+
+def registered_by(module: ModuleType) -> list[tuple[Any, str]]:
+    """(registry, name) of all that a file which `load_file` has loaded registered."""
+    return next((loaded.registered for loaded in _LOADED.values() if loaded.module is module), [])
+
+
 def _run(path: Path, state: tuple[int, int]) -> ModuleType:
     name = f"_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)

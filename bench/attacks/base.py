@@ -15,6 +15,7 @@ from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.declared import check_class
 from defenses.noise import Noise, role_seed
+from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields
 
 A = TypeVar("A", bound="Attack")
@@ -56,6 +57,9 @@ def _register(cls: type[A], name: str | None) -> type[A]:
     check_class(cls, Attack, "attack")
     attacks.register(cls, name)
     return cls
+
+
+welcome(attacks, "attacks", adopt_class(attacks, register))
 
 
 @dataclass(frozen=True, kw_only=True)
