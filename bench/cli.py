@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
-from defenses.plugins import PluginWarning
+from bench.commands.options import UserError, WithVariables, complete_options, show_warning
+from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_device, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
@@ -21,25 +21,11 @@ PROTOCOL_HELP = (
 )
 
 
-class _UserError(click.ClickException):
-    exit_code = 2
-
-
-_show_as_before = warnings.showwarning
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-    if issubclass(category, PluginWarning):
-        click.echo(str(message), err=True)
-    else:
-        _show_as_before(message, category, *place, **options)
-
-
-class _Sentences(click.Group):
+class _Sentences(WithVariables):
     """Turns the library's errors into sentences; anything else is a bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         try:
             return super().invoke(ctx)
         except (KeyError, BrokenPipeError):
@@ -47,33 +33,10 @@ class _Sentences(click.Group):
         except (ValueError, LookupError, OSError) as error:
             if os.environ.get("BENCH_DEBUG"):
                 raise
-            raise _UserError(str(error)) from error
+            raise UserError(str(error)) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is stored; the same command continues from there.", err=True)
             ctx.exit(130)
-
-
-def _load_plugins(ctx: click.Context, option: click.Parameter, paths: tuple[str, ...]) -> None:
-    if paths and not ctx.resilient_parsing:
-        from bench.plugins import load_plugins
-
-        try:
-            load_plugins(paths)
-        except (ValueError, LookupError, OSError) as error:  # before `_Sentences.invoke`
-            raise _UserError(str(error)) from error
-
-
-def _plugin_option(envvar: str | None = None) -> click.Option:
-    return click.Option(
-        ["--plugin"],
-        multiple=True,
-        type=click.Path(),
-        metavar="FILE.py",
-        envvar=envvar,
-        callback=_load_plugins,
-        expose_value=False,
-        help="Load defenses, attacks, networks or data sets of your own from this file first. Repeatable.",
-    )
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,7 +63,7 @@ main.add_command(merge)
     help="The cells to run: a shipped grid, or a file.",
 )
 @with_db
-@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
+@with_device
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
     "--num-images",
@@ -401,9 +364,7 @@ def doctor(what: str | None) -> None:
     click.echo(verb(what))
 
 
-main.params.append(_plugin_option("BENCH_PLUGIN"))
-for _command in main.commands.values():
-    _command.params.append(_plugin_option())  # so that it may stand behind the verb too
+complete_options(main)
 
 
 if __name__ == "__main__":
