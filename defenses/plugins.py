@@ -85,6 +85,24 @@ def adopt_class(registry: Registry[Any], register: Callable[[str], Callable[[Any
     return adopt
 
 
+def adopt_record(registry: Registry[Any], kind: type, register: Callable[..., Any]) -> Adopt:
+    """What `welcome` needs for records: a record, a function that makes what it describes, or a module that registers.
+
+    Args:
+        registry: of the records.
+        kind: their class.
+        register: record -> None, or name -> decorator of a function.
+    """
+
+    def adopt(name: str, found: Any) -> None:
+        if isinstance(found, kind):
+            register(found)
+        elif callable(found) and name not in registry:
+            register(name)(found)
+
+    return adopt
+
+
 def _belongs(cls: type, found: Any) -> bool:
     name = getattr(found, "__name__", "")
     return cls is found or cls.__module__ == name or cls.__module__.startswith(f"{name}.")

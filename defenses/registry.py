@@ -20,6 +20,8 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+PYTHON = "*.py:"
+"""The prefix of names that a function in a file stands for: <file>.py:<function>."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
@@ -87,6 +89,11 @@ def field_docs(cls: type) -> dict[str, str]:
     return {field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found}
 
 
+@dataclasses.dataclass
+class _Late:
+    make: Callable[[], Any]
+
+
 class Registry(Mapping[str, T]):
     """Name -> what is registered under it: the one shape behind every list of names that a cell can use.
 
@@ -118,6 +125,19 @@ class Registry(Mapping[str, T]):
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[name] = item
         self._tell(name)
+        return item
+
+    def register_late(self, name: str, make: Callable[[], T]) -> None:
+        """Make a name known whose item is made when it is first asked for. Raises ValueError when the name is taken."""
+        if name in self:
+            raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
+        self._items[name] = _Late(make)  # type: ignore[assignment]
+        self._tell(name)
+
+    def _made(self, name: str) -> T:
+        item = self._items[name]
+        if isinstance(item, _Late):
+            item = self._items[name] = item.make()
         return item
 
     def _tell(self, name: str) -> None:
@@ -169,9 +189,9 @@ class Registry(Mapping[str, T]):
         """The item `name`. Raises UnknownName."""
         known = self._known()
         if name in known:
-            return known[name]
+            return self._made(name)
         for prefix, resolver in self._resolvers.items():
-            if name.startswith(prefix):
+            if name.startswith(prefix) or (prefix == PYTHON and PYTHON[1:] in name):
                 return resolver(name)
         raise unknown_name(self.kind, name, [*self, *self.patterns])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from defenses.registry import forget, registrations
+from defenses.registry import forget, registrations, unknown_name
 from defenses.user_error import told_with_its_line
 
 
@@ -53,6 +53,22 @@ def load_file(path: Path) -> ModuleType:
     if known is not None:
         forget(known.registered)
     return _run(real, state)
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function behind <file>.py:<function>.
+
+    Raises:
+        LookupError: there is no such file, or no such function in it.
+        UserFileError: the file cannot be run.
+    """
+    path, _, function = name.rpartition(":")
+    module = load_file(Path(path))
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+        raise unknown_name(f"function of {Path(path).name}", function, own)
+    return found
 
 
 def has_loaded_files() -> bool:

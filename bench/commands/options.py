@@ -82,5 +82,6 @@ class WithVariables(click.Group):
             formatter.write_dl(list(environment_variables(self).items()))
         formatter.write_paragraph()
         formatter.write_text(
-            "Every other option of a verb has one too, BENCH_<VERB>_<OPTION>: BENCH_RUN_SEED=3 is `bench run --seed 3`. An option on the command line comes first."
+            "Every other option of a verb has one too, BENCH_<VERB>_<OPTION>: BENCH_RUN_SEED=3 is `bench run --seed "
+            "3`. An option on the command line comes first."
         )
