@@ -12,6 +12,7 @@ from bench.attacks.base import Attack, attacks
 from bench.epsilon import epsilon_text
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
+from defenses.plain_data import check_plain
 
 Tier = Literal["quick", "paper", "strong", "gold"]
 
@@ -172,3 +173,5 @@ def _check_part(field: str, part: Any, base: type) -> None:
             f"Expected a registered {field}, got {type(part).__name__}, which has no name. Write @register above the "
             "class."
         )
+    for name in part.__dataclass_fields__:  # type: ignore[attr-defined]
+        check_plain(f"{name} of {type(part).__name__}", getattr(part, name))

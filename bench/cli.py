@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.commands.launching import take_launching, with_launching
-from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
+from bench.commands.options import UserError, WithVariables, complete_options, show_warning
+from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_device, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "strong", "gold", "both", "quick"))
@@ -21,14 +23,11 @@ PROTOCOL_HELP = (
 )
 
 
-class _UserError(click.ClickException):
-    exit_code = 2
-
-
-class _Sentences(click.Group):
+class _Sentences(WithVariables):
     """Turns the library's errors into sentences; anything else is a bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        warnings.showwarning = show_warning
         try:
             return super().invoke(ctx)
         except (KeyError, BrokenPipeError):
@@ -36,7 +35,7 @@ class _Sentences(click.Group):
         except (ValueError, LookupError, OSError) as error:
             if os.environ.get("BENCH_DEBUG"):
                 raise
-            raise _UserError(str(error)) from error
+            raise UserError(str(error)) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is stored; the same command continues from there.", err=True)
             ctx.exit(130)
@@ -66,7 +65,7 @@ main.add_command(merge)
     help="The cells to run: a shipped grid, or a file.",
 )
 @with_db
-@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
+@with_device
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
     "--num-images",
@@ -354,6 +353,9 @@ def doctor(what: str | None) -> None:
     from bench.commands.doctor import doctor as verb
 
     click.echo(verb(what))
+
+
+complete_options(main)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args, overload
 
 from torch import nn
 
+from defenses.declared import check_class
 from defenses.defended import ALWAYS, GRADIENTS, Combine, Defended, Gradient, Purify, combine_runs
 from defenses.models.score_models import DataScore, ScoreModel
-from defenses.registry import ClassRegistry, plain_fields
+from defenses.plugins import adopt_class, welcome
+from defenses.registry import ClassRegistry, plain_fields, unknown_name
 from defenses.resize import at_size
 
 __all__ = [
@@ -23,12 +25,42 @@ __all__ = [
     "defenses", "register",
 ]  # fmt: skip
 
+D = TypeVar("D", bound="Defense")
 defenses: ClassRegistry[Defense] = ClassRegistry("defense", "defenses")
 
 
-def register(cls: type[Defense]) -> type[Defense]:
-    """Class decorator: put a defense into the registry under the stem of its file."""
-    return defenses.register(cls)
+@overload
+def register(cls: type[D], /) -> type[D]: ...
+
+
+@overload
+def register(cls: str | None = None, /) -> Callable[[type[D]], type[D]]: ...
+
+
+def register(cls: type[D] | str | None = None, /) -> Any:
+    """Class decorator: put a defense into the registry, under the stem of its file or a name: @register("my_name").
+
+    Args:
+        cls: the class, or the name.
+
+    Raises:
+        ValueError: the class is no complete frozen dataclass of `Defense`, or the name is taken or none.
+    """
+    if cls is None or isinstance(cls, str):
+        return lambda named: _register(named, cls)
+    return _register(cls, None)
+
+
+def _register(cls: type[D], name: str | None) -> type[D]:
+    check_class(cls, Defense, "defense")
+    strangers = [kind for kind in cls.gradients if kind not in GRADIENTS]
+    if strangers:
+        raise ValueError(f"{cls.__name__}.gradients: {unknown_name('kind of gradient', str(strangers[0]), GRADIENTS)}")
+    defenses.register(cls, name)
+    return cls
+
+
+welcome(defenses, "defenses", adopt_class(defenses, register))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Registries: a name stands for one thing, and an unknown name is answered with the nearest one.
 
 `Registry` holds records (classifiers, score networks, data sets, training recipes), `ClassRegistry` the classes of
-defenses and attacks, whose names are the stems of their files.
+defenses and attacks, whose names are the stems of their files unless they are given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+PYTHON = "*.py:"
+"""The prefix of names that a function in a file stands for: <file>.py:<function>."""
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
 class UnknownName(LookupError):
@@ -86,6 +89,11 @@ def field_docs(cls: type) -> dict[str, str]:
     return {field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found}
 
 
+@dataclasses.dataclass
+class _Late:
+    make: Callable[[], Any]
+
+
 class Registry(Mapping[str, T]):
     """Name -> what is registered under it: the one shape behind every list of names that a cell can use.
 
@@ -96,11 +104,13 @@ class Registry(Mapping[str, T]):
     Attributes:
         kind: what the names stand for, in error messages, e.g. "classifier".
         patterns: the names that resolvers answer for, as a reader would write them.
+        late: registers what installed packages bring; called once, when a name is first asked for.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.patterns: tuple[str, ...] = ()
+        self.late: Callable[[], None] | None = None
         self._items: dict[str, T] = {}
         self._resolvers: dict[str, Callable[[str], T]] = {}
 
@@ -114,7 +124,25 @@ class Registry(Mapping[str, T]):
         if name in self:
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[name] = item
+        self._tell(name)
         return item
+
+    def register_late(self, name: str, make: Callable[[], T]) -> None:
+        """Make a name known whose item is made when it is first asked for. Raises ValueError when the name is taken."""
+        if name in self:
+            raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
+        self._items[name] = _Late(make)  # type: ignore[assignment]
+        self._tell(name)
+
+    def _made(self, name: str) -> T:
+        item = self._items[name]
+        if isinstance(item, _Late):
+            item = self._items[name] = item.make()
+        return item
+
+    def _tell(self, name: str) -> None:
+        if _WATCHING:
+            _WATCHING[-1].append((self, name))
 
     def resolve(self, prefix: str, resolver: Callable[[str], T], *patterns: str) -> None:
         """Let `resolver(name)` answer for every name that begins with `prefix`.
@@ -145,15 +173,25 @@ class Registry(Mapping[str, T]):
 
     def _known(self) -> dict[str, T]:
         """The registered items; a subclass may fill them on first use."""
+        self._join()
         return self._items
+
+    def _join(self) -> None:
+        late, self.late = self.late, None
+        if late is not None:
+            late()
+
+    def present(self) -> list[T]:
+        """What is registered now, without asking installed packages."""
+        return list(self._items.values())
 
     def __getitem__(self, name: str) -> T:
         """The item `name`. Raises UnknownName."""
         known = self._known()
         if name in known:
-            return known[name]
+            return self._made(name)
         for prefix, resolver in self._resolvers.items():
-            if name.startswith(prefix):
+            if name.startswith(prefix) or (prefix == PYTHON and PYTHON[1:] in name):
                 return resolver(name)
         raise unknown_name(self.kind, name, [*self, *self.patterns])
 
@@ -180,6 +218,41 @@ class Registry(Mapping[str, T]):
         return len(self._known())
 
 
+_WATCHING: list[list[tuple[Registry[Any], str]]] = []
+
+
+@contextmanager
+def registrations() -> Iterator[list[tuple[Registry[Any], str]]]:
+    """A list that holds (registry, name) of what is registered while the context lasts, but not in a context inside."""
+    seen: list[tuple[Registry[Any], str]] = []
+    _WATCHING.append(seen)
+    try:
+        yield seen
+    finally:
+        _WATCHING.pop()
+
+
+def forget(registered: Iterable[tuple[Registry[Any], str]]) -> None:
+    """Take back what `registrations` saw."""
+    for registry, name in registered:
+        registry._items.pop(name, None)
+
+
+def check_name(kind: str, name: Any) -> str:
+    """`name` itself, if it can be one.
+
+    Raises:
+        ValueError: it is no text, or has letters in it that a name cannot have; the message proposes another.
+    """
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        fixed = re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(name)).strip("_.+-") or f"my_{kind.split()[0]}"
+        raise ValueError(
+            f"Expected a {kind} name of letters, digits and _ . + - without spaces, got {name!r}. Try {fixed!r}: "
+            f'rename the file, or write @register("{fixed}").'
+        )
+    return name
+
+
 def _file_of(cls: type) -> Path:
     """The file that defines a class; for one that a notebook or a session defines, a name made of the class's."""
     file = getattr(sys.modules[cls.__module__], "__file__", None)
@@ -187,7 +260,7 @@ def _file_of(cls: type) -> Path:
 
 
 class ClassRegistry(Registry[type[T]], Generic[T]):
-    """Name -> class, one class a file: the name is the file's stem. Names are sorted.
+    """Name -> class. The name is the stem of the class's file, or one that is given. Names are sorted.
 
     The modules of a package are imported the first time that a name is asked for.
     """
@@ -199,16 +272,19 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         self._loaded = False
         self._files: dict[str, Path] = {}
 
-    def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: register `cls` under the stem of its file, which becomes its `name`, and its title where it
-        has none.
+    def register(self, cls: type[T], name: str | None = None) -> type[T]:
+        """Class decorator: register `cls`, which gets the attribute `name`, and its title where it has none.
 
         The same class again, from a file that is read twice, replaces the first.
 
+        Args:
+            cls: the class.
+            name: None is the stem of its file.
+
         Raises:
-            ValueError: another class has the name, or the class states no source.
+            ValueError: another class has the name, it cannot be one, or the class states no source.
         """
-        name = self._name_of(cls)
+        name = check_name(self.kind, self._name_of(cls) if name is None else name)
         if not getattr(cls, "source", ""):
             raise ValueError(
                 f'Expected {cls.__name__} to state its source. Write `source: ClassVar[str] = "paper, equation"` in it.'
@@ -218,27 +294,29 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         if not getattr(cls, "title", ""):
             cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
         self._items[name], self._files[name] = cls, _file_of(cls)
+        self._tell(name)
         return cls
 
     def _check_free(self, name: str, cls: type[T]) -> None:
         """Raise ValueError where another class has the name: it would give its number to a stranger's cells."""
         file, shipped = _file_of(cls), Path(importlib.import_module(self.package).__path__[0], f"{name}.py")
+        rename = f'Rename the file, or write @register("another_{name}").'
         if shipped.is_file() and file != shipped.resolve():
             raise ValueError(
                 f"Expected a new name for the {self.kind} in {file}, got {name!r}, which ships with this package. "
-                "Rename the file: its stem is the name."
+                f"{rename}"
             )
         other, taken = self._items.get(name), self._files.get(name)
         if other is None or (other.__qualname__ == cls.__qualname__ and taken == file):
             return
         if taken == file:
             raise ValueError(
-                f"Two {self.kind} classes in {name}.py: {other.__name__} and {cls.__name__}. "
-                f"One {self.kind}, one file: its name is the file's stem."
+                f"Two {self.kind} classes in {file.name}: {other.__name__} and {cls.__name__}. "
+                f'Both are called {name!r}: give one another name, @register("another_{name}").'
             )
         raise ValueError(
             f"Expected a new name for the {self.kind} in {file}, got {name!r}, which {taken} has. Rename one "
-            "of the two files: the stem is the name."
+            f'of the two files, or write @register("another_{name}").'
         )
 
     def make(self, name: str, params: Mapping[str, Any] | None = None) -> T:
@@ -246,7 +324,8 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         return self[name](**(params or {}))
 
     def _name_of(self, item: type[T]) -> str:
-        return _file_of(item).stem
+        file = _file_of(item)
+        return file.parent.name if file.name == "__init__.py" else file.stem
 
     def _known(self) -> dict[str, type[T]]:
         if not self._loaded:
@@ -255,7 +334,7 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
             for module in pkgutil.iter_modules(package.__path__, self.package + "."):
                 if not module.ispkg:
                     importlib.import_module(module.name)
-        return self._items
+        return super()._known()
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._known()))
@@ -281,17 +360,28 @@ class ModuleRegistry(Registry[T]):
 
     def __getitem__(self, name: str) -> T:
         """The item `name`, read once. Raises UnknownName."""
+        self._join()
         if name not in self._items and name in self._modules():
             self._items[name] = self.read(importlib.import_module(f"{self.package}.{name}"))
         return super().__getitem__(name)
 
+    def add(self, name: str, item: T) -> None:
+        """Make an item that no module of the package holds known. Raises ValueError for a name that is taken."""
+        if name in self:
+            raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
+        self._items[check_name(self.kind, name)] = item
+        self._tell(name)
+
     def __contains__(self, name: object) -> bool:
+        self._join()
         return name in self._items or name in self._modules()
 
     def __iter__(self) -> Iterator[str]:
+        self._join()
         return iter(sorted({*self._modules(), *self._items}))
 
     def __len__(self) -> int:
+        self._join()
         return len({*self._modules(), *self._items})
 
     def _modules(self) -> list[str]:

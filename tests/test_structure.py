@@ -24,6 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     # What is evaluated. `defenses` itself is one file a defense, and the door.
     ("defenses.registry", "names stand for classes"),
+    ("defenses.plain_data", "what a field may hold"),
+    ("defenses.declared", "what a class must state before it gets a name"),
+    ("defenses.own_code", "the user's own code behind a class"),
+    ("defenses.user_error", "its mistakes, with the file's own line"),
+    ("defenses.user_file", "a file of the user's, loaded once; it may register things"),
+    ("defenses.plugins", "what installed packages register"),
     ("defenses.traits", "class attributes that an instance's fields decide"),
     ("defenses.compat", "libraries that need a hand"),
     ("defenses.noise", "randomness as a pure function"),
@@ -52,6 +58,7 @@ ROOMS = (
     ("bench.run", "one cell, from its name to a stored number"),
     ("bench.launchers", "places for workers: here, Slurm, Ray"),
     ("bench.grids", "which cells make an experiment, and its tables"),
+    ("bench.plugins", "files that register things"),
     ("bench.training", "how the small networks were made"),
     ("bench.commands", "one verb, one file"),
     ("bench.api", "the functions of `import bench`: what the verbs do, for objects"),

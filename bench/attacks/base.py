@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -13,9 +13,12 @@ from torch import Tensor
 from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
+from defenses.declared import check_class
 from defenses.noise import Noise, role_seed
+from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields
 
+A = TypeVar("A", bound="Attack")
 attacks: ClassRegistry[Attack] = ClassRegistry("attack", "bench.attacks")
 JUDGE_ROWS = 1024  # rows that a judge asks about in one pass: memory, not numbers
 UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
@@ -28,9 +31,35 @@ class NoSuchAttack(ValueError):
     remedy = "`bench list attacks NAME` and `bench list defenses NAME` say which kinds of gradient there are."
 
 
-def register(cls: type[Attack]) -> type[Attack]:
-    """Class decorator: put an attack into the registry under the stem of its file."""
-    return attacks.register(cls)
+@overload
+def register(cls: type[A], /) -> type[A]: ...
+
+
+@overload
+def register(cls: str | None = None, /) -> Callable[[type[A]], type[A]]: ...
+
+
+def register(cls: type[A] | str | None = None, /) -> Any:
+    """Class decorator: put an attack into the registry, under the stem of its file or a name: @register("my_name").
+
+    Args:
+        cls: the class, or the name.
+
+    Raises:
+        ValueError: the class is no complete frozen dataclass of `Attack`, or the name is taken or none.
+    """
+    if cls is None or isinstance(cls, str):
+        return lambda named: _register(named, cls)
+    return _register(cls, None)
+
+
+def _register(cls: type[A], name: str | None) -> type[A]:
+    check_class(cls, Attack, "attack")
+    attacks.register(cls, name)
+    return cls
+
+
+welcome(attacks, "attacks", adopt_class(attacks, register))
 
 
 @dataclass(frozen=True, kw_only=True)

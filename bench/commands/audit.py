@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from bench.datasets import load_dataset, subset
-from bench.grids.file import load_file
 from defenses.base import GRADIENTS, Defense, Gradient, defenses
 from defenses.models.classifiers import load_classifier
 from defenses.models.scores import load_score
 from defenses.noise import Noise
+from defenses.user_file import load_file
 
 STEP = 1e-6  # of the finite differences, image units
 DIRECTIONS = 4
@@ -93,7 +93,7 @@ def _in_file(name: str, fields: Sequence[str]) -> list[Defense]:
     ]
     own = [cls for cls in own if not inspect.isabstract(cls)]
     if not own:
-        raise LookupError(f"Expected a class of Defense in {name}, found none. See docs/adding-a-defense.md.")
+        raise LookupError(f"Expected a class of Defense in {name}, found none. See docs/your-own.md.")
     return [_make(cls, cls.__name__, fields) for cls in own]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,36 +38,53 @@ def catalog() -> dict[str, list[Entry]]:
 
 def build() -> dict[str, list[Entry]]:
     """The catalogue from the registries themselves."""
+    return {kind: entries_of(kind) for kind in KINDS}
+
+
+def entries_of(kind: str) -> list[Entry]:
+    """The entries of one kind, plug-ins included, from its registry."""
+    describe, registry = _describers()[kind]
+    return [describe(registry[name]) for name in registry] if kind != "grids" else [describe(name) for name in registry]
+
+
+def _describers() -> dict[str, tuple[Callable[[Any], Entry], Any]]:
     from bench.attacks import attacks
     from bench.datasets import DATASETS
-    from bench.grids import grid_names, load_grid
+    from bench.grids import GRIDS
     from defenses import defenses
     from defenses.models.classifiers import CLASSIFIERS
     from defenses.models.scores import SCORES
 
     return {
-        "defenses": [_defense(cls) for cls in defenses.values()],
-        "attacks": [_attack(cls) for cls in attacks.values()],
-        "datasets": [
-            {"name": d.name, "classes": d.classes, "shape": "x".join(map(str, d.image_shape)), "source": d.source}
-            for d in DATASETS.values()
-        ],
-        "classifiers": [
-            {
-                "name": c.name,
-                "datasets": ", ".join(c.datasets),
-                "clean": c.clean_accuracy,
-                "licence": c.licence,
-                "source": c.source,
-            }
-            for c in CLASSIFIERS.values()
-        ],
-        "scores": [
-            {"name": s.name, "datasets": ", ".join(s.datasets), "licence": s.licence, "source": s.source}
-            for s in SCORES.values()
-        ],
-        "grids": [{"name": name, "about": _first_paragraph(load_grid(name).about)} for name in grid_names()],
+        "defenses": (_defense, defenses),
+        "attacks": (_attack, attacks),
+        "datasets": (_dataset, DATASETS),
+        "classifiers": (_classifier, CLASSIFIERS),
+        "scores": (_score, SCORES),
+        "grids": (_grid, GRIDS),
     }
+
+
+def _dataset(info: Any) -> Entry:
+    shape = "x".join(map(str, info.image_shape))
+    return {"name": info.name, "classes": info.classes, "shape": shape, "source": info.source}
+
+
+def _classifier(info: Any) -> Entry:
+    facts = {"datasets": ", ".join(info.datasets), "clean": info.clean_accuracy}
+    return {"name": info.name, **facts, "licence": info.licence, "source": info.source}
+
+
+def _score(info: Any) -> Entry:
+    return {
+        "name": info.name, "datasets": ", ".join(info.datasets), "licence": info.licence, "source": info.source,
+    }  # fmt: skip
+
+
+def _grid(name: str) -> Entry:
+    from bench.grids import load_grid
+
+    return {"name": name, "about": _first_paragraph(load_grid(name).about)}
 
 
 def _defense(cls: Any) -> Entry:

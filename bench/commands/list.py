@@ -10,7 +10,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from bench.commands.catalog import Entry, catalog
+from bench.commands.catalog import Entry, catalog, entries_of
+from defenses.plugins import installed_plugins
+from defenses.user_file import has_loaded_files
 
 WIDTH = 60  # of a cell of a listing
 MAX_WIDTH, MAX_CELL = 120, 22  # of a description; of a cell of its table of fields
@@ -18,11 +20,20 @@ MAX_WIDTH, MAX_CELL = 120, 22  # of a description; of a cell of its table of fie
 
 def listing(kind: str) -> str:
     """A table of the names of one kind."""
-    entries = catalog()[kind]
+    entries = _entries(kind)
     columns = list(entries[0])
     rows = [columns, *([_cell(entry[column]) for column in columns] for entry in entries)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _entries(kind: str) -> list[Entry]:
+    """The catalogue's entries, and those of plug-ins where there are any: only these cost an import of torch."""
+    shipped = catalog()[kind]
+    if not installed_plugins(kind) and not has_loaded_files():
+        return shipped
+    names = {entry["name"] for entry in shipped}
+    return [*shipped, *(entry for entry in entries_of(kind) if entry["name"] not in names)]
 
 
 def _cell(value: Any) -> str:
@@ -35,7 +46,7 @@ def describe(kind: str, name: str) -> str:
     """Everything that is known under one name: the class's own text and fields, or the catalogue's entry."""
     if kind in ("defenses", "attacks"):
         return _class_text(_registry(kind)[name])
-    entries = {entry["name"]: entry for entry in catalog()[kind]}
+    entries = {entry["name"]: entry for entry in _entries(kind)}
     if name not in entries:
         from defenses.registry import unknown_name
 

@@ -30,7 +30,7 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
         return _grid(what)
     if what in DATASETS:
         return [what], {}
-    if what.startswith("robustbench:") or source_of(what) is not None:
+    if what.startswith(("robustbench:", "timm:")) or source_of(what) is not None:
         return [], _files([what])
     if what in (*CLASSIFIERS, *SCORES):  # ships with the package
         return [], {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -30,14 +31,14 @@ def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
     """Make the loader of a run: its device and where its data sets come from.
 
     Args:
-        device: as torch writes it; None is a GPU where there is one, else the CPU.
+        device: as torch writes it; None is $BENCH_DEVICE, else a GPU where there is one, else the CPU.
         data_dir: folder of data sets; None is the default one.
         download: whether torchvision may download a missing data set.
 
     Raises:
         ValueError: torch cannot use this device here.
     """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = device or os.environ.get("BENCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
         torch.zeros(1, device=found)

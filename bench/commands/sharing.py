@@ -24,7 +24,19 @@ def with_db(command: Command) -> Command:
         envvar="BENCH_DB",
         default="results.sqlite",
         show_default=True,
+        show_envvar=True,
         help="Result database: a SQLite file or any SQLAlchemy URL.",
+    )(command)
+
+
+def with_device(command: Command) -> Command:
+    """Add the option --device."""
+    return click.option(
+        "--device",
+        default=None,
+        metavar="DEVICE",
+        envvar="BENCH_DEVICE",
+        help="cpu, cuda or cuda:1. Default: a GPU if there is one.",
     )(command)
 
 
@@ -75,7 +87,7 @@ def with_sharing(command: Command) -> Command:
 @click.command()
 @click.option("--grid", default="quickstart", show_default=True, metavar="NAME|FILE.py", help="The cells to run.")
 @with_db
-@click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one.")
+@with_device
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="As for `bench run`.")
 @click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="As for `bench run`.")
 @click.option("--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="As for `bench run`. Repeatable.")

@@ -27,6 +27,7 @@ class DatasetInfo:
         licence: of its pictures.
         load: (folder, split, download) -> the pictures, None where they are not there.
         downloads: whether torchvision can fetch it.
+        content: () -> digest that changes with the pictures of the user's own, or their code; None where nobody says.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DatasetInfo:
     licence: str
     load: Loader = field(repr=False)
     downloads: bool = False
+    content: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.title:

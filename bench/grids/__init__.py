@@ -9,9 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from bench.grids.file import GridFileError, load_file, told_with_its_line
 from bench.grids.grid import Grid
+from defenses.plugins import welcome
 from defenses.registry import ModuleRegistry
+from defenses.user_error import UserFileError as GridFileError
+from defenses.user_error import told_with_its_line
+from defenses.user_file import load_file
 
 if TYPE_CHECKING:
     from bench.cell import Cell
@@ -83,5 +86,18 @@ def _load_file(path: Path) -> ModuleType:
 
 
 GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
-    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid", "file")
+    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid",)
 )
+
+
+def _adopt(name: str, found: object) -> None:
+    if isinstance(found, Grid):
+        grid = found
+    elif callable(found):
+        grid = Grid(title=name, cells=found, about=inspect.getdoc(found) or "")
+    else:
+        grid = _grid_of(found, name)  # type: ignore[arg-type]
+    GRIDS.add(name, grid)
+
+
+welcome(GRIDS, "grids", _adopt)

@@ -164,14 +164,16 @@ def names_of(cell: Cell) -> tuple[list[str], list[str]]:
 
 
 def weights_of(cell: Cell) -> dict[str, str | None]:
-    """Name -> sha256 of every weight file behind a cell, the defense's own networks included.
+    """Name -> sha256 of every weight file behind a cell, the defense's own networks included, and of own pictures.
 
     Raises:
         MissingWeights: a file is not on this machine.
     """
     classifiers, scores = names_of(cell)
     found: dict[str, str | None] = {name: classifier_info(name).weights_sha256() for name in classifiers}
-    return found | {name: score_info(name).weights_sha256() for name in scores}
+    found |= {name: score_info(name).weights_sha256() for name in scores}
+    content = dataset_info(cell.dataset).content
+    return found if content is None else found | {cell.dataset: content()}
 
 
 def licences_of(cell: Cell) -> dict[str, str]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
-import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from defenses import own_code
+from defenses.own_code import SOURCES
 
 PACKAGES = (
     "torch",
@@ -27,7 +25,6 @@ PACKAGES = (
     "torchsde",
     "scikit-image",
 )
-SOURCES = Path(__file__).resolve().parents[2]
 
 
 @lru_cache
@@ -65,56 +62,17 @@ def find_commit() -> tuple[str | None, bool | None]:
 
 
 def hash_own_code(*things: object) -> dict[str, str]:
-    """Hash the user's own code behind things such as a defense and an attack.
-
-    That is the file outside both packages that defines the class of a thing, and what it imports from its own folder.
+    """Hash the user's own code behind the classes of instances such as a defense and an attack.
 
     Returns:
-        The path of each file from that folder -> the first 12 hex digits of its sha256.
+        As `defenses.own_code.hash_own_code`: path of a file -> the first 12 hex digits of its sha256.
     """
-    found = {}
-    for thing in things:
-        with suppress(OSError, TypeError):  # a class of no file
-            path = Path(inspect.getfile(type(thing))).resolve()
-            if _is_ours(path):
-                continue
-            for file in _own_files(path, path.parent, set()):
-                found[os.path.relpath(file, path.parent)] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return found
+    return own_code.hash_own_code(*map(type, things))
 
 
 def own_code_in(packages: Mapping[str, str]) -> dict[str, str]:
     """The entries of `hash_own_code` among the packages of a stored run."""
     return {name: digest for name, digest in packages.items() if name.endswith(".py")}
-
-
-def _is_ours(path: Path) -> bool:
-    return any(path.is_relative_to(SOURCES / package) for package in ("bench", "defenses"))
-
-
-def _own_files(path: Path, folder: Path, found: set[Path]) -> set[Path]:
-    """A file and what it imports from its folder, over any number of imports; read from the text, so that it does not
-    depend on what happens to be loaded."""
-    if path not in found:
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            for base, dotted in _imported(node, path, folder):
-                parts = dotted.split(".")
-                for end in range(1, len(parts) + 1):
-                    place = base.joinpath(*parts[:end])
-                    for file in (place.with_suffix(".py"), place / "__init__.py"):
-                        if file.is_file() and not _is_ours(file.resolve()):
-                            _own_files(file.resolve(), folder, found)
-    return found
-
-
-def _imported(node: ast.AST, path: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """(folder to look in, dotted name) of what an import statement may load."""
-    if isinstance(node, ast.Import):
-        yield from ((folder, alias.name) for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        base = path.parents[node.level - 1] if node.level else folder
-        yield from ((base, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names)
 
 
 def list_packages() -> dict[str, str]:

@@ -1,32 +1,78 @@
 """The classifiers behind the defenses: name -> network, weights, licence, published accuracy.
 
-To add one: write a loader that returns a network for [0, 1] images (normalisation inside) and `register_classifier` its
-record. `robustbench:<dataset>:<threat>:<model>` reaches every model of RobustBench's zoo that is one file,
-`file:<architecture>:<path>` a state dict of the user's.
+To add one: write @register_classifier("name") above a function that returns a network for [0, 1] images (normalisation
+inside). `robustbench:<dataset>:<threat>:<model>` reaches every model of RobustBench's zoo that is one file,
+`timm:<name>` those of timm, `file:<architecture>:<path>` a state dict of the user's, `hf:<folder>` a folder of Hugging
+Face's layout, `<file>.py:<function>` what a function returns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from defenses.models.info import ClassifierInfo
+from defenses.models.made import OWN, made_classifier
 from defenses.models.shipped import Shipped, trained_network
 from defenses.models.sources import SOURCES, robustbench_parts
 from defenses.models.weights import find_weights, load_checkpoint, own_file, training_record
-from defenses.registry import Registry
+from defenses.plugins import adopt_record, welcome
+from defenses.registry import PYTHON, Registry, check_name
+from defenses.user_file import load_function
 
 if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay for it
     from torch import nn
 
 
+F = TypeVar("F", bound=Callable[..., Any])
 _IMAGENET = ("imagenet", "imagenet_sample")
 CLASSIFIERS: Registry[ClassifierInfo] = Registry("classifier")
 
 
-def register_classifier(info: ClassifierInfo) -> ClassifierInfo:
-    """Make `info` known under its name. Raises ValueError when the name is taken."""
-    return CLASSIFIERS.register(info)
+@overload
+def register_classifier(info: ClassifierInfo, /) -> ClassifierInfo: ...
+
+
+@overload
+def register_classifier(
+    info: str, /, *, datasets: tuple[str, ...] = (), title: str = "", source: str = "", licence: str = OWN
+) -> Callable[[F], F]: ...
+
+
+def register_classifier(
+    info: ClassifierInfo | str,
+    /,
+    *,
+    datasets: tuple[str, ...] = (),
+    title: str = "",
+    source: str = "",
+    licence: str = OWN,
+) -> Any:
+    """Make a classifier known: by its record, or as @register_classifier("my_network") above a function that makes it.
+
+    The function returns an `nn.Module` from images (batch, channels, height, width) in [0, 1] to logits, its
+    normalisation inside. It is called when the network is first used, under a fixed seed.
+
+    Args:
+        info: the record, or the name.
+        datasets: of a function: names of the data sets whose classes it answers with; () is any that it fits.
+        title: what tables call it.
+        source: where the weights come from.
+        licence: of the weights.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if isinstance(info, ClassifierInfo):
+        return CLASSIFIERS.register(info)
+
+    def register(function: F) -> F:
+        name, facts = check_name("classifier", info), {"title": title, "source": source, "licence": licence}
+        CLASSIFIERS.register(made_classifier(name, function, datasets=datasets, **facts))
+        return function
+
+    return register
 
 
 def classifier_info(name: str) -> ClassifierInfo:
@@ -38,7 +84,7 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
     """The network `name`, on the CPU, in eval mode, its parameters frozen.
 
     Args:
-        name: a registered name, "robustbench:<dataset>:<threat>:<model>" or "file:<architecture>:<path>".
+        name: a registered name, or one of the patterns of `CLASSIFIERS`.
         dataset: where given, a classifier of another data set is refused.
 
     Returns:
@@ -55,14 +101,22 @@ def load_classifier(name: str, dataset: str | None = None) -> nn.Module:
 
 
 def check_dataset(name: str, dataset: str) -> None:
-    """Raise ValueError where the classifier `name` does not answer with the classes of the data set `dataset`."""
+    """Raise ValueError where the classifier `name` does not answer with the classes of the data set `dataset`.
+
+    A data set that no registered classifier was trained on may be of any classes, and so may a classifier of which
+    nobody says what it was trained on: whether they fit is asked before the attack.
+    """
     info = classifier_info(name)
-    if dataset not in info.datasets:
+    if info.datasets and dataset not in info.datasets and _is_claimed(dataset):
         fitting = [other.name for other in CLASSIFIERS.values() if dataset in other.datasets]
         raise ValueError(
             f"Expected a classifier of {dataset}, got {name!r}, which answers for {', '.join(info.datasets)}. "
             f"For {dataset}: {', '.join(fitting) or 'none here; try robustbench:<dataset>:<threat>:<model>'}."
         )
+
+
+def _is_claimed(dataset: str) -> bool:
+    return any(dataset in info.datasets for info in CLASSIFIERS.values())
 
 
 def _shipped(name: str, title: str, dataset: str, images: str, shipped: Shipped) -> ClassifierInfo:
@@ -162,8 +216,24 @@ def _robustbench(name: str) -> ClassifierInfo:
     )  # fmt: skip
 
 
+def _timm(name: str) -> ClassifierInfo:
+    from defenses.models.timm_models import timm_classifier
+
+    return timm_classifier(name)
+
+
+def _hub(name: str) -> ClassifierInfo:
+    from defenses.models.hub_folder import hub_classifier
+
+    return hub_classifier(name)
+
+
 CLASSIFIERS.resolve("robustbench:", _robustbench, "robustbench:<dataset>:<threat>:<model>")
 CLASSIFIERS.resolve("file:", _file, "file:<architecture>:<path>")
+CLASSIFIERS.resolve("timm:", _timm, "timm:<name>")
+CLASSIFIERS.resolve("hf:", _hub, "hf:<folder>")
+CLASSIFIERS.resolve(PYTHON, lambda name: made_classifier(name, load_function(name)), "<file>.py:<function>")
+welcome(CLASSIFIERS, "classifiers", adopt_record(CLASSIFIERS, ClassifierInfo, register_classifier))
 for _name, _title in (("digits_cnn", "small CNN"), ("digits_cnn_at", "small CNN, AT")):
     _digits = Shipped(file=f"digits/{_name}.safetensors", architecture="small_cnn", recipe="digits")
     register_classifier(_shipped(_name, _title, "digits", "500", _digits))

@@ -7,23 +7,68 @@ To add one, `register_score` its record. `diffusers:<repository or folder>` reac
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
 from defenses.models.conditional import ConditionalScore
 from defenses.models.energy import EnergyScore
 from defenses.models.info import ScoreInfo
+from defenses.models.made import OWN, made_score
 from defenses.models.score_models import DataScore, NetworkScore, ScoreModel
 from defenses.models.score_zoo import PATTERNS, PUBLIC, blocks_network, public_score
 from defenses.models.shipped import Shipped
-from defenses.registry import Registry
+from defenses.plugins import adopt_record, welcome
+from defenses.registry import PYTHON, Registry, check_name
+from defenses.user_file import load_function
 
+F = TypeVar("F", bound=Callable[..., Any])
 SCORES: Registry[ScoreInfo] = Registry("score network")
 
 
-def register_score(info: ScoreInfo) -> ScoreInfo:
-    """Make `info` known under its name. Raises ValueError when the name is taken."""
-    return SCORES.register(info)
+@overload
+def register_score(info: ScoreInfo, /) -> ScoreInfo: ...
+
+
+@overload
+def register_score(
+    info: str, /, *, datasets: tuple[str, ...] = (), title: str = "", source: str = "", licence: str = OWN
+) -> Callable[[F], F]: ...
+
+
+def register_score(
+    info: ScoreInfo | str,
+    /,
+    *,
+    datasets: tuple[str, ...] = (),
+    title: str = "",
+    source: str = "",
+    licence: str = OWN,
+) -> Any:
+    """Make a score network known: by its record, or as @register_score("my_score") above a function that makes it.
+
+    The function returns a `ScoreModel`, such as `NetworkScore(network, image_shape)`, or a `DataScore`. It is called
+    when the network is first used, under a fixed seed.
+
+    Args:
+        info: the record, or the name.
+        datasets: of a function: names of the data sets that it was trained on.
+        title: what tables call it.
+        source: where the weights come from.
+        licence: of the weights.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if isinstance(info, ScoreInfo):
+        return SCORES.register(info)
+
+    def register(function: F) -> F:
+        name, facts = check_name("score network", info), {"title": title, "source": source, "licence": licence}
+        SCORES.register(made_score(name, function, datasets=datasets, **facts))
+        return function
+
+    return register
 
 
 def score_info(name: str) -> ScoreInfo:
@@ -35,7 +80,8 @@ def load_score(name: str) -> ScoreModel | DataScore:
     """The score network `name`, on the CPU, in eval mode and without parameter gradients.
 
     Args:
-        name: a registered name, "diffusers:<repository or folder>" or "file:<layout><size>:<path>".
+        name: a registered name, "diffusers:<repository or folder>", "file:<layout><size>:<path>" or
+            "<file>.py:<function>".
 
     Raises:
         LookupError: an unknown name.
@@ -86,3 +132,5 @@ for _info in (
     register_score(_info)
 for _prefix in ("diffusers:", "file:"):
     SCORES.resolve(_prefix, public_score, *(pattern for pattern in PATTERNS if pattern.startswith(_prefix)))
+SCORES.resolve(PYTHON, lambda name: made_score(name, load_function(name)), "<file>.py:<function>")
+welcome(SCORES, "scores", adopt_record(SCORES, ScoreInfo, register_score))

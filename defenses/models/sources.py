@@ -181,7 +181,17 @@ def source_of(name: str) -> Source | None:
     if name.startswith("diffusers:"):
         repository = name.removeprefix("diffusers:")
         return None if Path(repository).expanduser().is_dir() else pipeline(repository)
+    if name.startswith("timm:"):
+        return timm_source(name)
     return SOURCES.get(name)
+
+
+def timm_source(name: str) -> Source:
+    """The public weight file of timm:<name>. Raises LookupError for a name that timm does not know."""
+    from defenses.models.timm_names import timm_config
+
+    hub = timm_config(name).hf_hub_id
+    return Source(file=f"{hub}/model.safetensors", at=f"hub:{hub}/model.safetensors")
 
 
 def pipeline(repository: str) -> Source:
