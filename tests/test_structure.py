@@ -25,6 +25,7 @@ ROOMS = (
     # What is evaluated. `defenses` itself is one file a defense, and the door.
     ("defenses.registry", "names stand for classes"),
     ("defenses.traits", "class attributes that an instance's fields decide"),
+    ("defenses.field_types", "fields are plain data of their annotated types; cells and threats use it too"),
     ("defenses.compat", "libraries that need a hand"),
     ("defenses.noise", "randomness as a pure function"),
     ("defenses.recorded", "recorded noise, which tests replay"),

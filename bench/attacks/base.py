@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
+from defenses.field_types import TypedFields
 from defenses.noise import Noise, role_seed
 from defenses.registry import ClassRegistry, plain_fields
 
@@ -34,8 +35,10 @@ def register(cls: type[Attack]) -> type[Attack]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack(TypedFields, ABC):
     """An attack and its settings (its fields). Abstract: concrete attacks are final frozen dataclasses.
+
+    A field holds plain data of its annotated type: see `defenses.field_types`.
 
     Class attributes:
         name: registered name; `@register` sets it.
