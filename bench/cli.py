@@ -230,8 +230,19 @@ def list_(kind: str, name: str | None) -> None:
     show_default=True,
     help="How to write the rows.",
 )
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N", help="At most N rows."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A query that takes longer is stopped.",
+)
 @with_db
-def query(sql: str, form: str, db: str) -> None:
+def query(sql: str, form: str, limit: int, timeout: float, db: str) -> None:
     """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).
 
     \b
@@ -239,7 +250,10 @@ def query(sql: str, form: str, db: str) -> None:
     """
     from bench.commands.show import query as verb
 
-    click.echo(verb(db, sql, form))
+    text, told = verb(db, sql, form, limit=limit, seconds=timeout)
+    click.echo(text)
+    if told:
+        click.echo(told, err=True)
 
 
 @main.command()

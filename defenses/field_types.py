@@ -24,6 +24,10 @@ class _Misfit(Exception):
     """A value is not what its type says. The argument says what was expected."""
 
 
+class _NotPlain(Exception):
+    """A value that no database can keep. The argument names it."""
+
+
 class TypedFields:
     """Base of dataclasses whose fields are checked before anything else looks at them; see `check_fields`."""
 
@@ -67,6 +71,12 @@ def check_fields(record: Any, besides: Collection[str] = ()) -> None:
         value = getattr(record, field.name)
         try:
             fitted = _fit(value, _hint(owner, field.name), field.default == "")
+        except _NotPlain as stranger:
+            raise ValueError(
+                "Expected plain data (numbers, texts, True, False, None, tuples of them) in the field "
+                f"{field.name} of {owner.__name__}, found {stranger}. Keep a name, a path or a number there, and make "
+                "the object of it in the method that uses it."
+            ) from None
         except _Misfit as misfit:
             raise ValueError(_sentence(owner.__name__, field.name, str(misfit), value)) from None
         if fitted is not value:
@@ -111,7 +121,7 @@ def _hint(cls: Any, name: str) -> Any:
 
 def _fit(value: Any, hint: Any, may_be_empty: bool = False) -> Any:
     """The value as plain data of the type `hint`; raises _Misfit."""
-    value = _unwrap(value)
+    value = _plain(value)
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         return _fit_one_of(value, typing.get_args(hint), may_be_empty)
@@ -126,7 +136,7 @@ def _fit(value: Any, hint: Any, may_be_empty: bool = False) -> Any:
     if hint is str:
         return _fit_text(value, may_be_empty)
     read = _READERS.get(hint) if isinstance(hint, type) else None
-    return read(value) if read else _plain(value)
+    return read(value) if read else _finite(value)
 
 
 def _fit_one_of(value: Any, hints: tuple[Any, ...], may_be_empty: bool) -> Any:
@@ -154,8 +164,20 @@ def _fit_tuple(value: Any, members: tuple[Any, ...]) -> Any:
         except _Misfit as misfit:
             raise _Misfit(f"several values in brackets, each {misfit}") from None
     else:
-        fitted = tuple(_plain(one) for one in value)
+        fitted = tuple(map(_finite, value))
     return value if isinstance(value, tuple) and _same(fitted, value) else fitted
+
+
+def _finite(value: Any) -> Any:
+    """Plain data whose numbers JSON can hold; raises _Misfit."""
+    if isinstance(value, numbers.Real):
+        large = isinstance(value, int) and abs(value) >= LARGEST
+        if large or not math.isfinite(value):
+            raise _Misfit("made of finite numbers")
+    elif not isinstance(value, str) and value is not None:
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            _finite(inner)
+    return value
 
 
 def _same(fitted: tuple[Any, ...], given: tuple[Any, ...]) -> bool:
@@ -214,14 +236,11 @@ def _written(value: float, kind: Callable[[float], Any]) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Plain data of no certain type: None, numbers, words, and tuples, lists and mappings of them."""
+    """Python's own data: None, numbers, words, and tuples, lists and mappings of them; raises _NotPlain."""
     value = _unwrap(value)
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, int):
-        return _fit_whole(value)
-    if isinstance(value, float):
-        _fit_number(value)
+    if isinstance(value, numbers.Real):
         return value
     if isinstance(value, (tuple, list)):
         fitted = tuple(map(_plain, value))
@@ -234,4 +253,5 @@ def _plain(value: Any) -> Any:
         fitted_values = {key: _plain(one) for key, one in value.items()}
         same = all(fitted_values[key] is value[key] for key in value)
         return value if same else fitted_values
-    raise _Misfit("plain data (numbers, words, and lists or mappings of them)")
+    name = "function" if inspect.isfunction(value) else type(value).__name__
+    raise _NotPlain(f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}")
