@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from bench import terminal
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
+from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
@@ -26,6 +28,10 @@ class _UserError(click.ClickException):
 class _Sentences(click.Group):
     """Turns the library's errors into sentences; anything else is a bug and keeps its traceback."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        terminal.be_tolerant()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -34,7 +40,7 @@ class _Sentences(click.Group):
         except (ValueError, LookupError, OSError) as error:
             if os.environ.get("BENCH_DEBUG"):
                 raise
-            raise _UserError(str(error)) from error
+            raise _UserError(printable(str(error))) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is stored; the same command continues from there.", err=True)
             ctx.exit(130)
@@ -186,7 +192,7 @@ def report(
     if output is None:
         click.echo(text)
     else:
-        output.write_text(text + "\n")
+        output.write_text(text + "\n", encoding="utf-8")
         click.echo(f"Wrote {output}.")
 
 
@@ -202,7 +208,7 @@ def show(cell: str, db: str) -> None:
     """
     from bench.commands.show import show as verb
 
-    click.echo(verb(db, cell))
+    click.echo(printable(verb(db, cell)))
 
 
 @main.command("list")
@@ -217,7 +223,7 @@ def list_(kind: str, name: str | None) -> None:
     """
     from bench.commands.list import describe, listing
 
-    click.echo(describe(kind, name) if name else listing(kind))
+    click.echo(printable(describe(kind, name) if name else listing(kind)))
 
 
 @main.command()
@@ -251,7 +257,7 @@ def query(sql: str, form: str, limit: int, timeout: float, db: str) -> None:
     from bench.commands.show import query as verb
 
     text, told = verb(db, sql, form, limit=limit, seconds=timeout)
-    click.echo(text)
+    click.echo(printable(text))
     if told:
         click.echo(told, err=True)
 
@@ -270,7 +276,7 @@ def compare(a: str, b: str, db: str) -> None:
     """
     from bench.commands.show import compare as verb
 
-    click.echo(verb(db, a, b))
+    click.echo(printable(verb(db, a, b)))
 
 
 @main.command()

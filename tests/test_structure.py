@@ -39,6 +39,8 @@ ROOMS = (
     ("defenses", "one defense, one file"),
     # How it is evaluated.
     ("bench.epsilon", "8/255, written and read"),
+    ("bench.printable", "texts of others, as they may be shown"),
+    ("bench.terminal", "letters that a terminal lacks"),
     ("bench.records", "what one image said"),
     ("bench.statistics", "intervals and paired tests over records"),
     ("bench.threat", "what the attacker may change"),
@@ -65,8 +67,22 @@ own, and imports from its own room and from rooms above it in this list, never f
 
 RANK = {room: place for place, (room, _) in enumerate(ROOMS)}
 ONLY = {
-    "bench.report": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
-    "bench.store": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
+    "bench.report": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.records",
+        "bench.epsilon",
+        "bench.printable",
+        "defenses.registry",
+    },
+    "bench.store": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.records",
+        "bench.epsilon",
+        "bench.printable",
+        "defenses.registry",
+    },
     "bench.literature": {  # a classifier's title is in its record, which loads no network
         "bench.statistics",
         "bench.records",
