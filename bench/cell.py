@@ -12,8 +12,10 @@ from bench.attacks.base import Attack, attacks
 from bench.epsilon import epsilon_text
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
+from defenses.field_types import check_fields, check_range
 from defenses.plain_data import check_plain
 
+LARGEST = 2**31 - 1  # what a column of whole numbers holds in every database
 Tier = Literal["quick", "paper", "strong", "gold"]
 
 
@@ -29,10 +31,10 @@ class Cell:
         threat: ball and kind of gradient.
         score: registered name of the score network; None where the defense needs none.
         num_images: at least 1.
-        data_seed: draws the images from the test split.
+        data_seed: draws the images from the test split, in 0..2147483647.
         batch_size: images a batch; part of the key only where one image's result depends on its batch.
         draws: judging draws an image, at least 1; a deterministic defense is judged once.
-        seed: of every random draw.
+        seed: of every random draw, in 0..2147483647.
         tier: "quick" (not a robustness claim), "paper", "strong" or "gold".
         balanced: whether each class gives equally many images.
         published: key of the published number that this cell measures again; a label, not part of the key.
@@ -54,13 +56,13 @@ class Cell:
     published: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, besides=("defense", "attack", "threat"))
         _check_part("defense", self.defense, Defense)
         _check_part("attack", self.attack, Attack)
         if not isinstance(self.threat, ThreatModel):
             raise ValueError(f"Expected threat=ThreatModel(...), got {self.threat!r}.")
-        for name in ("num_images", "batch_size", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} >= 1, got {getattr(self, name)}.")
+        check_range(self, 1, LARGEST, "num_images", "batch_size", "draws")
+        check_range(self, 0, LARGEST, "seed", "data_seed")
         if self.tier not in get_args(Tier):
             raise ValueError(f"Expected tier among {', '.join(get_args(Tier))}, got {self.tier!r}.")
         self.defense.check_gradient(self.threat.gradient)

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from bench import terminal
 from bench.commands.launching import take_launching, with_launching
 from bench.commands.options import UserError, WithVariables, complete_options, show_warning
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_device, with_sharing, worker
+from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "strong", "gold", "both", "quick"))
@@ -26,6 +28,10 @@ PROTOCOL_HELP = (
 class _Sentences(WithVariables):
     """Turns the library's errors into sentences; anything else is a bug and keeps its traceback."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        terminal.be_tolerant()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         warnings.showwarning = show_warning
         try:
@@ -35,7 +41,7 @@ class _Sentences(WithVariables):
         except (ValueError, LookupError, OSError) as error:
             if os.environ.get("BENCH_DEBUG"):
                 raise
-            raise UserError(str(error)) from error
+            raise UserError(printable(str(error))) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is stored; the same command continues from there.", err=True)
             ctx.exit(130)
@@ -176,7 +182,7 @@ def report(
     if output is None:
         click.echo(text)
     else:
-        output.write_text(text + "\n")
+        output.write_text(text + "\n", encoding="utf-8")
         click.echo(f"Wrote {output}.")
 
 
@@ -192,7 +198,7 @@ def show(cell: str, db: str) -> None:
     """
     from bench.commands.show import show as verb
 
-    click.echo(verb(db, cell))
+    click.echo(printable(verb(db, cell)))
 
 
 @main.command("list")
@@ -207,7 +213,7 @@ def list_(kind: str, name: str | None) -> None:
     """
     from bench.commands.list import describe, listing
 
-    click.echo(describe(kind, name) if name else listing(kind))
+    click.echo(printable(describe(kind, name) if name else listing(kind)))
 
 
 @main.command()
@@ -220,8 +226,19 @@ def list_(kind: str, name: str | None) -> None:
     show_default=True,
     help="How to write the rows.",
 )
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N", help="At most N rows."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A query that takes longer is stopped.",
+)
 @with_db
-def query(sql: str, form: str, db: str) -> None:
+def query(sql: str, form: str, limit: int, timeout: float, db: str) -> None:
     """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).
 
     \b
@@ -229,7 +246,10 @@ def query(sql: str, form: str, db: str) -> None:
     """
     from bench.commands.show import query as verb
 
-    click.echo(verb(db, sql, form))
+    text, told = verb(db, sql, form, limit=limit, seconds=timeout)
+    click.echo(printable(text))
+    if told:
+        click.echo(told, err=True)
 
 
 @main.command()
@@ -246,7 +266,7 @@ def compare(a: str, b: str, db: str) -> None:
     """
     from bench.commands.show import compare as verb
 
-    click.echo(verb(db, a, b))
+    click.echo(printable(verb(db, a, b)))
 
 
 @main.command()

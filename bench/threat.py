@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import GRADIENTS, Gradient
+from defenses.field_types import check_fields
 
 Norm = Literal["Linf", "L2"]
 TOLERANCE = 1e-5  # relative excess over epsilon that float32 rounding explains
@@ -29,11 +30,11 @@ class ThreatModel:
     gradient: Gradient = "exact"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.norm not in get_args(Norm):
             raise ValueError(f"Expected norm among {', '.join(get_args(Norm))}, got {self.norm!r}.")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"Expected gradient among {', '.join(GRADIENTS)}, got {self.gradient!r}.")
-        object.__setattr__(self, "epsilon", float(self.epsilon))  # 1 and 1.0 are one threat: one key
         limit = 1.0 if self.norm == "Linf" else 1e4
         if not 0 <= self.epsilon <= limit:
             raise ValueError(

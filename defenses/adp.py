@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from defenses.base import Combine, Gradient, Purifier, Purify, register
 from defenses.diffusion import scan
 from defenses.diffusion.denoise import data_score
+from defenses.diffusion.purifier import check_time
 from defenses.diffusion.scan import State
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import NoiseSource
@@ -77,6 +78,7 @@ class ADP(Purifier):
                 "Expected sigma >= 0, steps >= 1, step_scale > 0, stop_below >= 0 and t in (0, 1], got "
                 f"{self.sigma}, {self.steps}, {self.step_scale}, {self.stop_below} and {self.t}."
             )
+        check_time(self.t)
 
     @property
     def network_evaluations(self) -> int:

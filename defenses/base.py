@@ -15,6 +15,7 @@ from torch import nn
 
 from defenses.declared import check_class
 from defenses.defended import ALWAYS, GRADIENTS, Combine, Defended, Gradient, Purify, combine_runs
+from defenses.field_types import TypedFields
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields, unknown_name
@@ -77,8 +78,10 @@ class Networks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Defense(ABC):
+class Defense(TypedFields, ABC):
     """A defense and its hyperparameters (its fields). Abstract: concrete defenses are final frozen dataclasses.
+
+    A field holds plain data of its annotated type: see `defenses.field_types`.
 
     What a class attribute says may depend on the fields: see `defenses.traits.per_instance`.
 
@@ -218,6 +221,7 @@ class Purifier(Defense):
     combine: Combine = "logits"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.runs < 1:
             raise ValueError(f"Expected runs >= 1, got {self.runs}.")
         if self.combine not in get_args(Combine):

@@ -22,6 +22,7 @@ from defenses.diffusion.guidance import (
 from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_ode, reverse_sde, time_grid
+from defenses.field_types import check_range
 from defenses.models.score_models import ScoreModel, times
 from defenses.noise import NoiseSource
 from defenses.recorded import as_source
@@ -99,6 +100,7 @@ class Contrastive(DiffusionPurifier):
                 "Expected guidance_scale >= 0, temperature > 0, tau_plus in [0, 1) and beta >= 0, got "
                 f"{self.guidance_scale}, {self.temperature}, {self.tau_plus} and {self.beta}."
             )
+        check_range(self, 0, None, "guide_from", "guide_until")
         if self.per_image and self.loss in NEEDS_NEGATIVES:
             raise ValueError(
                 f"The loss {self.loss!r} contrasts an image with its batch-mates and is constant for a single image. "

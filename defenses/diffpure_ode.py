@@ -14,6 +14,7 @@ from defenses.diffusion.adjoint import ode_adjoint
 from defenses.diffusion.purifier import DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import reverse_ode, time_grid
+from defenses.field_types import check_range
 from defenses.models.score_models import ScoreModel, times
 from defenses.noise import Noise, NoiseSource
 from defenses.traits import per_instance
@@ -41,6 +42,7 @@ class DiffPureODE(DiffusionPurifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, 0, None, "fixed_noise_seed")
 
     def build(self, *, classifier: nn.Module | None = None, score: ScoreModel, gradient: Gradient = "exact") -> Purify:
         """The pure function (images, noise) -> images; images (batch, channels, height, width) in [0, 1]."""

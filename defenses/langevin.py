@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from defenses.base import Gradient, Purifier, Purify, register
 from defenses.diffusion import scan
 from defenses.diffusion.denoise import data_score
+from defenses.diffusion.purifier import check_time
 from defenses.diffusion.scan import State
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.noise import NoiseSource
@@ -56,6 +57,7 @@ class Langevin(Purifier):
                 "Expected steps >= 1, noise_scale > 0 and t in (0, 1], got "
                 f"{self.steps}, {self.noise_scale} and {self.t}."
             )
+        check_time(self.t)
         if self.temperature is not None and self.temperature <= 0:
             raise ValueError(f"Expected temperature > 0 or None, got {self.temperature}.")
 

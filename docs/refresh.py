@@ -266,7 +266,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
 
 def refreshed(path: Path) -> str:
     """The document with its blocks written again."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for name, block in BLOCKS[path].items():
         pattern = rf"<!-- {name} -->\n.*?<!-- /{name} -->"
         if not re.search(pattern, text, flags=re.DOTALL):
@@ -278,6 +278,6 @@ def refreshed(path: Path) -> str:
 
 if __name__ == "__main__":
     for document in BLOCKS:
-        document.write_text(refreshed(document))
+        document.write_text(refreshed(document), encoding="utf-8")
     for path, picture in PICTURES.items():
-        path.write_text(picture())
+        path.write_text(picture(), encoding="utf-8")

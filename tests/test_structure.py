@@ -31,7 +31,9 @@ ROOMS = (
     ("defenses.user_file", "a file of the user's, loaded once; it may register things"),
     ("defenses.plugins", "what installed packages register"),
     ("defenses.traits", "class attributes that an instance's fields decide"),
+    ("defenses.field_types", "fields are plain data of their annotated types; cells and threats use it too"),
     ("defenses.compat", "libraries that need a hand"),
+    ("defenses.memory", "what running out of memory looks like"),
     ("defenses.noise", "randomness as a pure function"),
     ("defenses.recorded", "recorded noise, which tests replay"),
     ("defenses.defended", "what an attack and the judge see"),
@@ -43,6 +45,8 @@ ROOMS = (
     ("defenses", "one defense, one file"),
     # How it is evaluated.
     ("bench.epsilon", "8/255, written and read"),
+    ("bench.printable", "texts of others, as they may be shown"),
+    ("bench.terminal", "letters that a terminal lacks"),
     ("bench.records", "what one image said"),
     ("bench.statistics", "intervals and paired tests over records"),
     ("bench.threat", "what the attacker may change"),
@@ -71,8 +75,22 @@ own, and imports from its own room and from rooms above it in this list, never f
 
 RANK = {room: place for place, (room, _) in enumerate(ROOMS)}
 ONLY = {
-    "bench.report": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
-    "bench.store": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
+    "bench.report": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.records",
+        "bench.epsilon",
+        "bench.printable",
+        "defenses.registry",
+    },
+    "bench.store": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.records",
+        "bench.epsilon",
+        "bench.printable",
+        "defenses.registry",
+    },
     "bench.literature": {  # a classifier's title is in its record, which loads no network
         "bench.statistics",
         "bench.records",

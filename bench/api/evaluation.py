@@ -24,6 +24,7 @@ from bench.api.given_networks import (
 from bench.api.given_pictures import FORMS, GivenPictures, take_pictures
 from bench.api.result import Result, frame_of
 from bench.attacks.base import Attack, attacks
+from bench.attacks.clean import Clean
 from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.strong import Strong
@@ -133,11 +134,16 @@ def evaluate(
     """
     own = _make_defense(defense)
     used = score if own.needs_score else None
+    threat = ThreatModel(norm=norm, epsilon=epsilon, gradient=gradient)
+    Cell(  # values are answered for before anything is loaded
+        dataset="pictures", classifier="model", defense=own, attack=Clean(), threat=threat, batch_size=batch_size,
+        num_images=1 if num_images is None else num_images, draws=1 if draws is None else draws, seed=seed,
+        data_seed=data_seed, tier=tier,
+    )  # fmt: skip
     if own.needs_score and score is None:
         raise ValueError(f"{type(own).__name__} needs a score network, got none. Give score=; `bench list scores`.")
     with _TURN, left_as_found(model, used):
         parts = _name_parts(model, x, y, own, used, num_images, data_seed)
-        threat = ThreatModel(norm=norm, epsilon=epsilon, gradient=gradient)
         cell = Cell(
             dataset=parts.dataset, classifier=parts.classifier, score=parts.score,
             defense=parts.defense,

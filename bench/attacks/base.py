@@ -14,6 +14,8 @@ from bench.attacks.losses import LOSSES, Loss, margin
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.declared import check_class
+from defenses.field_types import TypedFields
+from defenses.memory import is_out_of_memory
 from defenses.noise import Noise, role_seed
 from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields
@@ -63,8 +65,10 @@ welcome(attacks, "attacks", adopt_class(attacks, register))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack(TypedFields, ABC):
     """An attack and its settings (its fields). Abstract: concrete attacks are final frozen dataclasses.
+
+    A field holds plain data of its annotated type: see `defenses.field_types`.
 
     Class attributes:
         name: registered name; `@register` sets it.
@@ -264,18 +268,21 @@ class Oracle:
         while True:
             try:
                 return self._ask_chunks(x, first, gradient=gradient)
-            except torch.OutOfMemoryError:
-                self._back_off(len(x))
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._back_off(len(x)):
+                    raise
 
-    def _back_off(self, batch: int) -> None:
+    def _back_off(self, batch: int) -> bool:
+        """Ask about half as many rows a pass from now on; whether that was possible."""
         rows = self._rows or self.eot * batch
         smallest = batch if self.model.batch_coupled else 1
         if rows <= smallest:
-            raise
+            return False
         self._rows = max(smallest, rows // 2)
         torch.cuda.empty_cache()
         if self.trace is not None:
             self.trace.notes.append(f"out of memory: {self._rows} rows a pass instead of {rows}")
+        return True
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
         losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))

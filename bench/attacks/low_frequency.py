@@ -119,8 +119,8 @@ class LowFrequency(Attack):
         check_positive(steps=self.steps, eot=self.eot, bound=self.bound, weight=self.weight)
         check_positive(filter_rate=self.filter_rate, offset_rate=self.offset_rate)
         check_positive(colour_sigma=self.colour_sigma, initial_sigma=self.initial_sigma)
-        if any(size < 1 or size % 2 == 0 for size in self.kernels):
-            raise ValueError(f"Expected odd kernel sizes, got {self.kernels}.")
+        if not self.kernels or any(size < 1 or size % 2 == 0 for size in self.kernels):
+            raise ValueError(f"Expected one or more odd kernel sizes, got {self.kernels}.")
         if self.distance not in get_args(Distance):
             raise ValueError(f"Expected distance among {', '.join(get_args(Distance))}, got {self.distance!r}.")
 

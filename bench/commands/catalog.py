@@ -30,7 +30,7 @@ Entry = dict[str, Any]
 def catalog() -> dict[str, list[Entry]]:
     """Kind -> entries, each with `name` and the columns that describe it."""
     try:
-        stored = json.loads(FILE.read_text())
+        stored = json.loads(FILE.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         stored = {}
     return stored["kinds"] if stored.get("sources") == sources_hash() else build()
@@ -125,7 +125,7 @@ def sources_hash() -> str:
 
 def refresh() -> None:
     """Write the catalogue's file again."""
-    FILE.write_text(json.dumps({"sources": sources_hash(), "kinds": build()}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"sources": sources_hash(), "kinds": build()}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

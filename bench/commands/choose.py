@@ -21,6 +21,8 @@ def chosen(
     **changes: int | None,
 ) -> list[Cell]:
     """The cells of a grid (see `grid_cells`) that pass the filters, with `changes` (seed, num_images) made."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"Expected limit >= 1, or none for all cells; got {limit}.")
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     changed = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
     if not changed:

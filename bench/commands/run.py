@@ -18,6 +18,7 @@ from rich.console import Console
 from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
+from bench.printable import one_line
 from bench.run.display import Lines, make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import run_cells
@@ -151,7 +152,7 @@ def write_summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: s
         lines.append(f"{', '.join(f'{n} {kind}' for n, kind in counts if n)} ({store.where}).")
     for cell in outcome.failed:
         run = store.runs_of(cell.key)[0]
-        lines.append(f"Failed: {cell}: {run['error_message']} Details: bench show {cell.key}")
+        lines.append(one_line(f"Failed: {cell}: {run['error_message']} Details: bench show {cell.key}"))
     option = "" if grid == "quickstart" else f" --grid {grid}"
     lines.append(f"More: bench report{option} --format latex, bench show {cells[0].key[:6]}, bench query 'SELECT ...'.")
     return "\n".join(lines)
@@ -169,7 +170,7 @@ def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> O
             begin = time.perf_counter()
             outcome = run_cells(toys, store, loader(device, None, False), shown, grid=grid_label(grid), force=True)
         for cell in outcome.failed:
-            click.echo(f"Failed: {cell}: {store.runs_of(cell.key)[0]['error_message']}")
+            click.echo(one_line(f"Failed: {cell}: {store.runs_of(cell.key)[0]['error_message']}"))
         spent = time.perf_counter() - begin
         click.echo(f"Smoke: {len(outcome.done)} done, {len(outcome.failed)} failed in {spent:.0f} s ({store.where}).")
     return outcome

@@ -71,6 +71,12 @@ def with_sharing(command: Command) -> Command:
                 help="A process that says nothing for so long loses the batch that it works on.",
             ),
             click.option(
+                "--cell-timeout",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="MINUTES",
+                help="A cell whose code runs longer fails, and the others go on. Its finished batches stay.",
+            ),
+            click.option(
                 "--patience",
                 type=click.FloatRange(min=0),
                 default=900.0,
@@ -187,12 +193,20 @@ def _end_with_parent(parent: int) -> None:
 
 
 def make_sharing(
-    retries: int, no_wait: bool, take_over: bool, lease: float, patience: float, after: int = 0
+    retries: int,
+    no_wait: bool,
+    take_over: bool,
+    lease: float,
+    patience: float,
+    after: int = 0,
+    cell_timeout: float | None = None,
 ) -> tuple[Any, float]:
     """The rules of sharing from their options, and the patience with the database in seconds."""
     from bench.run.work import Sharing
 
-    rules = Sharing(retries=retries, wait=not no_wait, take_over=take_over, lease=lease, after=after)
+    rules = Sharing(
+        retries=retries, wait=not no_wait, take_over=take_over, lease=lease, after=after, cell_timeout=cell_timeout
+    )
     return rules, patience
 
 

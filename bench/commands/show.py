@@ -15,6 +15,7 @@ RUN_COLUMNS = (
     "network_evaluations", "seconds", "device", "precision", "commit_hash", "dirty", "weights", "licences", "packages",
     "notes", "error_class", "error_message", "remedy",
 )  # fmt: skip
+ROWS, SECONDS = 100_000, 60.0  # of an answer, unless more is asked for
 
 
 def show(db: str, key: str) -> str:
@@ -84,18 +85,31 @@ def _write_images(store: Store, run_id: int) -> list[str]:
     return lines
 
 
-def query(db: str, sql: str, form: str) -> str:
-    """Answer a query that only reads, as "text", "csv" or "json"."""
+def query(db: str, sql: str, form: str, *, limit: int = ROWS, seconds: float = SECONDS) -> tuple[str, str]:
+    """Answer a query that only reads.
+
+    Args:
+        db: path or URL of the database.
+        sql: the query.
+        form: "text", "csv" or "json".
+        limit: at most so many rows.
+        seconds: how long it may take.
+
+    Returns:
+        The rows, and what is to be said of them: "" where they are all.
+    """
     import pandas as pd
 
     with Store(db, readonly=True) as store:
-        columns, rows = store.query(sql)
+        columns, rows = store.query(sql, limit=limit + 1, seconds=seconds)
+    told = f"Only the first {limit} rows are shown; --limit N shows more." if len(rows) > limit else ""
+    rows = rows[:limit]
     frame = pd.DataFrame(rows, columns=columns)
     if form == "csv":
-        return frame.to_csv(index=False).rstrip("\n")
+        return frame.to_csv(index=False).rstrip("\n"), told
     if form == "json":
-        return frame.to_json(orient="records", date_format="iso")
-    return frame.to_string(index=False) if len(frame) else "No rows."
+        return frame.to_json(orient="records", date_format="iso"), told
+    return frame.to_string(index=False) if len(frame) else "No rows.", told
 
 
 def compare(db: str, a: str, b: str) -> str:

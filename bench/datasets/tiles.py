@@ -98,7 +98,7 @@ def gtsrb_tiles(folder: Path, split: str, class_names: tuple[str, ...]) -> Image
     grid = folder / "gtsrb" / f"{split}_subset_32.webp"
     if not grid.is_file():
         return None
-    lines = grid.with_name(f"{grid.stem}_labels.csv").read_text().split()[1:]
+    lines = grid.with_name(f"{grid.stem}_labels.csv").read_text(encoding="utf-8").split()[1:]
     labels = np.array([int(line.rsplit(";", 1)[1]) for line in lines])
     note = "every 3rd test picture" if split == "test" else "frames 5, 15, 25 of each track"
     return tile_set("gtsrb", [grid], labels, class_names, f"{note}, tiles of 32x32")

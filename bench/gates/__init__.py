@@ -39,6 +39,7 @@ from bench.gates.strength import (
     more_steps,
 )
 from bench.threat import ThreatModel
+from defenses.memory import is_out_of_memory
 from defenses.noise import role_seed
 
 __all__ = ["ALWAYS", "GATES", "SUBSET", "Evidence", "Gate", "Subject", "choose_images", "run_gates"]
@@ -95,8 +96,6 @@ GATES: tuple[Check, ...] = (
     epsilon_sweep,
     agrees_with_cell,  # last: it compares all of them with the cell
 )
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
-NO_MEMORY = "can't allocate memory"  # what torch says on a CPU
 
 
 def run_gates(
@@ -173,11 +172,11 @@ def choose_images(total: int, count: int, seed: int, *, batch: int | None = None
 def _run(gate: Check, subject: Subject) -> Gate:
     try:
         return gate(subject)
-    except OUT_OF_MEMORY as error:
-        return Gate(gate.__name__, None, None, f"Unknown: the check ran out of memory ({_first(error)}).")
-    except (ValueError, RuntimeError) as error:
-        if NO_MEMORY in str(error):
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        if is_out_of_memory(error):
             return Gate(gate.__name__, None, None, f"Unknown: the check ran out of memory ({_first(error)}).")
+        if isinstance(error, OSError):
+            raise
         return Gate(gate.__name__, False, None, f"The check could not be made: {error}")
 
 

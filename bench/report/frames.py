@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.printable import printable_data
 from bench.report.numbers import absent
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.Data
     place = {key: place for place, key in enumerate(expected["cell_key"])}
     order = both["cell_key"].map(lambda key: place.get(key, len(place)))
     return both.iloc[order.argsort(kind="stable")].reset_index(drop=True)
+
+
+def printable_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with printable texts: no name, note or error moves a cursor, and UTF-8 can write all of them."""
+    texts = [name for name in frame.columns if frame[name].dtype.kind not in "biufMm"]
+    return frame.assign(**{str(name): frame[name].map(printable_data) for name in texts})
 
 
 def cells_of(frame: pd.DataFrame) -> list[Result]:

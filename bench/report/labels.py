@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from bench.report.frames import Result, group_by
-from bench.report.numbers import name_text
+from bench.report.numbers import COLUMN_TITLES, name_text
 from bench.report.pooling import TWINS
 
 THREAT = ("dataset", "classifier", "norm", "epsilon")
+NAMES = ("defense", "attack", "classifier", "dataset", "norm", "gradient", "tier")
+REST = (*NAMES, "epsilon", "score", "num_images", "seed", "data_seed", "defense_version", "attack_version")
 NETWORKS = ("dataset", "classifier", "score")
 
 
@@ -29,7 +31,7 @@ def set_labels(cells: Sequence[Result]) -> None:
     names.
     """
     for cell in cells:  # a sheet that turns out too wide is laid out again
-        for column in (*NETWORKS, "defense", "attack"):
+        for column in (*NETWORKS, *COLUMN_TITLES):
             cell.pop(f"{column}_label", None)
     for column in NETWORKS:
         for same_title in group_by(cells, partial(_title, column=column)):
@@ -46,6 +48,28 @@ def part_twins(cells: Sequence[Result], place: Callable[[Result], Any]) -> None:
     for group in group_by(cells, place):
         if len(group) > 1:
             _label_group(group, "defense", [{name: cell.get(name) for name in TWINS} for cell in group])
+
+
+def part_rest(cells: Sequence[Result], place: Callable[[Result], Any], column: str) -> None:
+    """Where cells share a place still, say what differs in brackets behind `column`: at last the keys of the cells."""
+    for group in group_by(cells, place):
+        told: list[list[str]] = [[] for _ in group]
+        for name in (*REST, "cell_key"):
+            if len({str(remarks) for remarks in told}) == len(group):
+                break
+            values = [_rest_text(cell, name) for cell in group]
+            if len(set(values)) > 1:
+                told = [[*remarks, value] for remarks, value in zip(told, values, strict=True)]
+        for cell, remarks in zip(group, told, strict=True):
+            if remarks:
+                cell[f"{column}_label"] = join_label(label_of(cell, column), remarks)
+
+
+def _rest_text(cell: Result, name: str) -> str:
+    if name == "cell_key":
+        return str(cell.get(name))[:8]
+    text = label_of(cell, name)
+    return text if name in NAMES else f"{name}={text}"
 
 
 def join_label(title: str, remarks: Sequence[str]) -> str:

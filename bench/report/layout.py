@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
 from bench.report.frames import Result, gates_failed, has_run
-from bench.report.labels import label_of, part_twins, set_labels
+from bench.report.labels import label_of, part_rest, part_twins, set_labels
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, name_text, percent_text
 from bench.report.pooling import ImagesOf, pool_seeds
 
@@ -143,7 +143,11 @@ def _make_sheet(table: Table, cells: Sequence[Result], scope: Sequence[str], hol
     keys = [name for name in keys if name not in constant]
     table = replace(table, values=tuple(value for value in table.values if value not in constant))
     named = [value for value in table.values if value in NAMED]
-    part_twins(cells, lambda cell: tuple(label_of(cell, key) for key in (*keys, *table.columns, *named)))
+    shown = (*keys, *table.columns, *named)
+    part_twins(cells, lambda cell: tuple(label_of(cell, key) for key in shown))
+    if shown and not any(value in NAMED for value in table.values):  # else they stand below each other
+        told = "defense" if "defense" in shown else shown[0]
+        part_rest(cells, lambda cell: tuple(label_of(cell, key) for key in shown), told)
     notes = Notes()
     header, rows = _Body(table, cells, keys, notes, hole).written()
     return Sheet(
@@ -235,21 +239,14 @@ class _Body:
 
 
 def _places(cells: Sequence[Result], keys: Sequence[str], table: Table) -> list[list[Result | None]]:
-    """Cells by row and column group, in order of first appearance; cells in one place are stacked or refused."""
+    """Cells by row and column group, in order of first appearance; cells in one place are stacked."""
     places: dict[tuple[tuple[str, int], ...], dict[Names, Result]] = {}
     first: dict[tuple[tuple[str, int], ...], int] = {}
-    stacks = any(value in NAMED for value in table.values)
     for cell in cells:
         column = tuple(label_of(cell, key) for key in table.columns)
         copy = 0
         while column in places.setdefault(row := (*((label_of(cell, key), 0) for key in keys), ("", copy)), {}):
             copy += 1
-            if not stacks:
-                raise ValueError(
-                    f"Two cells in one place of a table, {', '.join([name for name, _ in row[:-1]] + list(column))}: "
-                    f"{places[row][column].get('cell_key')} and {cell.get('cell_key')}. Filter one away, or name what "
-                    "differs among the table's rows."
-                )
         places[row][column] = cell
         for end in range(1, len(row) + 1):
             first.setdefault(row[:end], len(first))

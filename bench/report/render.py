@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.report import latex, markup
 from bench.report.curve import Curve, svg
-from bench.report.frames import Result, cells_of, take_planned_batch_sizes, with_expected
+from bench.report.frames import Result, cells_of, printable_frame, take_planned_batch_sizes, with_expected
 from bench.report.layout import Sheet, Table, sheets
 from bench.report.outdone import with_outdone
 from bench.report.plain import plain
@@ -60,6 +60,7 @@ def render(
         from defenses.registry import unknown_name
 
         raise unknown_name("format", format, FORMATS)
+    frame, expected = printable_frame(frame), None if expected is None else printable_frame(expected)
     complete = with_expected(with_outdone(frame, images), expected)
     if format in DATA:
         return _write_rows(complete, format, tables)

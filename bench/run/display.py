@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.cell import Cell
+from bench.printable import one_line
 
 
 def make_watcher(console: Console | None = None) -> Lines | Live:
@@ -46,7 +47,7 @@ class Lines:
         if status not in ("skipped", "elsewhere"):
             seconds = time.perf_counter() - self._begin
             mark = "" if status == "done" else f"{status}: "
-            line = f"{self._place} {cell}: {mark}{text} ({seconds:.1f} s)"
+            line = one_line(f"{self._place} {cell}: {mark}{text} ({seconds:.1f} s)")
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

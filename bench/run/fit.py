@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.datasets import ImageSet
+from defenses.memory import is_out_of_memory
 
 
 def check_classifier(network: nn.Module, name: str, data: ImageSet, index: int, device: torch.device) -> None:
@@ -78,9 +79,9 @@ def _ask(network: Any, name: str, data: ImageSet, pictures: Tensor) -> Any:
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             return network(pictures.clone())
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever a network says to pictures of another size
+        if is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split())[:200]
         raise ValueError(
             f"Expected {name} to take a picture of {data.name}, {tuple(pictures.shape)} in [0, 1], found that it "

@@ -1,7 +1,7 @@
 """The runner: cells into the store, batch by batch, shared with any number of other processes.
 
 A batch, the gates and the summary of a cell are units that one process claims at a time (`bench.store.claims`), so that
-whatever stops a process loses at most the unit in flight.
+whatever stops a process loses at most the unit in flight. The code of a cell runs as a guest (`bench.run.guest`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from bench.cell import Cell
 from bench.datasets import subset
 from bench.evaluate import evaluate
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.gating import check_gates, has_every_gate
+from bench.run.guest import CellTimeout, Guests
 from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
@@ -28,9 +27,9 @@ from bench.run.work import Heart, Outcome, Sharing, WatchedTrace, Watcher
 from bench.statistics import summarize
 from bench.store import Claim, LostClaim, Store, StoreError
 from defenses.base import Defended
+from defenses.memory import is_out_of_memory
 
 SAME = ("commit_hash", "packages", "precision", "weights", "batch_size")  # must match to continue a run
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
 
 
@@ -71,8 +70,8 @@ def run_cells(
     if force:
         sharing = replace(sharing, after=store.last_run())
     outcome, gated, left = Outcome(), find_gated(cells), list(enumerate(cells))
-    with Heart(store, sharing.lease) as heart:
-        worker = _Worker(store, loader, watcher, heart, sharing, grid)
+    with Heart(store, sharing.lease) as heart, Guests(sharing.cell_timeout) as guests:
+        worker = _Worker(store, loader, watcher, heart, guests, sharing, grid)
         worker.remember_failures(cells)
         while left:
             still, moved = [], False
@@ -127,9 +126,16 @@ class _Worker:
     """One process's part of the cells."""
 
     def __init__(
-        self, store: Store, loader: Loader, watcher: Watcher, heart: Heart, sharing: Sharing, grid: str
+        self,
+        store: Store,
+        loader: Loader,
+        watcher: Watcher,
+        heart: Heart,
+        guests: Guests,
+        sharing: Sharing,
+        grid: str,
     ) -> None:
-        self.store, self.loader, self.watcher, self.heart = store, loader, watcher, heart
+        self.store, self.loader, self.watcher, self.heart, self.guests = store, loader, watcher, heart, guests
         self.sharing, self.grid = sharing, grid
         self._origins: dict[str, dict[str, Any]] = {}
         self._known: dict[str, int] = {}  # cell -> its newest finished run that is of other weights or code
@@ -160,7 +166,8 @@ class _Worker:
         try:
             if (seen := self._find_done(cell)) is not None:
                 return seen
-            made_by = self._describe(cell)
+            with self.guests.hosting(cell.key):
+                made_by = self._describe(cell)
             joined = self.store.join_run(
                 cell.key,
                 {name: made_by[name] for name in SAME},
@@ -186,7 +193,7 @@ class _Worker:
             self._claim = None
             self.watcher.end_cell(cell, "dropped", str(error))
             return "again", ""
-        except Exception as error:  # a failed cell is a row, never a hole
+        except (Exception, SystemExit) as error:  # a failed cell is a row, never a hole
             return self._fail(cell, run_id, error, made_by)
 
     def tell_waiting(self, cells: Sequence[Cell]) -> None:
@@ -242,15 +249,17 @@ class _Worker:
             self._claim = claim
             with self.heart.keep(claim):
                 if prepared is None or model is None:
-                    prepared = self.loader.prepare(cell)
-                    model = prepared.model()
+                    with self.guests.hosting(cell.key):
+                        prepared = self.loader.prepare(cell)
+                        model = prepared.model()
                     self._show_images(run_id, cell)
                 if claim.unit == "summary":
                     return "done", self._summarize(cell, claim)
                 if claim.unit == "gates":
                     self.watcher.show_step("gates", 0)
                     records, folder = self.store.images(run_id), self.loader.data_dir
-                    found = check_gates(prepared, records, every=bool(every), data_dir=folder)
+                    with self.guests.hosting(cell.key):
+                        found = check_gates(prepared, records, every=bool(every), data_dir=folder)
                     self.loader.check_intact()
                     self.store.save_gates(claim, found)
                 else:
@@ -269,7 +278,8 @@ class _Worker:
         start = number * cell.batch_size
         rows = slice(start, min(start + cell.batch_size, len(prepared.indices)))
         trace = WatchedTrace(self.watcher.show_step, self.heart.check)
-        records, seconds, units = _measure(prepared, model, rows, trace)
+        with self.guests.hosting(cell.key):
+            records, seconds, units = _measure(prepared, model, rows, trace)
         self.loader.check_intact()
         device = self._origins[cell.key]["device"]
         batch = BatchRecord(
@@ -297,7 +307,7 @@ class _Worker:
             if run_id is not None:
                 self.store.pause_run(run_id)
 
-    def _fail(self, cell: Cell, run_id: int | None, error: Exception, made_by: dict[str, Any]) -> tuple[str, str]:
+    def _fail(self, cell: Cell, run_id: int | None, error: BaseException, made_by: dict[str, Any]) -> tuple[str, str]:
         claim, self._claim = self._claim, None
         text = f"{type(error).__name__}: {error}"
         try:
@@ -305,7 +315,7 @@ class _Worker:
                 known = made_by or describe_origin(self.loader.device) | {"batch_size": cell.batch_size}
                 self.store.fail_cell(cell.key, error, known, after=self.sharing.after)
             else:
-                remedy = MORE_MEMORY if isinstance(error, OUT_OF_MEMORY) else None
+                remedy = MORE_MEMORY if is_out_of_memory(error) else None
                 self.store.fail_run(run_id, error, remedy, claim)
         except LostClaim:
             return "again", ""
@@ -314,7 +324,7 @@ class _Worker:
         with suppress(ChangedNetwork):  # the next cell gets its networks as they lie on disk
             self.loader.check_intact()
         self._tries[cell.key] = self._tries.get(cell.key, 0) + 1
-        if self._tries[cell.key] > self.sharing.retries:
+        if self._tries[cell.key] > self.sharing.retries or isinstance(error, CellTimeout):
             return "failed", text
         self.watcher.end_cell(cell, "retried", text)
         return "again", ""

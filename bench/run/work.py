@@ -71,6 +71,7 @@ class Sharing:
         take_over: do not wait for the end of a lease whose holder has stopped beating.
         after: runs up to this number do not count, finished or not: they are measured again.
         poll: seconds between two looks at what others hold.
+        cell_timeout: minutes that the code of a cell may run in this process; None is without end.
     """
 
     retries: int = 0
@@ -79,6 +80,7 @@ class Sharing:
     take_over: bool = False
     after: int = 0
     poll: float = 1.0
+    cell_timeout: float | None = None
 
 
 class Heart:

@@ -30,7 +30,7 @@ def check_shareable(url_or_path: str | os.PathLike[str]) -> None:
 def find_file_system(path: Path) -> str | None:
     """The type of the file system that a path lies on, such as ext4 or nfs4; None where that is unknown."""
     try:
-        lines = [line.split() for line in MOUNTS.read_text().splitlines()]
+        lines = [line.split() for line in MOUNTS.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return None
     place = path.resolve()

@@ -34,7 +34,7 @@ def is_gone(mark: str | None) -> bool:
 
 def _read_place() -> str | None:
     try:
-        return f"{BOOT.read_text().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{BOOT.read_text(encoding='utf-8').strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return None
 
@@ -42,7 +42,7 @@ def _read_place() -> str | None:
 def _read_start(pid: int) -> str | None:
     """Start time of a process, in clock ticks since boot; None where there is none, or only its remains (a zombie)."""
     try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if state in ("Z", "X") else rest[18]

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text
 
 from bench.records import BatchRecord, ImageRecord
 from bench.store.database import StoreError
+from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, ImageRow, PublishedRow, RunRow, results_select
@@ -72,23 +73,31 @@ class ReadableStore(OpenDatabase):
         """The literature: rows of the table `published`."""
         return self._rows(select(PublishedRow).order_by(PublishedRow.key))
 
-    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Ask one SQL query on a connection that can only read.
+    def query(
+        self, sql: str, *, limit: int | None = None, seconds: float | None = None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Ask one SQL query on a connection that can only read, and only this database.
+
+        Args:
+            sql: the query.
+            limit: at most so many rows, the first ones; None is all.
+            seconds: how long it may take; None is without end.
 
         Returns:
             The names of the columns, and the rows.
 
         Raises:
-            StoreError: the query would write, returns no rows, or is wrong; or the database is neither SQLite nor
-                PostgreSQL.
+            StoreError: the query would write, returns no rows, is wrong, names another file, or takes longer than it
+                may; or the database is neither SQLite nor PostgreSQL.
         """
         if self._writer.dialect.name not in ("sqlite", "postgresql"):
             raise StoreError(f"Read-only queries work on SQLite and PostgreSQL, not on {self._writer.dialect.name}.")
-        with self._reading() as connection:
+        with self._reading() as connection, limited(connection, seconds):
             try:  # a cursor of PostgreSQL's takes one query, and no other statement; colons are no parameters here
                 answer = connection.execution_options(stream_results=True).execute(text(sql.replace(":", r"\:")))
             except Warning as error:  # Python 3.11's sqlite3, on several statements
                 raise StoreError(f"{self.where}: {error}") from error
             if not answer.returns_rows:
                 raise StoreError("Expected a query that returns rows, such as SELECT * FROM results.")
-            return list(answer.keys()), [tuple(row) for row in answer]
+            rows = answer if limit is None else answer.fetchmany(limit)
+            return list(answer.keys()), [tuple(row) for row in rows]

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
+from bench.printable import printable
 from bench.records import BatchRecord, ImageRecord
 from bench.store.claims import ERROR, KEPT_BY_STORE, Claim, ClaimingStore, end_claim, insert_run, now_in_seconds
 from bench.store.migrations import take_turns
@@ -212,9 +213,9 @@ class Store(ClaimingStore):
     def _fail(self, connection: Connection, run: RowMapping, error: BaseException, remedy: str | None) -> None:
         told = {
             "error_class": type(error).__name__,
-            "error_message": str(error),
+            "error_message": printable(_text_of(error)),
             "remedy": remedy or getattr(error, "remedy", None),
-            "error_traceback": "".join(traceback.format_exception(error)),
+            "error_traceback": printable(_traceback_of(error)),
             "failures": (run["failures"] or 0) + 1,
         }
         values = {**told, "status": "failed", "finished_at": now_in_seconds()}
@@ -230,6 +231,20 @@ def make_database(path: str | os.PathLike[str]) -> None:
     """Make or refresh a database: its schema and its table `published` become today's; no result changes."""
     with Store(path) as store:
         store.refresh_published()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # an error of a cell's own code
+        return f"an error that cannot be written ({type(second).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as second:
+        return f"a traceback that cannot be written ({type(second).__name__})"
 
 
 def _has_batches(connection: Connection, run_id: int) -> bool:

@@ -143,7 +143,7 @@ def claim(output: Path, file: str) -> Path:
         ValueError: the record there is that of another network, which would lose it.
     """
     record = output / "record.json"
-    held = json.loads(record.read_text()).get("files", {}) if record.is_file() else {file: {}}
+    held = json.loads(record.read_text(encoding="utf-8")).get("files", {}) if record.is_file() else {file: {}}
     if file not in held:
         raise ValueError(
             f"Expected a folder for {file} alone, found {', '.join(held) or 'a record of something else'} in {output}. "

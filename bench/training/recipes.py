@@ -143,7 +143,7 @@ def train(
         "threads": torch.get_num_threads(),
         **record,
     }
-    (output / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    (output / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if recipe.for_dataset:  # the other recipes have no checkpoint, and a file of that name is not theirs
         (output / "checkpoint.pt").unlink(missing_ok=True)
     return record

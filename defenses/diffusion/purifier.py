@@ -11,12 +11,23 @@ from defenses.diffusion.schedule import VPSchedule
 LITERATURE = VPSchedule()  # the schedule whose 1000 levels `t` and `steps` count
 
 
+def check_time(t: float) -> None:
+    """Raise ValueError for a diffusion time that is outside (0, 1], or nearer to no noise than to the first level."""
+    if not 0 < t <= 1:
+        raise ValueError(f"Expected t in (0, 1], got {t}.")
+    if round(t * LITERATURE.levels) < 1:
+        raise ValueError(
+            f"Expected t of at least {1 / LITERATURE.levels:g}, one of the {LITERATURE.levels} discrete levels, got "
+            f"{t}, which rounds to no noise at all."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionPurifier(Purifier):
     """Adds noise up to time t, then reverses it in `steps` steps. Abstract.
 
     Attributes:
-        t: diffusion time t*, in (0, 1].
+        t: diffusion time t*, in (0, 1], at least half of one of the 1000 discrete levels.
         steps: reverse steps, in [1, 10000]; None is one per discrete level (t = 0.1: 100).
 
     Class attributes:
@@ -33,8 +44,7 @@ class DiffusionPurifier(Purifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.t <= 1:
-            raise ValueError(f"Expected t in (0, 1], got {self.t}.")
+        check_time(self.t)
         if self.steps is not None and not 1 <= self.steps <= 10_000:
             raise ValueError(f"Expected steps in [1, 10000] or None, got {self.steps}.")
 

@@ -126,7 +126,7 @@ def _http_once(url: str, part: Path, tell: Tell) -> None:
         if have and not _is_same(known, offer):
             part.unlink()
             raise ConnectionError("the server offers another file than the one that was begun, which is thrown away")
-        _note(part).write_text(json.dumps(offer))
+        _note(part).write_text(json.dumps(offer), encoding="utf-8")
         total = offer["length"]
         with part.open("ab" if have else "wb") as file:
             while chunk := answer.read(CHUNK):
@@ -160,7 +160,7 @@ def _note(part: Path) -> Path:
 def _offer_of(part: Path) -> dict[str, Any]:
     """The offer that a part file is the beginning of; empty where there is none that says anything."""
     try:
-        found = json.loads(_note(part).read_text())
+        found = json.loads(_note(part).read_text(encoding="utf-8"))
         return found if part.exists() and any(found.values()) else {}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -91,7 +91,7 @@ def _variant(path: Path) -> dict[str, str]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"Expected {file}, which says how large the network is, found none. Copy it too.") from None
     except ValueError as error:

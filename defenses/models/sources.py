@@ -136,7 +136,7 @@ def _network_file(place: Path) -> Path | None:
 def recorded_sha256() -> dict[str, str]:
     """File -> sha256, as recorded when each was first used on this machine."""
     try:
-        return json.loads(_record_file().read_text())
+        return json.loads(_record_file().read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -157,7 +157,7 @@ def _record(file: str, digest: str) -> None:
         with lock("sha256.json"):  # another process may be recording its own
             text = json.dumps(recorded_sha256() | {file: digest}, indent=1, sort_keys=True) + "\n"
             written = path.with_suffix(f".{os.getpid()}")
-            written.write_text(text)
+            written.write_text(text, encoding="utf-8")
             written.replace(path)
     except OSError:  # a folder that cannot be written, a disk without room
         pass

@@ -196,7 +196,7 @@ def training_record(path: Path, recipe: str) -> dict[str, Any]:
             f"Expected {file}, which `bench train {recipe}` writes beside {path.name}, found none. Copy both."
         )
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
         found, made = {**record["files"][path.name], "dataset": record["dataset"]["name"]}, record.get("recipe")
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"Expected {file} to describe {path.name}, found no such entry. Copy both.") from error
@@ -227,4 +227,4 @@ def asset_record(folder: str, name: str = "record") -> dict[str, Any]:
         folder: below defenses/models/assets, e.g. "digits".
         name: "record"; "repeated" where the same training was done again (its weights are not kept).
     """
-    return json.loads(asset_path(f"{folder}/{name}.json").read_text())
+    return json.loads(asset_path(f"{folder}/{name}.json").read_text(encoding="utf-8"))

@@ -214,6 +214,13 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "a class for an attack": ((FLAT, X, Y), {"attack": PGDEOT}, "Expected an attack"),
     "a norm": ((FLAT, X, Y), {"norm": "linf"}, "Linf, L2"),
     "words": ((FLAT, ["a"], Y), {}, "as numbers, got list"),
+    "no images": ((FLAT, X, Y), {"num_images": 0}, "Expected num_images >= 1"),
+    "no images of a data set": (("digits_cnn", "digits"), {"num_images": 0}, "Expected num_images >= 1"),
+    "half an image": ((FLAT, X, Y), {"num_images": 2.5}, "Expected num_images .*, got 2.5"),
+    "a tier": ((FLAT, X, Y), {"tier": "fast"}, "Expected tier among"),
+    "epsilon as a text": ((FLAT, X, Y), {"epsilon": "8/255"}, "without quotes"),
+    "a seed as a text": ((FLAT, X, Y), {"seed": "a"}, "Expected seed of Cell to be a whole number"),
+    "a data seed as a text": ((FLAT, X, Y), {"data_seed": "a"}, "Expected data_seed of Cell to be a whole number"),
 }
 
 

@@ -186,10 +186,33 @@ def test_the_batch_size_of_a_run_does_not_part_seeds_that_were_planned_together(
     assert len(lines_of(render(ran, format="markdown"), "| gdmp (batch_size=")) == 2
 
 
-def test_two_cells_in_one_place_are_refused() -> None:
+def test_two_cells_in_one_place_are_told_apart_by_what_differs() -> None:
     results = frame(row("gdmp", 40.0, cell_key="aaaa"), row("adp", 41.0, cell_key="bbbb"))
-    with pytest.raises(ValueError, match="Two cells in one place of a table, pgd_eot, exact, Linf: aaaa and bbbb"):
-        render(results, format="markdown", tables=[Table(name="t", rows=("attack",), columns=("norm",))])
+    table = Table(name="t", rows=("attack",), columns=("norm",))
+    for form in ("text", "markdown", "latex", "html"):
+        text = render(results, format=form, tables=[table])
+        assert all(word in text for word in ("(gdmp)", "(adp)", "40.0", "41.0")), text
+    twice = frame(*(row("gdmp", 40.0, cell_key=key, score=key) for key in ("aaaa", "bbbb")))
+    text = render(twice, format="markdown", tables=[table])
+    assert "aaaa" in text and "bbbb" in text
+
+
+STRANGE = "a\x1b[31mred\x07\u202eever\rse\x00\x9b"
+
+
+@pytest.mark.parametrize("form", ["text", "latex", "markdown", "html", "csv", "json"])
+def test_control_letters_are_written_out(form: str) -> None:
+    results = frame(
+        row(
+            f"mine{STRANGE}", 40.0, notes=[f"AutoAttack: {STRANGE}\nmore"], cell_key="aaaa",
+            defense_title=f"My{STRANGE}",
+            gates=[{"gate": f"g{STRANGE}", "passed": False, "reason": STRANGE}],
+        ),
+    )  # fmt: skip
+    failed = frame(row("other", None, error=f"Broken: {STRANGE}", cell_key="bbbb"))
+    text = render(results, format=form, expected=pd.concat([results, failed]))
+    assert not [letter for letter in text if not letter.isprintable() and letter not in "\n\t"]
+    assert "x1b" in text and text.encode("utf-8") and ("error" in form or "My" in text or "mine" in text)
 
 
 def test_a_grids_own_table_selects_and_turns() -> None:

@@ -130,9 +130,16 @@ def test_a_failed_cell_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
         assert [row["cell_key"] for row in store.results()] == [good.key]
 
 
-def test_a_failed_cell_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_a_failed_cell_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def too_much(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     wrong = {"missing": cell(classifier="file:blocks:/nowhere.safetensors"), "unknown": cell(score="digits_scoer")}
     measure(tmp_path / "r.sqlite", *wrong.values())

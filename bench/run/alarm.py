@@ -1,0 +1,92 @@
+"""An alarm that interrupts the thread that set it, wherever it is in Python code, and whatever it did to signals."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+AGAIN = 2.0  # seconds after which code that caught the exception is interrupted again
+STUCK = 30  # times, before somebody is told
+
+
+class TimeIsUp(BaseException):
+    """Raised in the code that ran too long: `except Exception` does not catch it."""
+
+
+class Alarm:
+    """Raises TimeIsUp in the current thread after some seconds, while its `with` block lasts.
+
+    A thread raises it between two instructions of Python, and in the main thread a signal wakes what sleeps or waits.
+
+    Attributes:
+        seconds: how long the block lasted, once it has ended.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        """`seconds`: None never rings."""
+        self.seconds = 0.0
+        self._after, self._begin = seconds, 0.0
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._target = threading.get_ident()
+        self._main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
+        self._before: Any = None
+
+    def __enter__(self) -> Alarm:
+        self._begin = time.monotonic()
+        if self._after is not None:
+            if self._main:
+                self._before = signal.signal(signal.SIGALRM, self._wake)
+            threading.Thread(target=self._ring, name="cell alarm", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        if self._before is not None:
+            signal.signal(signal.SIGALRM, self._before)
+        self.seconds = time.monotonic() - self._begin
+
+    def stop(self) -> None:
+        """Ring no more, not even what is on its way."""
+        while not self._ended.is_set():
+            try:
+                with self._lock:
+                    self._ended.set()
+            except TimeIsUp:
+                continue
+        if self._after is not None:
+            _raise_in(self._target, None)
+
+    def _wake(self, number: int, frame: FrameType | None) -> None:
+        """A system call that waits returns when a handler of Python's has run; then the exception is raised."""
+        if callable(self._before) and time.monotonic() - self._begin < (self._after or 0.0):
+            self._before(number, frame)  # somebody else's alarm
+
+    def _ring(self) -> None:
+        assert self._after is not None
+        wait, rung = max(self._after, 0.001), 0
+        while not self._ended.wait(wait):
+            with self._lock:
+                if self._ended.is_set():
+                    return
+                _raise_in(self._target, TimeIsUp)
+                if self._main and signal.getsignal(signal.SIGALRM) == self._wake:  # else nothing or a kill would follow
+                    signal.pthread_kill(self._target, signal.SIGALRM)
+            wait, rung = AGAIN, rung + 1
+            if rung == STUCK and sys.__stderr__ is not None:
+                print(
+                    f"A cell's time is up, and it is in a call that Python cannot interrupt. `kill -9 {os.getpid()}` "
+                    "ends it; the same command without that cell continues.",
+                    file=sys.__stderr__,
+                    flush=True,
+                )
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    found = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), found)
