@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
+from bench.commands.sharing import (
+    exit_with,
+    make_sharing,
+    make_vault,
+    merge,
+    status,
+    with_db,
+    with_evidence,
+    with_sharing,
+    worker,
+)
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
 PROTOCOLS = click.Choice(("paper", "gold", "both", "quick"))
@@ -88,6 +98,7 @@ main.add_command(merge)
     help="Processes on this machine. Default: one for each GPU, unless --device names one.",
 )
 @with_sharing
+@with_evidence
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
@@ -110,6 +121,8 @@ def run(
     dry_run: bool,
     protocol: str | None,
     smoke: bool,
+    evidence: str | None,
+    no_evidence: bool,
     **sharing: Any,
 ) -> None:
     """Run the cells of a grid that have not run yet, and print the table.
@@ -141,7 +154,8 @@ def run(
                 "filter": filters,
                 "limit": limit,
             }
-            given |= {"limit": limit, "data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            given |= {"evidence": evidence, "no_evidence": no_evidence}
             options = several.write_options(given)
             exit_with(several.execute_with_workers(cells, db, options, number, grid=grid, device=device, force=force))
             return
@@ -150,7 +164,8 @@ def run(
         verb.dry_run(cells, db, loader)
         return
     rules, patience = make_sharing(**sharing)
-    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience))
+    vault = make_vault(db, evidence, no_evidence)
+    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience, vault=vault))
 
 
 @main.command()

@@ -49,6 +49,7 @@ ROOMS = (
     ("bench.report", "data frames in, tables out: below the store, so that it cannot open one"),
     ("bench.view", "data frames in, pictures out"),
     ("bench.store", "where results lie"),
+    ("bench.evidence", "the adversarial images behind a number: kept, read, checked"),
     ("bench.run", "one cell, from its name to a stored number"),
     ("bench.grids", "which cells make an experiment, and its tables"),
     ("bench.training", "how the small networks were made"),
