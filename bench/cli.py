@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bench.commands.looking import verify
 from bench.commands.sharing import (
     exit_with,
     make_sharing,
@@ -63,6 +64,7 @@ def main() -> None:
 main.add_command(worker)
 main.add_command(status)
 main.add_command(merge)
+main.add_command(verify)
 
 
 @main.command()

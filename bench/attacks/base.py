@@ -45,6 +45,7 @@ class Attack(ABC):
         batch_coupled: whether the result for an image depends on its batch (a library's own random stream); the batch
             size is then part of a cell's key.
         gradient_free: whether it never asks for a gradient.
+        given: whether its images come from elsewhere, so that no validity gate can vary it.
         version: raised when a change of code moves its numbers.
     """
 
@@ -54,6 +55,7 @@ class Attack(ABC):
     restricted: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False
     gradient_free: ClassVar[bool] = False
+    given: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def params(self) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from bench.cell import Cell
-from bench.datasets import subset
 from bench.evaluate import evaluate
 from bench.evidence import Vault
 from bench.literature.verdict import verdict_columns
@@ -103,9 +102,10 @@ def find_gated(cells: Sequence[Cell]) -> set[str]:
     """Find the keys of the cells that are the first among those that differ in seed and data seed alone.
 
     Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
+    Cells whose images come from elsewhere have none.
     """
     firsts: dict[str, str] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if not cell.attack.given):
         firsts.setdefault(replace(cell, seed=0, data_seed=0).key, cell.key)
     return set(firsts.values())
 
@@ -231,7 +231,7 @@ class _Worker:
             made_by = describe_origin(self.loader.device) | {"batch_size": cell.batch_size}
             made_by |= {"weights": weights_of(cell), "licences": licences_of(cell)}
             data = self.loader.pictures(cell)
-            used = data.fingerprint_of(subset(data.labels, cell.num_images, cell.data_seed, cell.balanced))
+            used = data.fingerprint_of(self.loader.indices(cell))
             pictures = {"pictures": data.fingerprint(), "pictures_used": used}
             made_by["packages"] |= pictures | hash_own_code(cell.defense, cell.attack)
             self._origins[cell.key] = made_by
