@@ -11,8 +11,20 @@ import click
 
 from bench import terminal
 from bench.commands.launching import take_launching, with_launching
+from bench.commands.looking import verify
 from bench.commands.options import UserError, WithVariables, complete_options, show_warning
-from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_device, with_sharing, worker
+from bench.commands.sharing import (
+    exit_with,
+    make_sharing,
+    make_vault,
+    merge,
+    status,
+    with_db,
+    with_device,
+    with_evidence,
+    with_sharing,
+    worker,
+)
 from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -60,6 +72,7 @@ def main() -> None:
 main.add_command(worker)
 main.add_command(status)
 main.add_command(merge)
+main.add_command(verify)
 
 
 @main.command()
@@ -90,6 +103,7 @@ main.add_command(merge)
 @click.option("--force", is_flag=True, help="Run again what is done; the old results stay.")
 @with_launching
 @with_sharing
+@with_evidence
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
@@ -111,6 +125,8 @@ def run(
     dry_run: bool,
     protocol: str | None,
     smoke: bool,
+    evidence: str | None,
+    no_evidence: bool,
     **sharing: Any,
 ) -> None:
     """Run the cells of a grid that have not run yet, and print the table.
@@ -139,6 +155,7 @@ def run(
         if launching.launcher != "local" or several.count_workers(launching, device) > 1:
             given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
             given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            given |= {"evidence": evidence, "no_evidence": no_evidence}
             exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
     loader = verb.loader(device, data_dir, download)
@@ -146,7 +163,8 @@ def run(
         verb.dry_run(cells, db, loader, grid=grid)
         return
     rules, patience = make_sharing(**sharing)
-    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience))
+    vault = make_vault(db, evidence, no_evidence)
+    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience, vault=vault))
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def evaluate(
     seed: int,
     stochastic: bool = True,
     trace: Trace | None = None,
+    keep: Callable[[Tensor], None] | None = None,
 ) -> list[ImageRecord]:
     """One record an image: how a defense answers it clean, attacked, and under the null attack.
 
@@ -44,6 +45,7 @@ def evaluate(
         seed: every draw follows from it, from its role and from the image's id.
         stochastic: whether two answers for one image may differ.
         trace: receives what the attack reports.
+        keep: is given the adversarial images, (batch, channels, height, width).
 
     Raises:
         ValueError: images leave [0, 1], an attack leaves its ball, or logits or gradients are not finite.
@@ -55,6 +57,8 @@ def evaluate(
     if attack.restricted:
         adversarial = threat.project(adversarial, images)
     threat.check(adversarial, images, restricted=attack.restricted)
+    if keep is not None:
+        keep(adversarial.clone())
 
     def answers(shown: Tensor, role: str, count: int = draws) -> Tensor:
         judge = Oracle(model, labels, image_ids, seed, eot=count, role=f"judge:{role}", rows=JUDGE_ROWS)
@@ -66,6 +70,8 @@ def evaluate(
     robust, clean = answers(adversarial, "robust"), answers(images, "clean")  # no clean image is shown before
     if not stochastic:
         check_deterministic(model, adversarial, image_ids, seed)
+    pictures = round_to_8_bits(adversarial)  # the same draws: what differs is due to the rounding
+    rounded = robust if torch.equal(pictures, adversarial) else answers(pictures, "robust")
     null = answers(images, "null") if stochastic else clean
     if stochastic:
         oracle = Oracle(model, labels, image_ids, seed, role="judge:looks", rows=JUDGE_ROWS)
@@ -81,6 +87,7 @@ def evaluate(
             robust_votes=_votes(robust[:, i]),
             null_votes=_votes(null[:, i]),
             distance=float(distance[i]),
+            rounded_votes=_votes(rounded[:, i]),
             broken_by=trace.broken_by.get(image),
             first_success=trace.survived.get(image),
             null_first_success=lucky[image] if image in trace.looks else None,
@@ -117,6 +124,11 @@ def price_looks(oracle: Oracle, images: Tensor, looks: Mapping[int, int]) -> dic
                 del left[row]
         first += some.eot
     return right
+
+
+def round_to_8_bits(images: Tensor) -> Tensor:
+    """The images as a picture file with 8 bits a channel holds them; it may lie 1/510 outside of their ball."""
+    return (images * 255).round().clamp(0, 255) / 255
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 Votes = Mapping[int, int]
 """Predicted label -> number of judging draws that answered it."""
 VOTES = ("clean_votes", "robust_votes", "null_votes")
+ROUNDED = "rounded_votes"  # unknown in runs of older versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class ImageRecord:
         robust_votes: the same on the adversarial image.
         null_votes: the same on the clean image, with other draws; all three sum to `draws`.
         distance: norm of the perturbation, in the threat's norm and in image units.
+        rounded_votes: the votes of the same draws on the adversarial image rounded to an 8-bit picture; None where that
+            was not asked.
         broken_by: the member of the attack whose image is scored; None where the attack has one member.
         first_success: whether every look that the attack took on its way was classified right, which the literature
             calls robust; None where no looks were kept.
@@ -37,12 +40,15 @@ class ImageRecord:
     robust_votes: Votes
     null_votes: Votes
     distance: float
+    rounded_votes: Votes | None = None
     broken_by: str | None = None
     first_success: bool | None = None
     null_first_success: bool | None = None
 
     def __post_init__(self) -> None:
         sums = {name: sum(getattr(self, f"{name}_votes").values()) for name in ("clean", "robust", "null")}
+        if self.rounded_votes is not None:
+            sums["rounded"] = sum(self.rounded_votes.values())
         if len(set(sums.values())) != 1 or self.draws < 1:
             raise ValueError(
                 f"Expected as many votes on the clean, adversarial and null image, at least one; "
@@ -65,6 +71,11 @@ class ImageRecord:
         return self.robust_votes.get(self.label, 0)
 
     @property
+    def rounded_correct(self) -> int | None:
+        """Draws that gave the adversarial image its label once it was rounded to 8 bits; None where unknown."""
+        return None if self.rounded_votes is None else self.rounded_votes.get(self.label, 0)
+
+    @property
     def null_correct(self) -> int:
         """Draws that gave the null image (epsilon 0) its label."""
         return self.null_votes.get(self.label, 0)
@@ -80,6 +91,9 @@ class BatchRecord:
         network_evaluations: images through the largest network, backward passes included.
         curve: one entry a step, `{attack, step, loss, accuracy, images}`; accuracy in [0, 1].
         device: where it was measured; None where that is the run's device.
+        evidence: where its adversarial images are kept: a place below the database's own folder, a path or a URL; None
+            where they are not.
+        evidence_sha256: of that file.
     """
 
     number: int
@@ -87,3 +101,5 @@ class BatchRecord:
     network_evaluations: int
     curve: list[dict[str, Any]] = field(default_factory=list)
     device: str | None = None
+    evidence: str | None = None
+    evidence_sha256: str | None = None

@@ -124,15 +124,15 @@ def summarize(
 ) -> dict[str, float | None]:
     """Accuracies of a run in percent, from its images.
 
-    Keys: {clean,robust,null}_{accuracy,low,high} (Wilson where the defense is deterministic, two-level bootstrap
-    where it is stochastic), vote_accuracy and worst_accuracy at k (at the stored draws where these are fewer),
+    Keys: {clean,robust,null,rounded}_{accuracy,low,high} (Wilson where the defense is deterministic, two-level
+    bootstrap where it is stochastic), vote_accuracy and worst_accuracy at k (at the stored draws where fewer),
     first_success_accuracy and null_first_success_accuracy: the attacker submits what he looked at on his way, and then
     the image that he hands over, on a judging draw. None where some image's outcome is unknown.
     """
     if not records:
         raise ValueError("Expected at least one image, got none.")
     summary: dict[str, float | None] = {}
-    for kind in ("clean", "robust", "null"):
+    for kind in ("clean", "robust", "null", "rounded"):
         summary |= _single_draw(kind, records, stochastic, seed)
     return summary | {
         "vote_accuracy": _percent([_at_most(k, r, vote=True) for r in records]),
@@ -145,7 +145,7 @@ def summarize(
 
 
 def _single_draw(kind: str, records: Sequence[ImageRecord], stochastic: bool, seed: int) -> dict[str, float | None]:
-    votes: list[Votes] = [getattr(record, f"{kind}_votes") for record in records]
+    votes: list[Votes] = [getattr(record, f"{kind}_votes") or {} for record in records]
     names = (f"{kind}_accuracy", f"{kind}_low", f"{kind}_high")
     if not all(votes):
         return dict.fromkeys(names)

@@ -59,6 +59,7 @@ ROOMS = (
     ("bench.report", "data frames in, tables out: below the store, so that it cannot open one"),
     ("bench.view", "data frames in, pictures out"),
     ("bench.store", "where results lie"),
+    ("bench.evidence", "the adversarial images behind a number: kept, read, checked"),
     ("bench.run", "one cell, from its name to a stored number"),
     ("bench.launchers", "places for workers: here, Slurm, Ray"),
     ("bench.grids", "which cells make an experiment, and its tables"),

@@ -32,6 +32,7 @@ from bench.cell import Cell, Tier
 from bench.commands.report import tables
 from bench.commands.run import loader, open_store
 from bench.datasets import DATASETS, DatasetInfo, dataset_info
+from bench.evidence import Vault, vault_beside
 from bench.report.frames import cells_of
 from bench.run.display import make_watcher
 from bench.run.prepare import Loader
@@ -121,7 +122,8 @@ def evaluate(
         batch_size: images a batch.
         seed: of every random draw.
         data_seed: which sample of the pictures.
-        db: database that keeps the result; None keeps it in the returned object alone.
+        db: database that keeps the result, with the adversarial images beside it; None keeps it in the returned object
+            alone.
         device: as torch writes it; None is where the given networks lie, else a GPU where there is one.
         data_dir: folder of the data sets.
         download: whether torchvision may download a missing data set.
@@ -154,7 +156,8 @@ def evaluate(
         place = device or device_of(model, used)
         loads = loader(None if place is None else str(place), Path(data_dir) if data_dir else None, download)
         with _registered(parts), _database(db) as address:
-            return _measure(cell, parts, loads, address, progress)
+            vault = vault_beside(address) if db is not None else None
+            return _measure(cell, parts, loads, address, progress, vault)
 
 
 def _make_defense(defense: Defense | str | None) -> Defense:
@@ -238,12 +241,12 @@ def _database(db: str | os.PathLike[str] | None) -> Iterator[str]:
             yield os.fspath(db)
 
 
-def _measure(cell: Cell, parts: _Parts, loads: Loader, address: str, progress: bool) -> Result:
+def _measure(cell: Cell, parts: _Parts, loads: Loader, address: str, progress: bool, vault: Vault | None) -> Result:
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address) as store:
         with make_watcher(console) as shown:
             force = parts.are_given or any(type(part).__module__ == "__main__" for part in (cell.defense, cell.attack))
-            outcome = run_cells([cell], store, loads, shown, grid=GRID, force=force)
+            outcome = run_cells([cell], store, loads, shown, grid=GRID, force=force, vault=vault)
         if outcome.failed:
             raise _failure(store, cell)
         if outcome.busy:

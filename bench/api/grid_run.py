@@ -14,6 +14,7 @@ from bench.cell import Cell
 from bench.commands.choose import chosen
 from bench.commands.report import tables
 from bench.commands.run import loader, measure, open_store, write_summary
+from bench.evidence import vault_beside
 from bench.run.display import make_watcher
 from bench.run.work import Sharing
 from bench.store import Store, default_url
@@ -78,6 +79,7 @@ def run(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     progress: bool = True,
+    evidence: bool = True,
 ) -> GridResult:
     """Run the cells of a grid that have not run yet. A cell that fails is a row of `errors`; the others go on.
 
@@ -96,6 +98,7 @@ def run(
         data_dir: folder of the data sets.
         download: whether torchvision may download a missing data set.
         progress: whether to show how far it is.
+        evidence: whether the adversarial images are kept beside the database (docs/evidence.md).
 
     Raises:
         LookupError: an unknown grid, filter or protocol, or no cell that passes.
@@ -108,7 +111,8 @@ def run(
     with open_store(address) as store:
         with make_watcher(console) as shown:
             sharing = Sharing(take_over=take_over)
-            outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing)
+            vault = vault_beside(address) if evidence else None
+            outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing, vault=vault)
         keys = [cell.key for cell in cells]
         frame = store.frame().set_index("cell_key", drop=False)
         frame = frame.loc[[key for key in keys if key in frame.index]].reset_index(drop=True)

@@ -78,6 +78,7 @@ class Attack(TypedFields, ABC):
         batch_coupled: whether the result for an image depends on its batch (a library's own random stream); the batch
             size is then part of a cell's key.
         gradient_free: whether it never asks for a gradient.
+        given: whether its images come from elsewhere, so that no validity gate can vary it.
         version: raised when a change of code moves its numbers.
     """
 
@@ -87,6 +88,7 @@ class Attack(TypedFields, ABC):
     restricted: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False
     gradient_free: ClassVar[bool] = False
+    given: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def params(self) -> dict[str, Any]:

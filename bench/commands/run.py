@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.cell import Cell
 from bench.commands.report import tables
+from bench.evidence import Vault
 from bench.grids import grid_label, load_grid
 from bench.printable import one_line
 from bench.run.display import Lines, make_watcher
@@ -65,6 +66,7 @@ def execute(
     sharing: Sharing = Sharing(),  # noqa: B008 - frozen
     patience: float = 0.0,
     table: bool = True,
+    vault: Vault | None = None,
 ) -> Outcome:
     """Run the cells into the database, print their table and what came of them.
 
@@ -77,10 +79,11 @@ def execute(
         sharing: how the work is shared with other processes.
         patience: seconds for which a database that is locked or away is asked again.
         table: whether to print the table and the summary.
+        vault: where the adversarial images are kept; None keeps none.
     """
     with open_store(db, patience=patience) as store:
         with make_watcher() if table else Lines(Console(file=sys.stdout)) as shown:
-            outcome = measure(cells, store, loader, shown, grid=grid, force=force, sharing=sharing)
+            outcome = measure(cells, store, loader, shown, grid=grid, force=force, sharing=sharing, vault=vault)
         if table:
             click.echo(tables(store, grid, cells, "text"))
             click.echo(write_summary(outcome, cells, store, grid))
@@ -109,6 +112,7 @@ def measure(
     grid: str,
     force: bool,
     sharing: Sharing = Sharing(),  # noqa: B008 - frozen
+    vault: Vault | None = None,
 ) -> Outcome:
     """Run the cells of a grid, with the validity gates that it asks for.
 
@@ -120,9 +124,10 @@ def measure(
         grid: the name or the file of the grid.
         force: run again what is done.
         sharing: how the work is shared with other processes.
+        vault: where the adversarial images are kept; None keeps none.
     """
-    gates = load_grid(grid).gates
-    return run_cells(cells, store, loader, watcher, grid=grid_label(grid), force=force, gates=gates, sharing=sharing)
+    gates, label = load_grid(grid).gates, grid_label(grid)
+    return run_cells(cells, store, loader, watcher, grid=label, force=force, gates=gates, sharing=sharing, vault=vault)
 
 
 @contextmanager

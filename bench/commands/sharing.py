@@ -40,6 +40,29 @@ def with_device(command: Command) -> Command:
     )(command)
 
 
+def with_evidence(command: Command) -> Command:
+    """Add the options that say where adversarial images are kept."""
+    command = click.option(
+        "--no-evidence", is_flag=True, help="Keep no adversarial images: nobody can then check the numbers."
+    )(command)
+    return click.option(
+        "--evidence",
+        metavar="DIR|URL",
+        help="Where adversarial images are kept. Default: beside the database, in results.evidence.",
+    )(command)
+
+
+def make_vault(db: str, evidence: str | None, no_evidence: bool) -> Any:
+    """Where the adversarial images of a run are kept; None keeps none."""
+    from bench.evidence import Vault, vault_beside
+
+    if no_evidence and evidence:
+        raise ValueError("--evidence says where images are kept, --no-evidence keeps none. Leave one of them out.")
+    if no_evidence:
+        return None
+    return Vault(evidence) if evidence else vault_beside(db)
+
+
 def with_sharing(command: Command) -> Command:
     """Add the options that say how a process shares the work with others."""
     for option in reversed(
@@ -105,6 +128,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--one-host", is_flag=True, help="All workers are on this host: SQLite on a network file system is fine.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when the process that started this one ends.")
 @with_sharing
+@with_evidence
 def worker(
     grid: str,
     db: str,
@@ -118,6 +142,8 @@ def worker(
     download: bool,
     one_host: bool,
     with_parent: bool,
+    evidence: str | None,
+    no_evidence: bool,
     **sharing: Any,
 ) -> None:
     """Work on a grid together with any number of other workers, on this host and on others.
@@ -138,7 +164,8 @@ def worker(
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     rules, patience = make_sharing(**sharing)
     loader = verb.loader(device, data_dir, download)
-    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False)
+    vault = make_vault(db, evidence, no_evidence)
+    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False, vault=vault)
     exit_with(outcome)
 
 
@@ -168,17 +195,19 @@ def status(grid: str | None, protocol: str | None, watch: bool, db: str) -> None
 @click.argument("files", nargs=-1, required=True, metavar="A B ...")
 @click.option("-o", "--output", required=True, metavar="C", help="The file to write; it may be one of the others.")
 def merge(files: tuple[str, ...], output: str) -> None:
-    """Join result databases: every run once, by its content.
+    """Join result databases: every run once, by its content. Adversarial images go with them.
 
     Two different measurements under one run are refused, and nothing is written.
 
     \b
     bench merge A.sqlite B.sqlite -o C.sqlite
     """
+    from bench.evidence.carrying import Carrier
     from bench.store.merge import merge_databases
 
-    runs = merge_databases([Path(file) for file in files], Path(output))
-    click.echo(f"Wrote {output}: {runs} runs.")
+    carrier = Carrier(Path(output))
+    runs = merge_databases([Path(file) for file in files], Path(output), carrier.carry)
+    click.echo(f"Wrote {output}: {runs} runs.{carrier.told}")
 
 
 def _end_with_parent(parent: int) -> None:

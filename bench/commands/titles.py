@@ -30,7 +30,7 @@ def with_titles(frame: pd.DataFrame) -> pd.DataFrame:
         if column in frame:
             columns[f"{column}_title"] = [_title(look_up, name) for name in frame[column]]
     for column, registry in (("defense", defenses), ("attack", attacks)):
-        classes = [registry[name] if name in registry else None for name in frame[column]]
+        classes = [registry.get(name) for name in frame[column]]
         params = frame[f"{column}_params"] if f"{column}_params" in frame else [None] * len(frame)
         columns[f"{column}_title"] = [
             getattr(cls, "title", name) for cls, name in zip(classes, frame[column], strict=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.literature.verdict import overlap
-from bench.records import VOTES, ImageRecord
+from bench.records import ROUNDED, VOTES, ImageRecord
 from bench.report.frames import NEEDED, Result, group_by, has_run
 from bench.report.numbers import absent
 from bench.statistics import pool, summarize
@@ -50,6 +50,9 @@ def join_runs(cells: Sequence[Result], images: ImagesOf) -> list[ImageRecord]:
     joint = []
     for same in found.values():
         votes: dict[str, Any] = {name: sum((Counter(getattr(r, name)) for r in same), Counter()) for name in VOTES}
+        rounded = [r.rounded_votes for r in same]
+        known = all(one is not None for one in rounded)
+        votes[ROUNDED] = sum((Counter(one) for one in rounded), Counter()) if known else None
         joint.append(replace(same[0], **votes))
     return joint
 

@@ -162,8 +162,8 @@ def _count_forward(cell: Cell) -> int:
 def _count_judged(cell: Cell) -> int:
     """Count the answers that the judge asks for each image, at most: see `bench.evaluate`."""
     if not cell.defense.stochastic:
-        return 4  # clean, attacked, and two draws that must agree
-    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
+        return 5  # clean, attacked, attacked and rounded to 8 bits, and two draws that must agree
+    return 4 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
 
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:

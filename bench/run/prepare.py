@@ -92,7 +92,7 @@ class Loader:
             check_dataset(name, cell.dataset)
         classifier = self._once("classifier", cell.classifier)
         score = self._once("score", cell.score) if cell.score else None
-        indices = subset(data.labels, cell.num_images, cell.data_seed, cell.balanced)
+        indices = self.indices(cell)
         self._check_fit("classifier", cell.classifier, data, int(indices[0]))
         if cell.score:
             self._check_fit("score", cell.score, data, int(indices[0]))
@@ -120,6 +120,10 @@ class Loader:
                 f"Expected num_images <= {len(data)}, the test images of {cell.dataset}, got {cell.num_images}."
             )
         return data
+
+    def indices(self, cell: Cell) -> Tensor:
+        """(num_images,) places in the test split that a cell is measured on, in the order of evaluation."""
+        return subset(self.pictures(cell).labels, cell.num_images, cell.data_seed, cell.balanced)
 
     def check_intact(self) -> None:
         """Compare every network with what was loaded; forget one that differs, so that the next cell loads it again.

@@ -7,14 +7,17 @@ whatever stops a process loses at most the unit in flight. The code of a cell ru
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from bench.cell import Cell
-from bench.datasets import subset
 from bench.evaluate import evaluate
+from bench.evidence import Vault
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.gating import check_gates, has_every_gate
@@ -43,6 +46,7 @@ def run_cells(
     force: bool = False,
     gates: Collection[str] = (),
     sharing: Sharing = Sharing(),  # noqa: B008 - frozen
+    vault: Vault | None = None,
 ) -> Outcome:
     """Run the cells that have not run yet; one that fails becomes a row with its error, and the others go on.
 
@@ -58,6 +62,7 @@ def run_cells(
         force: run again what is done, and what is unfinished; its old rows stay.
         gates: names of attacks whose quick cells get all validity gates.
         sharing: how the work is shared with other processes.
+        vault: where the adversarial images are kept; None keeps none.
 
     Returns:
         The cells by how they ended.
@@ -67,11 +72,13 @@ def run_cells(
         KeyboardInterrupt: from the user; the cell in flight can be continued.
     """
     store.check_published(cell.published for cell in cells)
+    if vault is not None:
+        vault.check()
     if force:
         sharing = replace(sharing, after=store.last_run())
     outcome, gated, left = Outcome(), find_gated(cells), list(enumerate(cells))
     with Heart(store, sharing.lease) as heart, Guests(sharing.cell_timeout) as guests:
-        worker = _Worker(store, loader, watcher, heart, guests, sharing, grid)
+        worker = _Worker(store, loader, watcher, heart, guests, sharing, grid, vault)
         worker.remember_failures(cells)
         while left:
             still, moved = [], False
@@ -96,9 +103,10 @@ def find_gated(cells: Sequence[Cell]) -> set[str]:
     """Find the keys of the cells that are the first among those that differ in seed and data seed alone.
 
     Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
+    Cells whose images come from elsewhere have none.
     """
     firsts: dict[str, str] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if not cell.attack.given):
         firsts.setdefault(replace(cell, seed=0, data_seed=0).key, cell.key)
     return set(firsts.values())
 
@@ -134,9 +142,10 @@ class _Worker:
         guests: Guests,
         sharing: Sharing,
         grid: str,
+        vault: Vault | None,
     ) -> None:
         self.store, self.loader, self.watcher, self.heart, self.guests = store, loader, watcher, heart, guests
-        self.sharing, self.grid = sharing, grid
+        self.sharing, self.grid, self.vault = sharing, grid, vault
         self._origins: dict[str, dict[str, Any]] = {}
         self._known: dict[str, int] = {}  # cell -> its newest finished run that is of other weights or code
         self._tries: dict[str, int] = {}
@@ -225,7 +234,7 @@ class _Worker:
             made_by = describe_origin(self.loader.device) | {"batch_size": cell.batch_size}
             made_by |= {"weights": weights_of(cell), "licences": licences_of(cell)}
             data = self.loader.pictures(cell)
-            used = data.fingerprint_of(subset(data.labels, cell.num_images, cell.data_seed, cell.balanced))
+            used = data.fingerprint_of(self.loader.indices(cell))
             pictures = {"pictures": data.fingerprint(), "pictures_used": used}
             made_by["packages"] |= pictures | hash_own_code(cell.defense, cell.attack)
             self._origins[cell.key] = made_by
@@ -278,13 +287,18 @@ class _Worker:
         start = number * cell.batch_size
         rows = slice(start, min(start + cell.batch_size, len(prepared.indices)))
         trace = WatchedTrace(self.watcher.show_step, self.heart.check)
+        found: list[Tensor] = []
         with self.guests.hosting(cell.key):
-            records, seconds, units = _measure(prepared, model, rows, trace)
+            records, seconds, units = _measure(prepared, model, rows, trace, found.append)
         self.loader.check_intact()
         device = self._origins[cell.key]["device"]
         batch = BatchRecord(
             number=number, seconds=seconds, network_evaluations=units, curve=trace.curve(), device=device
         )
+        if self.vault is not None:  # before the row: a kill in between leaves a file without a row, never the reverse
+            self.heart.check()
+            kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, _describe_evidence(cell, number))
+            batch = replace(batch, evidence=kept.place, evidence_sha256=kept.sha256)
         self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
 
     def _summarize(self, cell: Cell, claim: Claim) -> str:
@@ -331,7 +345,7 @@ class _Worker:
 
 
 def _measure(
-    prepared: Prepared, model: Defended, rows: slice, trace: WatchedTrace
+    prepared: Prepared, model: Defended, rows: slice, trace: WatchedTrace, keep: Callable[[Tensor], None]
 ) -> tuple[list[ImageRecord], float, int]:
     """Measure one batch: the records of its images, seconds, network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
@@ -348,8 +362,17 @@ def _measure(
             seed=cell.seed,
             stochastic=cell.defense.stochastic,
             trace=trace,
+            keep=keep,
         )
         return records, time.perf_counter() - begin, meter.take()
+
+
+def _describe_evidence(cell: Cell, number: int) -> dict[str, str]:
+    """What a file of adversarial images says of itself."""
+    return {
+        "cell": cell.key, "batch": str(number), "dataset": cell.dataset, "classifier": cell.classifier,
+        "defense": repr(cell.defense), "attack": repr(cell.attack), "threat": repr(cell.threat), "seed": str(cell.seed),
+    }  # fmt: skip
 
 
 def _write_outcome(summary: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,21 @@ from bench.store.schema import BatchRow, CellRow, ImageRow, PublishedRow, RunRow
 from bench.store.store import Store
 
 IDENTITY = ("cell_key", "started_at", "commit_hash", "packages", "precision", "weights", "batch_size")
-COST = ("seconds", "stored_at", "device")  # of a batch: they may differ between two copies of one measurement
+COST = (
+    "seconds",
+    "stored_at",
+    "device",
+    "evidence",
+    "evidence_sha256",
+)  # of a batch: they may differ between two copies of one measurement
 Run = dict[str, Any]
-"""`run`: the columns of `runs`; `batches`: number -> (columns of the batch, its images' columns)."""
+"""`run`: the columns of `runs`; `batches`: number -> (columns of the batch, its images' columns); `files`: number ->
+the database that the batch was read from."""
 
 
-def merge_databases(paths: Sequence[Path], output: Path) -> int:
+def merge_databases(
+    paths: Sequence[Path], output: Path, carry: Callable[[Path, RowValues], str | None] | None = None
+) -> int:
     """Join SQLite files into one.
 
     A run is the same in two files when it began at the same second, on the same code, weights and packages. Its
@@ -30,6 +39,8 @@ def merge_databases(paths: Sequence[Path], output: Path) -> int:
     Args:
         paths: the files, which are only read.
         output: the file to write, which may be one of them; it is replaced at the end, whole.
+        carry: (file, row of `batches`) -> where the adversarial images of that batch lie for the new file, once nothing
+            is left to refuse.
 
     Returns:
         The number of runs in it.
@@ -44,7 +55,10 @@ def merge_databases(paths: Sequence[Path], output: Path) -> int:
             for cell in store._rows(select(CellRow).order_by(CellRow.created_at)):
                 _add_cell(cells, cell)
             for run in store._rows(select(RunRow).order_by(RunRow.id)):
-                _add_run(runs, _read_run(store, run), path)
+                _add_run(runs, _read_run(store, run, path), path)
+    for entry in runs.values() if carry is not None else ():
+        for number, (row, _) in entry["batches"].items():
+            row["evidence"] = carry(entry["files"][number], row) if carry and row["evidence"] else row["evidence"]
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         fresh = Path(folder) / "merged.sqlite"
         with Store(fresh) as store:
@@ -58,13 +72,13 @@ def _add_cell(cells: dict[str, RowValues], cell: RowValues) -> None:
         check_same_cell(known, {name: value for name, value in cell.items() if name != "created_at"})  # type: ignore[arg-type]
 
 
-def _read_run(store: Store, run: RowValues) -> Run:
+def _read_run(store: Store, run: RowValues, path: Path) -> Run:
     stored = store._rows(select(BatchRow).where(BatchRow.run_id == run["id"]))
     batches: dict[int, tuple[RowValues, list[RowValues]]] = {row["number"]: (row, []) for row in stored}
     images = select(ImageRow).where(ImageRow.run_id == run["id"]).order_by(ImageRow.batch, ImageRow.position)
     for image in store._rows(images):
         batches[image["batch"]][1].append(image)
-    return {"run": run, "batches": batches}
+    return {"run": run, "batches": batches, "files": dict.fromkeys(batches, path)}
 
 
 def _add_run(runs: dict[str, Run], new: Run, path: Path) -> None:
@@ -74,6 +88,9 @@ def _add_run(runs: dict[str, Run], new: Run, path: Path) -> None:
     if known is new:
         return
     for number, batch in new["batches"].items():
+        known["files"].setdefault(number, path)
+        if known["batches"].get(number, batch)[0]["evidence"] is None and batch[0]["evidence"] is not None:
+            known["batches"][number], known["files"][number], batch = batch, path, known["batches"][number]
         if _content(known["batches"].setdefault(number, batch)) != _content(batch):
             raise StoreError(
                 f"Batch {number} of the run of cell {new['run']['cell_key']} that began at {new['run']['started_at']} "

@@ -224,6 +224,21 @@ def m007_claims(connection: Connection) -> None:
     claims.create(connection)
 
 
+@migration
+def m008_evidence(connection: Connection) -> None:
+    """Adversarial images are kept, and judged once more as 8-bit pictures; of older runs neither is known."""
+    json = connection.dialect.name == "postgresql" and "JSONB" or "JSON"
+    double = Double().compile(connection.dialect)
+    for column in (
+        *(f"runs ADD COLUMN rounded_{name} {double}" for name in ("accuracy", "low", "high")),
+        "batches ADD COLUMN evidence TEXT",
+        "batches ADD COLUMN evidence_sha256 TEXT",
+        f"images ADD COLUMN rounded_votes {json}",
+        "images ADD COLUMN rounded_correct INTEGER",
+    ):
+        connection.execute(text(f"ALTER TABLE {column}"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

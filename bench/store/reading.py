@@ -51,8 +51,12 @@ class ReadableStore(OpenDatabase):
 
     def images(self, run_id: int) -> list[ImageRecord]:
         """The images of a run, in the order in which they were judged."""
+        return [read_image_record(row) for row in self.image_rows(run_id)]
+
+    def image_rows(self, run_id: int) -> list[RowValues]:
+        """The images of a run as they are stored: all columns, in the order in which they were judged."""
         query = select(ImageRow).where(ImageRow.run_id == run_id).order_by(ImageRow.batch, ImageRow.position)
-        return [read_image_record(row) for row in self._rows(query)]
+        return self._rows(query)
 
     def count_images(self, run_id: int) -> int:
         """How many images of a run are stored."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from bench.records import VOTES, BatchRecord, ImageRecord
+from bench.records import ROUNDED, VOTES, BatchRecord, ImageRecord
 from bench.store.database import StoreError, to_json, to_plain
 from bench.store.packing import pack, unpack
 from bench.store.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
@@ -23,11 +23,19 @@ OUTCOMES = ("distance", "broken_by", "first_success", "null_first_success")
 
 def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int) -> RowValues:
     """Make a row of `images` from a record; its numbers become plain Python ones."""
-    votes = {name: {str(int(k)): int(v) for k, v in getattr(image, name).items()} for name in VOTES}
+    votes: RowValues = {name: _plain_votes(getattr(image, name)) for name in VOTES}
+    if image.rounded_votes is not None:
+        votes |= {ROUNDED: _plain_votes(image.rounded_votes), "rounded_correct": int(image.rounded_correct or 0)}
+    else:
+        votes |= {ROUNDED: None, "rounded_correct": None}
     counts = {name: int(getattr(image, name)) for name in COUNTS}
     outcomes = {name: to_plain(getattr(image, name)) for name in OUTCOMES}
     place = {"run_id": run_id, "batch": batch, "position": position, "image_index": int(image.index)}
     return {**place, "label": int(image.label), **votes, **counts, **outcomes}
+
+
+def _plain_votes(votes: Mapping[int, int]) -> dict[str, int]:
+    return {str(int(k)): int(v) for k, v in votes.items()}
 
 
 def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
@@ -40,6 +48,7 @@ def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
         clean_votes=clean,
         robust_votes=robust,
         null_votes=null,
+        rounded_votes=None if row[ROUNDED] is None else {int(k): v for k, v in row[ROUNDED].items()},
         **outcomes,
     )
 
@@ -54,6 +63,8 @@ def make_batch_row(batch: BatchRecord, run_id: int, stored_at: datetime | None =
         "network_evaluations": evaluations,
         "curve": pack([{name: to_plain(value) for name, value in step.items()} for step in batch.curve]),
         "device": batch.device,
+        "evidence": batch.evidence,
+        "evidence_sha256": batch.evidence_sha256,
         "stored_at": stored_at,
     }
 

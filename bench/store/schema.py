@@ -145,6 +145,9 @@ class RunRow(Base):
     remedy: Mapped[str | None]
     error_traceback: Mapped[str | None]
     failures: Mapped[int | None]
+    rounded_accuracy: Mapped[float | None]
+    rounded_low: Mapped[float | None]
+    rounded_high: Mapped[float | None]
 
 
 class BatchRow(Base):
@@ -158,6 +161,8 @@ class BatchRow(Base):
     curve: Mapped[list[Any]]
     device: Mapped[str | None]
     stored_at: Mapped[datetime | None]
+    evidence: Mapped[str | None]
+    evidence_sha256: Mapped[str | None]
 
 
 class ClaimRow(Base):
@@ -195,6 +200,8 @@ class ImageRow(Base):
     broken_by: Mapped[str | None]
     first_success: Mapped[bool | None]
     null_first_success: Mapped[bool | None]
+    rounded_votes: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    rounded_correct: Mapped[int | None]
 
 
 def results_select() -> Select[Any]:
@@ -208,6 +215,7 @@ def results_select() -> Select[Any]:
         *(run.clean_accuracy, run.clean_low, run.clean_high, run.robust_accuracy, run.robust_low, run.robust_high),
         *(run.vote_accuracy, run.worst_accuracy, run.first_success_accuracy, run.null_first_success_accuracy),
         *(run.null_accuracy, run.null_low, run.null_high),
+        *(run.rounded_accuracy, run.rounded_low, run.rounded_high),
         known.standard_acc.label("published_clean"),
         known.robust_acc.label("published_robust"),
         known.source_key.label("published_source"),

@@ -34,6 +34,11 @@ def as_after(url: str, number: int, *changes: str) -> None:
         if number < 7:
             gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("device", "stored_at")]
+        if number < 8:
+            gone += ["DROP VIEW results"]
+            gone += [f"ALTER TABLE runs DROP COLUMN rounded_{name}" for name in ("accuracy", "low", "high")]
+            gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("evidence", "evidence_sha256")]
+            gone += [f"ALTER TABLE images DROP COLUMN {name}" for name in ("rounded_votes", "rounded_correct")]
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
