@@ -39,9 +39,11 @@ ROOMS = (
     ("bench.epsilon", "8/255, written and read"),
     ("bench.records", "what one image said"),
     ("bench.statistics", "intervals and paired tests over records"),
+    ("bench.tally", "the images of a run as arrays, for a million of them"),
     ("bench.threat", "what the attacker may change"),
     ("bench.attacks", "one attack, one file"),
     ("bench.gates", "doubts about an attack"),
+    ("bench.planned", "a cell as plain data, for those who must not import a model"),
     ("bench.cell", "the name of one number: it names a defense and an attack"),
     ("bench.evaluate", "the judge: runs an attack, asks the defense on fresh draws"),
     ("bench.datasets", "pictures"),
@@ -62,9 +64,24 @@ ROOMS = (
 own, and imports from its own room and from rooms above it in this list, never from those below."""
 
 RANK = {room: place for place, (room, _) in enumerate(ROOMS)}
+NUMBERS = {"bench.statistics", "bench.tally", "bench.records", "bench.epsilon"}
 ONLY = {
-    "bench.report": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
-    "bench.store": {"bench.literature", "bench.statistics", "bench.records", "bench.epsilon", "defenses.registry"},
+    "bench.report": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.tally",
+        "bench.records",
+        "bench.epsilon",
+        "defenses.registry",
+    },
+    "bench.store": {
+        "bench.literature",
+        "bench.statistics",
+        "bench.tally",
+        "bench.records",
+        "bench.epsilon",
+        "defenses.registry",
+    },
     "bench.literature": {  # a classifier's title is in its record, which loads no network
         "bench.statistics",
         "bench.records",

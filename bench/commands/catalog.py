@@ -108,6 +108,9 @@ def sources_hash() -> str:
 def refresh() -> None:
     """Write the catalogue's file again."""
     FILE.write_text(json.dumps({"sources": sources_hash(), "kinds": build()}, indent=1) + "\n")
+    from bench.commands import grid_data
+
+    grid_data.refresh()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from bench.cell import Cell
+from bench.commands.grid_data import remember
 from bench.commands.report import tables
 from bench.grids import grid_label, load_grid
 from bench.run.display import Lines, make_watcher
@@ -120,6 +121,7 @@ def measure(
         sharing: how the work is shared with other processes.
     """
     gates = load_grid(grid).gates
+    remember(store, grid, cells)
     return run_cells(cells, store, loader, watcher, grid=grid_label(grid), force=force, gates=gates, sharing=sharing)
 
 

@@ -83,5 +83,8 @@ def _load_file(path: Path) -> ModuleType:
 
 
 GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
-    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid", "file")
+    "grid",
+    __name__,
+    lambda module: _grid_of(module, module.__name__.rpartition(".")[2]),
+    besides=("grid", "file", "described"),
 )
