@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bench.attacks.base import Attack, attacks
 from bench.epsilon import epsilon_text
+from bench.planned import PlannedCell, hash_resolved
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 from defenses.field_types import check_fields, check_range
@@ -105,8 +104,12 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON of `resolved`."""
-        text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_resolved(self.resolved())
+
+    def planned(self) -> PlannedCell:
+        """The cell as plain data."""
+        columns = {name: value for name, value in self.row().items() if name != "key"}
+        return PlannedCell(columns=columns, batch_coupled=self.batch_coupled)
 
     def row(self) -> dict[str, Any]:
         """The columns of table `cells`."""

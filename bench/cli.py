@@ -168,7 +168,10 @@ def run(
 
 
 @main.command()
-@click.option("--grid", default=None, metavar="NAME|FILE.py", help="Only this grid's cells, in this grid's tables.")
+@click.option(
+    "--grid", default=None, metavar="NAME|FILE.py", help="This grid's cells, in its tables. Default: the last that ran."
+)
+@click.option("--all", "every", is_flag=True, help="Every cell of the database.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to write the tables."
 )
@@ -186,6 +189,7 @@ def report(
     table: str | None,
     protocol: str | None,
     num_images: int | None,
+    every: bool,
     db: str,
 ) -> None:
     """Print tables of what has been measured. --format svg draws the curve of a grid that has one (noise_level).
@@ -196,7 +200,10 @@ def report(
     """
     from bench.commands.report import report as verb
 
-    text = verb(db, grid, form, fragment=fragment, table=table, protocol=protocol, num_images=num_images)
+    chosen: dict[str, Any] = {"table": table, "protocol": protocol, "num_images": num_images, "every": every}
+    text, told = verb(db, grid, form, fragment=fragment, **chosen)
+    if told:
+        click.echo(told, err=True)
     if output is None:
         click.echo(text)
     else:

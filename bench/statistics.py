@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from bench.records import ImageRecord, Votes
 
 FEW = 5  # images wrong (or right) below which a percentile bootstrap covers less than it says
+Z95 = 1.959963984540054  # scipy.special.ndtri(0.975)
 Interval = tuple[float, float]
 
 
 def _z(confidence: float) -> float:
-    from scipy.stats import norm
-
     if not 0 < confidence < 1:
         raise ValueError(f"Expected a confidence in (0, 1), got {confidence}. Write 95 % as 0.95.")
-    return float(norm.ppf(0.5 + confidence / 2))
+    if confidence == 0.95:  # importing scipy takes longer than most reports
+        return Z95
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + confidence / 2))
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
@@ -149,15 +152,24 @@ def _single_draw(kind: str, records: Sequence[ImageRecord], stochastic: bool, se
     names = (f"{kind}_accuracy", f"{kind}_low", f"{kind}_high")
     if not all(votes):
         return dict.fromkeys(names)
-    correct, draws = _rates(
-        [v.get(r.label, 0) for v, r in zip(votes, records, strict=True)], [sum(v.values()) for v in votes]
-    )
-    mean = float((correct / draws).mean())
-    if stochastic:
-        low, high = two_level_bootstrap(correct, draws, seed=seed)
-    else:
-        low, high = wilson(mean * len(records), len(records))
-    return dict(zip(names, (100 * mean, 100 * low, 100 * high), strict=True))
+    right = [v.get(r.label, 0) for v, r in zip(votes, records, strict=True)]
+    found = single_draw(right, [sum(v.values()) for v in votes], stochastic=stochastic, seed=seed)
+    return dict(zip(names, found, strict=True))
+
+
+def single_draw(correct: ArrayLike, draws: ArrayLike, *, stochastic: bool, seed: int = 0) -> tuple[float, float, float]:
+    """Single-draw accuracy and the ends of its interval, in percent.
+
+    Args:
+        correct: (images,) right draws of each image.
+        draws: (images,) draws of each image.
+        stochastic: whether the interval is the two-level bootstrap's, else Wilson's.
+        seed: of the bootstrap.
+    """
+    right, total = _rates(correct, draws)
+    mean = float((right / total).mean())
+    low, high = two_level_bootstrap(right, total, seed=seed) if stochastic else wilson(mean * len(right), len(right))
+    return 100 * mean, 100 * low, 100 * high
 
 
 def _at_most(k: int, record: ImageRecord, *, vote: bool) -> float | None:
@@ -188,13 +200,12 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> float:
         a_correct: (images,) bool.
         b_correct: (images,) bool, of the same images.
     """
-    from scipy.stats import binomtest
-
     a, b = np.asarray(a_correct, dtype=bool), np.asarray(b_correct, dtype=bool)
     if a.shape != b.shape:
         raise ValueError(f"Expected the same images on both sides, got shapes {a.shape} and {b.shape}.")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    tail = sum(math.comb(only_a + only_b, i) for i in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / 2 ** (only_a + only_b))
 
 
 def paired_difference(
@@ -224,6 +235,28 @@ def paired_difference(
     return mean, max(-1.0, min(float(low), mean - least)), min(1.0, max(float(high), mean + least))
 
 
+def is_surely_above_zero(differences: ArrayLike, confidence: float = 0.95) -> bool | None:
+    """Whether `paired_difference` would put its low end above 0; None where only its bootstrap can tell.
+
+    Its low end lies no higher than what z^2 images that differ leave, which is exact; and by Bernstein's inequality a
+    resample's mean falls to 0 too rarely for the bootstrap to miss it.
+
+    Args:
+        differences: (images,) rate(a) - rate(b).
+        confidence: in (0, 1).
+    """
+    values = np.asarray(differences, dtype=float)
+    images, mean = len(values), float(values.mean())
+    z2 = _z(confidence) ** 2
+    if mean - z2 / (images + z2) <= -1e-9:
+        return False
+    if mean - z2 / (images + z2) <= 1e-9:
+        return None
+    spread = float(((values - mean) ** 2).mean())
+    exponent = images * mean**2 / (2 * (spread + (mean - float(values.min())) * mean / 3))
+    return True if exponent > 8 else None
+
+
 def compare(a: Sequence[ImageRecord], b: Sequence[ImageRecord], *, seed: int = 0) -> dict[str, float]:
     """Paired comparison of two runs on the images (dataset indices) that both saw.
 
@@ -237,11 +270,22 @@ def compare(a: Sequence[ImageRecord], b: Sequence[ImageRecord], *, seed: int = 0
     odd = [x.index for x, y in pairs if x.label != y.label]
     if odd:
         raise ValueError(f"Image {odd[0]} has two labels. Compare cells of the same dataset.")
-    sides = [[_counts(pair[side]) for pair in pairs] for side in (0, 1)]
-    (a_right, a_draws, a_vote), (b_right, b_draws, b_vote) = (np.array(side).T for side in sides)
+    sides = [np.array([_counts(pair[side]) for pair in pairs]).T for side in (0, 1)]
+    return compare_counts(sides[0], sides[1], seed=seed)
+
+
+def compare_counts(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str, float]:
+    """`compare` for images that are counted already.
+
+    Args:
+        a: (3, images) right draws, draws, and whether the vote is right.
+        b: the same of the other run, image by image.
+        seed: of the bootstrap.
+    """
+    (a_right, a_draws, a_vote), (b_right, b_draws, b_vote) = np.asarray(a), np.asarray(b)
     difference = paired_difference(a_right, a_draws, b_right, b_draws, seed=seed)
     return {
-        "images": len(pairs),
+        "images": len(a_right),
         "a_accuracy": 100 * float((a_right / a_draws).mean()),
         "b_accuracy": 100 * float((b_right / b_draws).mean()),
         **{name: 100 * value for name, value in zip(("difference", "low", "high"), difference, strict=True)},

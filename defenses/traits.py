@@ -22,3 +22,9 @@ def per_instance(on_class: T, of_instance: Callable[[Any], T]) -> T:
     For example `stochastic: ClassVar[bool] = per_instance(True, lambda self: not self.fixed_noise)`.
     """
     return cast(T, _PerInstance(on_class, of_instance))
+
+
+def decided_by_fields(cls: type, name: str) -> bool:
+    """Whether the class attribute `name` was made by `per_instance`."""
+    found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    return isinstance(found, _PerInstance)

@@ -49,9 +49,11 @@ ROOMS = (
     ("bench.terminal", "letters that a terminal lacks"),
     ("bench.records", "what one image said"),
     ("bench.statistics", "intervals and paired tests over records"),
+    ("bench.tally", "the images of a run as arrays, for a million of them"),
     ("bench.threat", "what the attacker may change"),
     ("bench.attacks", "one attack, one file"),
     ("bench.gates", "doubts about an attack"),
+    ("bench.planned", "a cell as plain data, for those who must not import a model"),
     ("bench.cell", "the name of one number: it names a defense and an attack"),
     ("bench.evaluate", "the judge: runs an attack, asks the defense on fresh draws"),
     ("bench.datasets", "pictures"),
@@ -75,10 +77,12 @@ ROOMS = (
 own, and imports from its own room and from rooms above it in this list, never from those below."""
 
 RANK = {room: place for place, (room, _) in enumerate(ROOMS)}
+NUMBERS = {"bench.statistics", "bench.tally", "bench.records", "bench.epsilon"}
 ONLY = {
     "bench.report": {
         "bench.literature",
         "bench.statistics",
+        "bench.tally",
         "bench.records",
         "bench.epsilon",
         "bench.printable",
@@ -87,6 +91,7 @@ ONLY = {
     "bench.store": {
         "bench.literature",
         "bench.statistics",
+        "bench.tally",
         "bench.records",
         "bench.epsilon",
         "bench.printable",

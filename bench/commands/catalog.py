@@ -125,7 +125,11 @@ def sources_hash() -> str:
 
 def refresh() -> None:
     """Write the catalogue's file again."""
-    FILE.write_text(json.dumps({"sources": sources_hash(), "kinds": build()}, indent=1) + "\n", encoding="utf-8")
+    document = {"sources": sources_hash(), "kinds": build()}
+    FILE.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    from bench.commands import grid_data
+
+    grid_data.refresh()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from bench.cell import Cell
+from bench.commands.grid_data import remember
 from bench.commands.report import tables
 from bench.evidence import Vault
 from bench.grids import grid_label, load_grid
@@ -127,6 +128,7 @@ def measure(
         vault: where the adversarial images are kept; None keeps none.
     """
     gates, label = load_grid(grid).gates, grid_label(grid)
+    remember(store, grid, cells)
     return run_cells(cells, store, loader, watcher, grid=label, force=force, gates=gates, sharing=sharing, vault=vault)
 
 

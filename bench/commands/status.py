@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from bench.commands.choose import chosen
+from bench.commands.grid_data import find_grid
 from bench.store import Store
 from bench.store.rows import RowValues
 
@@ -26,11 +26,10 @@ def describe_status(db: str, grid: str | None, protocol: str | None = None) -> t
     with Store(db, readonly=True) as store:
         cells = {row["key"]: row for row in store.progress()}
         if grid is not None:
-            wanted = {cell.key: cell for cell in chosen(grid, protocol=protocol)}
+            wanted = {cell.key: cell for cell in find_grid(grid, store).cells(protocol)}
             new = {"status": "waiting", "images": 0}
-            cells = {
-                key: cells.get(key, {"key": key, "num_images": cell.num_images, **new}) for key, cell in wanted.items()
-            }
+            sizes = {key: cell.columns["num_images"] for key, cell in wanted.items()}
+            cells = {key: cells.get(key, {"key": key, "num_images": size, **new}) for key, size in sizes.items()}
         claims = [claim for claim in store.claims() if claim["cell_key"] in cells and claim["live"]]
         images, seconds = store.measure_rate(WINDOW)
     busy = {claim["cell_key"] for claim in claims}

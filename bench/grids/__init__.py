@@ -86,7 +86,10 @@ def _load_file(path: Path) -> ModuleType:
 
 
 GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
-    "grid", __name__, lambda module: _grid_of(module, module.__name__.rpartition(".")[2]), besides=("grid",)
+    "grid",
+    __name__,
+    lambda module: _grid_of(module, module.__name__.rpartition(".")[2]),
+    besides=("grid", "described"),
 )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -15,10 +13,9 @@ from bench.attacks.strong import Strong
 from bench.cell import Cell, Tier
 from bench.grids._rows import DefenseRow, Sample
 from bench.grids._small import Small
-from bench.literature.publish import published_columns, read_published
-from bench.literature.verdict import verdict_columns
+from bench.report.members import Members, identify
 from bench.threat import Norm, ThreatModel
-from defenses.base import Purifier, defenses
+from defenses.base import Purifier
 
 Protocol = Literal["default", "paper", "strong", "gold", "both", "quick"]
 TIERS: dict[str, tuple[Tier, ...]] = {
@@ -27,7 +24,6 @@ TIERS: dict[str, tuple[Tier, ...]] = {
 }
 DRAWS = {"paper": 10, "strong": 100, "gold": 100}  # judging draws an image
 FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
-IDENTITY = ("dataset", "classifier", "score", "defense", "defense_params", "attack", "attack_params", "norm", "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,47 +125,20 @@ def cells_of(experiments: Iterable[Experiment], protocol: str) -> list[Cell]:
     return list(found.values())
 
 
-@dataclass(frozen=True, eq=False)
-class Members:
-    """The cells of the experiments that one table shows, whatever their seed, data seed and number of images.
+def members_of(experiments: Iterable[Experiment], table: str) -> Members:
+    """The cells of the experiments that one table shows.
 
-    Attributes:
+    Args:
         experiments: of the whole grid.
         table: name of the table.
     """
 
-    experiments: Iterable[Experiment]
-    table: str
-
-    @cached_property
-    def _published(self) -> dict[str, str | None]:
-        """Identity -> key of the published number that the cell repeats in this table."""
-        chosen = [experiment for experiment in self.experiments if experiment.table == self.table]
+    def published() -> dict[str, str | None]:
+        chosen = [experiment for experiment in experiments if experiment.table == table]
         found: dict[str, str | None] = {}
         for cell in (cell for protocol in ("both", "strong", "quick") for cell in cells_of(chosen, protocol)):
-            place = _identity(cell.row())
+            place = identify(cell.row())
             found[place] = found.get(place) or cell.published
         return found
 
-    def holds(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of `results` is one of them."""
-        return _identity(row) in self._published
-
-    def compare(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Columns of the published number and the verdict on a row in this table.
-
-        In another table the same cell may stand for another experiment.
-        """
-        known = _literature().get(self._published[_identity(row)] or "")
-        caveat = defenses[row["defense"]].published_caveat
-        judged = verdict_columns(row, known, caveat) if row.get("robust_accuracy") is not None else {}
-        return {**published_columns(known), "verdict": None, "verdict_reason": None, **judged}
-
-
-@cache
-def _literature() -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in read_published()}
-
-
-def _identity(row: Mapping[str, Any]) -> str:
-    return json.dumps([row[name] for name in (*IDENTITY, "gradient", "tier")], sort_keys=True)
+    return Members(published)

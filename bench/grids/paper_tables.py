@@ -20,7 +20,7 @@ from bench.attacks.bpda_eot import BPDAEOT
 from bench.attacks.eotpgd_10 import EOTPGD10
 from bench.attacks.stadv import StAdv
 from bench.cell import Cell
-from bench.grids._experiment import Experiment, Members, cells_of
+from bench.grids._experiment import Experiment, cells_of, members_of
 from bench.grids._rows import DefenseRow, Sample
 from bench.grids._small import Small
 from bench.grids.grid import Grid
@@ -282,7 +282,7 @@ UNKNOWN_NUMBER = "The number of this table in the paper is unknown."
 
 def _table(name: str, title: str, caption: str, *, classifier: str | None = None) -> Table:
     classifiers = (classifier, SMALL.classifier) if classifier == WRN28 else (classifier,)
-    members = Members(EXPERIMENTS, name)
+    members = members_of(EXPERIMENTS, name)
     return Table(
         name=f"{name}-{classifier_info(classifier).title}".lower() if classifier else name,
         where={"classifier": classifiers} if classifier else {},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bench.report.frames import Result, cells_of, group_by, has_run
 from bench.report.pooling import ImagesOf, join_runs
-from bench.statistics import compare, is_established, pool
+from bench.statistics import is_surely_above_zero, mcnemar, pool
+from bench.tally import compare_tallies, pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
     cells = cells_of(frame)
     mark_outdone(cells, images)
     reasons = [cell.get("outdone") for cell in cells]
-    return frame.assign(outdone=reasons) if any(reasons) else frame
+    return frame.assign(outdone=reasons)
 
 
 def mark_outdone(cells: Sequence[Result], images: ImagesOf | None = None) -> None:
@@ -80,14 +81,17 @@ def _first_success_reason(line: Sequence[Result]) -> str | None:
 def _rival_reason(line: Sequence[Result], lines: Sequence[Sequence[Result]], images: ImagesOf | None) -> str | None:
     """The strongest rival in words: the same attack with another gradient where that suffices, else another attack."""
     rivals = [
-        (not _is_same_attack(rival[0], line[0]), accuracy, rival[0])
+        (not _is_same_attack(rival[0], line[0]), *found, rival[0])
         for rival in _rivals(line, lines, everywhere=images is not None)
-        if (accuracy := _accuracy_if_less(rival, line, images)) is not None
+        if (found := _accuracy_if_less(rival, line, images)) is not None
     ]
-    if not rivals:
-        return None
-    another, least, rival = min(rivals, key=lambda found: found[:2])
-    own = line[0]
+    for another, least, is_sure, rival in sorted(rivals, key=lambda found: found[:2]):
+        if is_sure():  # a bootstrap: only of as many as it takes
+            return _write_reason(line[0], rival, least, another=another)
+    return None
+
+
+def _write_reason(own: Result, rival: Result, least: float, *, another: bool) -> str:
     if another:
         name = rival.get("attack_title") or rival.get("attack")
         return (
@@ -115,26 +119,39 @@ def _is_same_attack(a: Result, b: Result) -> bool:
     return all(str(a.get(name)) == str(b.get(name)) for name in SAME_ATTACK)
 
 
-def _accuracy_if_less(rival: Sequence[Result], own: Sequence[Result], images: ImagesOf | None) -> float | None:
-    """What the rival leaves, in percent; None where that is not clearly less than `own` leaves.
+def _accuracy_if_less(
+    rival: Sequence[Result], own: Sequence[Result], images: ImagesOf | None
+) -> tuple[float, Callable[[], bool]] | None:
+    """What the rival leaves, in percent, and a test of whether that is clearly less than `own` leaves; None where it
+    cannot be.
 
     The same attack is compared on the seeds of both; another one on all images that both saw.
     """
     same = _is_same_attack(rival[0], own[0])
-    common = {_seeds(cell) for cell in rival} & {_seeds(cell) for cell in own}
     if same:
+        common = {_seeds(cell) for cell in rival} & {_seeds(cell) for cell in own}
         rival, own = ([cell for cell in side if _seeds(cell) in common] for side in (rival, own))
     if not rival or not own:
         return None
     if images is None:
         mean, low = pool(rival)["mean"], pool(own)["low"]
-        return mean if mean is not None and low is not None and mean < low else None
-    ours, theirs = join_runs(own, images), join_runs(rival, images)
-    if not {record.index for record in ours} & {record.index for record in theirs}:
+        return (mean, lambda: True) if mean is not None and low is not None and mean < low else None
+    ours, theirs = pair(join_runs(own, images), join_runs(rival, images))
+    if not len(ours):
         return None
-    found = compare(ours, theirs)
-    is_less = found["low"] > 0 and (same or is_established(found))
-    return found["b_accuracy"] if is_less else None
+    rates = theirs.robust / theirs.draws
+    known = is_surely_above_zero(ours.robust / ours.draws - rates)
+    if known is False:
+        return None
+
+    def is_less() -> bool:
+        if known and same:
+            return True
+        if not same and mcnemar(ours.vote_right(), theirs.vote_right()) >= 0.05:
+            return False
+        return bool(known) or compare_tallies(ours, theirs)["low"] > 0
+
+    return 100 * float(rates.mean()), is_less
 
 
 def _seeds(cell: Result) -> tuple[Any, Any]:

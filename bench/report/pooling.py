@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 from bench.literature.verdict import overlap
-from bench.records import ROUNDED, VOTES, ImageRecord
+from bench.records import ImageRecord
 from bench.report.frames import NEEDED, Result, group_by, has_run
 from bench.report.numbers import absent
-from bench.statistics import pool, summarize
+from bench.statistics import pool, single_draw
+from bench.tally import Tally, join_tallies, tally_records
 
-ImagesOf = Callable[[int], Sequence[ImageRecord]]  # run_id -> the votes on its images
+ImagesOf = Callable[[int], Tally | Sequence[ImageRecord]]  # run_id -> its images, as records or counted
 
 TWINS = ("draws", "batch_size", "balanced")
 IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
@@ -41,20 +39,14 @@ def pool_seeds(cells: Sequence[Result], images: ImagesOf | None = None) -> list[
     return [group[0] if len(group) == 1 else _pool_group(group, images) for group in groups]
 
 
-def join_runs(cells: Sequence[Result], images: ImagesOf) -> list[ImageRecord]:
-    """The images of several runs, each once, with the votes of all."""
-    found: dict[int, list[ImageRecord]] = {}
-    for cell in cells:
-        for record in images(int(cell["run_id"])):
-            found.setdefault(record.index, []).append(record)
-    joint = []
-    for same in found.values():
-        votes: dict[str, Any] = {name: sum((Counter(getattr(r, name)) for r in same), Counter()) for name in VOTES}
-        rounded = [r.rounded_votes for r in same]
-        known = all(one is not None for one in rounded)
-        votes[ROUNDED] = sum((Counter(one) for one in rounded), Counter()) if known else None
-        joint.append(replace(same[0], **votes))
-    return joint
+def join_runs(cells: Sequence[Result], images: ImagesOf) -> Tally:
+    """The images of several runs, each once, with the draws of all."""
+    return join_tallies([_tally(int(cell["run_id"]), images) for cell in cells])
+
+
+def _tally(run: int, images: ImagesOf) -> Tally:
+    found = images(run)
+    return found if isinstance(found, Tally) else tally_records(run, found, images)  # type: ignore[arg-type]
 
 
 def _pool_group(group: Sequence[Result], images: ImagesOf | None) -> Result:
@@ -71,12 +63,15 @@ def _pool_group(group: Sequence[Result], images: ImagesOf | None) -> Result:
 
 def _count_pictures_once(done: Sequence[Result], images: ImagesOf) -> Result:
     """Number of images, accuracies and their intervals from distinct images."""
-    records = join_runs(done, images)
-    if not records:
+    tally = join_runs(done, images)
+    if not len(tally):
         return {}
-    summary = summarize(records, stochastic=any(record.draws > 1 for record in records))
-    kept = [f"{kind}_{part}" for kind in INTERVALS for part in ("accuracy", "low", "high")]
-    return {"num_images": len(records), **{name: summary[name] for name in kept if summary[name] is not None}}
+    stochastic = bool((tally.draws > 1).any())
+    found: Result = {"num_images": len(tally)}
+    for kind in INTERVALS:
+        numbers = single_draw(getattr(tally, kind), tally.draws, stochastic=stochastic)
+        found |= dict(zip((f"{kind}_{part}" for part in ("accuracy", "low", "high")), numbers, strict=True))
+    return found
 
 
 def _pool_accuracies(done: Sequence[Result]) -> Result:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DATA = ("csv", "json")
-SHOWN_ONLY = ("_texts", "_always")  # columns that say how a cell is written, not what it is
+SHOWN_ONLY = ("_texts", "_always", "_caveat")  # columns that say how a cell is written, not what it is
 FORMATS = ("text", "latex", "markdown", "html", *DATA, "svg")
 
 

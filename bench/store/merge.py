@@ -12,7 +12,7 @@ from sqlalchemy import insert, select
 
 from bench.store.database import StoreError, to_json
 from bench.store.rows import RowValues, check_same_cell
-from bench.store.schema import BatchRow, CellRow, ImageRow, PublishedRow, RunRow
+from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow
 from bench.store.store import Store
 
 IDENTITY = ("cell_key", "started_at", "commit_hash", "packages", "precision", "weights", "batch_size")
@@ -50,12 +50,16 @@ def merge_databases(
     """
     cells: dict[str, RowValues] = {}
     runs: dict[str, Run] = {}
+    grids: dict[str, RowValues] = {}
     for path in paths:
         with Store(path, readonly=True) as store:
             for cell in store._rows(select(CellRow).order_by(CellRow.created_at)):
                 _add_cell(cells, cell)
             for run in store._rows(select(RunRow).order_by(RunRow.id)):
                 _add_run(runs, _read_run(store, run, path), path)
+            for grid in reversed(store.grids()):
+                if grid["ran_at"] >= grids.get(grid["name"], grid)["ran_at"]:
+                    grids[grid["name"]] = grid
     for entry in runs.values() if carry is not None else ():
         for number, (row, _) in entry["batches"].items():
             row["evidence"] = carry(entry["files"][number], row) if carry and row["evidence"] else row["evidence"]
@@ -63,6 +67,9 @@ def merge_databases(
         fresh = Path(folder) / "merged.sqlite"
         with Store(fresh) as store:
             _write(store, cells, sorted(runs.values(), key=lambda entry: entry["run"]["started_at"]))
+            with store._writing() as connection:
+                for grid in grids.values():
+                    connection.execute(insert(GridRow).values(**grid))
         os.replace(fresh, output)
     return len(runs)
 

@@ -239,6 +239,21 @@ def m008_evidence(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {column}"))
 
 
+@migration
+def m009_grids(connection: Connection) -> None:
+    """What the tables of a grid look like, and when it ran last: a report then needs neither its file nor torch."""
+    json = JSON().with_variant(JSONB(), "postgresql")
+    grids = Table(
+        "grids",
+        MetaData(),
+        Column("name", String(120), primary_key=True),
+        *_columns(Text, "source digest"),
+        *_columns(json, "described?"),
+        *_columns(DateTime, "ran_at"),
+    )
+    grids.create(connection)
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text
+import numpy as np
+from sqlalchemy import Select, and_, func, select, text
 
-from bench.records import BatchRecord, ImageRecord
+from bench.records import BatchRecord, ImageRecord, Votes
 from bench.store.database import StoreError
 from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
-from bench.store.schema import BatchRow, CellRow, ImageRow, PublishedRow, RunRow, results_select
+from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow, results_select
+from bench.tally import Tally, tally_rows
 
 if TYPE_CHECKING:
     import pandas
+
+
+AT_ONCE = 500  # runs whose images are read in one query
+SAME_DEFENSE = (
+    "dataset", "classifier", "defense", "defense_params", "defense_version", "norm", "epsilon", "tier", "balanced",
+)  # fmt: skip
+
+
+def _with_rivals(keys: Sequence[str]) -> Select[Any]:
+    """Rows of `results` of the cells and of those with the same defense under the same threat."""
+    names = [getattr(CellRow, name) for name in SAME_DEFENSE]
+    shown = select(*names, CellRow.score).where(CellRow.key.in_(keys)).distinct().subquery()
+    same = [shown.c[name] == getattr(CellRow, name) for name in SAME_DEFENSE]
+    score = shown.c.score.is_not_distinct_from(CellRow.score)
+    rivals = select(CellRow.key).join(shown, and_(*same, score))
+    return results_select().where(CellRow.key.in_(rivals))
 
 
 class ReadableStore(OpenDatabase):
@@ -66,16 +86,75 @@ class ReadableStore(OpenDatabase):
         """Rows of the view `results`: for each cell its newest successful run; accuracies in percent."""
         return self._rows(results_select().order_by(CellRow.dataset, CellRow.defense, CellRow.attack, CellRow.key))
 
-    def frame(self) -> pandas.DataFrame:
-        """The view `results` as a data frame."""
+    def frame(self, keys: Sequence[str] | None = None, *, rivals: bool = False) -> pandas.DataFrame:
+        """The view `results` as a data frame.
+
+        Args:
+            keys: only these cells; None is all.
+            rivals: also the cells of the same defense under the same threat, which may contradict them.
+        """
         import pandas
 
         with self._reading() as connection:
-            return pandas.read_sql(results_select(), connection)
+            if keys is None:
+                return pandas.read_sql(results_select(), connection)
+            if not rivals:
+                chosen = results_select().where(CellRow.key.in_(keys))
+                return pandas.read_sql(chosen, connection)
+            return pandas.read_sql(_with_rivals(keys), connection)
+
+    def tallies(self, run_ids: Sequence[int]) -> dict[int, Tally]:
+        """How often the images of runs were right: run -> its images. Votes are read when they are asked for."""
+        names = (ImageRow.run_id, ImageRow.image_index, ImageRow.label, ImageRow.draws)
+        query = select(*names, ImageRow.clean_correct, ImageRow.robust_correct, ImageRow.null_correct)
+        found: dict[int, Tally] = {}
+        for start in range(0, len(run_ids), AT_ONCE):
+            chosen = query.where(ImageRow.run_id.in_(run_ids[start : start + AT_ONCE])).order_by(ImageRow.run_id)
+            with self._reading() as connection:
+                rows = np.array([tuple(row) for row in connection.execute(chosen)], dtype=np.int64).reshape(-1, 7)
+            runs, starts = np.unique(rows[:, 0], return_index=True)
+            for run, part in zip(runs.tolist(), np.split(rows[:, 1:], starts[1:]), strict=True):
+                found[run] = tally_rows(run, part, self._votes)
+        return found
+
+    def _votes(self, run_ids: Sequence[int], places: Sequence[int]) -> dict[int, Votes]:
+        """Place of an image -> its votes on the adversarial image, summed over runs."""
+        query = select(ImageRow.image_index, ImageRow.robust_votes)
+        chosen = query.where(ImageRow.run_id.in_(run_ids), ImageRow.image_index.in_(places))
+        found: dict[int, Counter[int]] = {place: Counter() for place in places}
+        for row in self._rows(chosen):
+            found[row["image_index"]].update({int(label): n for label, n in row["robust_votes"].items()})
+        return dict(found)
 
     def published(self) -> list[RowValues]:
         """The literature: rows of the table `published`."""
         return self._rows(select(PublishedRow).order_by(PublishedRow.key))
+
+    def grid(self, name: str) -> RowValues | None:
+        """What is written down of a grid, under its name or its file's stem; None where it has not run."""
+        return next(iter(self._rows(select(GridRow).where(GridRow.name == name))), None)
+
+    def grids(self) -> list[RowValues]:
+        """What is written down of the grids that have run, the last one first."""
+        return self._rows(select(GridRow).order_by(GridRow.ran_at.desc(), GridRow.name))
+
+    def last_grid(self) -> str | None:
+        """The grid that ran last, by its name; None where nothing has run, or the last cell belonged to none."""
+        known = self._rows(select(GridRow.name, GridRow.ran_at).order_by(GridRow.ran_at.desc()).limit(1))
+        newest = select(CellRow.grid, RunRow.started_at).join(RunRow, RunRow.cell_key == CellRow.key)
+        runs = self._rows(newest.order_by(RunRow.id.desc()).limit(1))
+        if not runs or (known and known[0]["ran_at"] >= runs[0]["started_at"]):
+            return known[0]["name"] if known else None
+        return runs[0]["grid"]
+
+    def count_by_grid(self) -> dict[str, int]:
+        """Name of a grid -> how many of its cells are stored, the newest cell's grid first; without cells of none."""
+        count = select(CellRow.grid, func.count().label("n")).where(CellRow.grid.is_not(None)).group_by(CellRow.grid)
+        return {row["grid"]: row["n"] for row in self._rows(count.order_by(func.max(CellRow.created_at).desc()))}
+
+    def keys_of(self, grid: str) -> list[str]:
+        """Keys of the stored cells whose grid this is."""
+        return [row["key"] for row in self._rows(select(CellRow.key).where(CellRow.grid == grid))]
 
     def query(
         self, sql: str, *, limit: int | None = None, seconds: float | None = None

@@ -204,6 +204,17 @@ class ImageRow(Base):
     rounded_correct: Mapped[int | None]
 
 
+class GridRow(Base):
+    """A grid that has run here: what its tables look like, as plain data."""
+
+    __tablename__ = "grids"
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    source: Mapped[str]
+    digest: Mapped[str]
+    described: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    ran_at: Mapped[datetime]
+
+
 def results_select() -> Select[Any]:
     """The query behind the view `results`: one row a cell, newest successful run, published number beside it."""
     cell, run, later, known = CellRow, RunRow, aliased(RunRow), PublishedRow

@@ -26,7 +26,7 @@ from bench.store.rows import (
     make_image_row,
     require_running,
 )
-from bench.store.schema import BatchRow, CellRow, ImageRow, RunRow
+from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, RunRow
 
 
 class Store(ClaimingStore):
@@ -59,6 +59,23 @@ class Store(ClaimingStore):
             fresh = {name: row[name] for name in REFRESHED if name in row}
             if any(stored[name] != value for name, value in fresh.items()):
                 connection.execute(update(CellRow).where(CellRow.key == row["key"]).values(**fresh))
+
+    @patient
+    def save_grid(self, name: str, *, source: str, digest: str, described: Mapping[str, Any] | None) -> None:
+        """Store what the tables of a grid look like, and that it runs now.
+
+        Args:
+            name: its name, or its file's stem.
+            source: its name, or its file's path.
+            digest: sha256 of what it was described from.
+            described: plain data; None where there are none.
+        """
+        values = {"source": source, "digest": digest, "described": described, "ran_at": now_in_seconds()}
+        with self._writing() as connection:
+            take_turns(connection)
+            changed = connection.execute(update(GridRow).where(GridRow.name == name).values(**values))
+            if not changed.rowcount:
+                connection.execute(insert(GridRow).values(name=name, **values))
 
     @patient
     def check_published(self, keys: Iterable[str | None]) -> None:
