@@ -46,7 +46,8 @@ def agrees_with_cell(subject: Subject) -> Gate:
     if subject.stored is None:
         return Gate(name, None, None, "There are no records of the cell.")
     right, draws = subject.stored
-    asked = [("its own attack, run again,", subject.correct), *subject.asked]
+    own_words = "its own attack, run again," if subject.left is None else "its own images, judged again,"
+    asked = [(own_words, subject.correct), *subject.asked]
     found = [(words, subject.paired((right, draws), other, 1 - 0.05 / len(asked))) for words, other in asked]
     words, (difference, low, _) = max(found, key=lambda entry: entry[1][1])
     own = float((right / draws).mean())

@@ -62,6 +62,8 @@ class Evidence:
         unseen: a number -> that many (images, labels) that are not the cell's, or None where there are none.
         stochastic: whether two answers for one image may differ, as the defense declares.
         rows: images that the judge of the cell asks about in one pass.
+        adversarial: of the gates' images, as the cell's attack left them; None where they were not kept, and the attack
+            is run again.
         tried: kinds of gradient that members of the cell's attack have had: asked again they would find nothing new.
     """
 
@@ -71,6 +73,7 @@ class Evidence:
     unseen: Callable[[int], tuple[Tensor, Tensor] | None] | None = None
     stochastic: bool = True
     rows: int = JUDGE_ROWS
+    adversarial: Tensor | None = None
     tried: frozenset[Gradient] = frozenset()
 
     @cached_property
@@ -106,6 +109,7 @@ class Subject:
         self.draws = (CHEAP_DRAWS if cheap else DRAWS) if self.evidence.stochastic else 1
         self.probe = FEW if cheap else len(images)
         self.kept: dict[str, Tensor] = {}  # images of attacks that several gates hand over
+        self.left = self.evidence.adversarial  # by the cell's attack, of these images
         self.asked: list[tuple[str, Tensor]] = []  # (attack in words, its answers), for `agrees_with_cell`
 
     @cached_property
@@ -115,8 +119,8 @@ class Subject:
 
     @cached_property
     def adversarial(self) -> Tensor:
-        """The cell's own attack on the subset."""
-        return self.attacked(self.attack)
+        """What the cell's attack left of the images, or the attack run again."""
+        return self.attacked(self.attack) if self.left is None else self.left
 
     @cached_property
     def correct(self) -> Tensor:
@@ -152,7 +156,9 @@ class Subject:
         """The first `count` images alone."""
         if count >= len(self.images):
             return self
-        return self.on(self.images[:count], self.labels[:count], self.image_ids[:count])
+        part = self.on(self.images[:count], self.labels[:count], self.image_ids[:count])
+        part.left = None if self.left is None else self.left[:count]
+        return part
 
     def on(self, images: Tensor, labels: Tensor, image_ids: Tensor) -> Subject:
         """The same defense and attack, on other images."""
@@ -168,7 +174,7 @@ class Subject:
             evidence=self.evidence,
             cheap=self.cheap,
         )
-        other.seed = self.seed
+        other.seed, other.left = self.seed, None
         return other
 
     def start(self) -> Tensor:

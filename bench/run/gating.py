@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ ALWAYS_SUBSET = 16
 
 
 def check_gates(
-    prepared: Prepared, records: Sequence[ImageRecord], *, every: bool, data_dir: Path | None = None
+    prepared: Prepared,
+    records: Sequence[ImageRecord],
+    *,
+    every: bool,
+    data_dir: Path | None = None,
+    kept: Mapping[int, Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """Check the validity gates of a cell that is measured, on a random sample of its images.
 
@@ -38,6 +43,7 @@ def check_gates(
         records: of all its images.
         every: all gates, or the cheap ones alone.
         data_dir: folder of data sets, for pictures that are not the cell's.
+        kept: image id -> its adversarial image (channels, height, width); without all of them the attack runs again.
 
     Returns:
         Rows as they are stored.
@@ -58,6 +64,7 @@ def check_gates(
         unseen=lambda count: _other_pictures(prepared, count, data_dir),
         stochastic=cell.defense.stochastic,
         rows=judged_rows(cell),
+        adversarial=_kept_images(kept or {}, ids),
         tried=tried_kinds(cell),
     )
     with Meter(prepared.counted(prepared.model())) as meter:
@@ -66,6 +73,12 @@ def check_gates(
             classes=prepared.data.classes, evidence=evidence, gates=GATES if every else ALWAYS, count=meter.take,
         )  # fmt: skip
     return [gate.row() for gate in found]
+
+
+def _kept_images(kept: Mapping[int, Tensor], ids: Tensor) -> Tensor | None:
+    found = [kept.get(image) for image in ids.tolist()]
+    known = [image for image in found if image is not None]
+    return torch.stack(known).to(ids.device) if len(known) == len(found) else None
 
 
 def count_gate_answers(cell: Cell, *, every: bool) -> Cost:

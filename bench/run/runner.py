@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bench.cell import Cell
 from bench.evaluate import evaluate
-from bench.evidence import Vault
+from bench.evidence import EvidenceError, Vault
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.gating import check_gates, has_every_gate
@@ -266,8 +268,9 @@ class _Worker:
                 if claim.unit == "gates":
                     self.watcher.show_step("gates", 0)
                     records, folder = self.store.images(run_id), self.loader.data_dir
+                    kept = self._kept_images(run_id)
                     with self.guests.hosting(cell.key):
-                        found = check_gates(prepared, records, every=bool(every), data_dir=folder)
+                        found = check_gates(prepared, records, every=bool(every), data_dir=folder, kept=kept)
                     self.loader.check_intact()
                     self.store.save_gates(claim, found)
                 else:
@@ -299,6 +302,16 @@ class _Worker:
             kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, _describe_evidence(cell, number))
             batch = replace(batch, evidence=kept.place, evidence_sha256=kept.sha256)
         self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
+
+    def _kept_images(self, run_id: int) -> dict[int, Tensor]:
+        """Image id -> its adversarial image, of all that were kept and can be read here."""
+        found: dict[int, Tensor] = {}
+        for batch in self.store.batches(run_id) if self.vault is not None else ():
+            with suppress(EvidenceError, ValueError):  # the attack is run again for the gates
+                if self.vault is not None and batch.evidence:
+                    file = self.vault.read_batch(batch.evidence, batch.evidence_sha256)
+                    found |= zip(file.index, torch.from_numpy(np.array(file.images)), strict=True)
+        return found
 
     def _summarize(self, cell: Cell, claim: Claim) -> str:
         images = self.store.images(claim.run_id)

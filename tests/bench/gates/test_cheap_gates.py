@@ -132,3 +132,12 @@ def test_the_cheap_gates_ask_little() -> None:
         seed=0, classes=2, evidence=known, gates=ALWAYS,
     )  # fmt: skip
     assert 0 < asked < 0.1 * 64 * 20 * 4 and set(ALWAYS) <= set(GATES)
+
+
+def test_gates_look_at_the_images_that_the_cells_attack_left() -> None:
+    left = problem(32)[1] + 0.01
+    whole = subject(lambda x, noise: x, Evidence(adversarial=left))
+    assert whole.adversarial is left and torch.equal(whole.part(4).adversarial, left[:4])
+    other = whole.on(*problem(8)[1:])
+    assert other.adversarial.shape[0] == 8 and not torch.equal(other.adversarial, left[:8])
+    assert not torch.equal(subject(lambda x, noise: x).adversarial, left)  # the attack again

@@ -20,6 +20,7 @@ from bench.cell import Cell
 from bench.evaluate import evaluate
 from bench.records import ImageRecord
 from bench.run.forecast import forecast
+from bench.run.gating import _kept_images
 from bench.run.gating import check_gates
 from bench.run.prepare import Loader, names_of
 from bench.run.provenance import hash_own_code
@@ -361,3 +362,10 @@ def test_a_run_costs_what_the_forecast_says(tmp_path: Path, gradient: Gradient) 
         spent = store.latest_done(wanted.key)["network_evaluations"]
     *_, total = forecast([wanted], str(tmp_path / "none.sqlite"), LOADER)
     assert f"{spent:.3g} network evaluations" in total
+
+
+def test_gates_get_the_kept_images_or_the_attack_again() -> None:
+    ids = torch.tensor([7, 3])
+    kept = {image: torch.full((1, 2, 2), float(image)) for image in (3, 7, 9)}
+    assert _kept_images(kept, ids)[:, 0, 0, 0].tolist() == [7.0, 3.0]
+    assert _kept_images({3: kept[3]}, ids) is None and _kept_images({}, ids) is None
