@@ -132,14 +132,10 @@ class Cascade(Attack):
             given = threat if kind is None else replace(threat, gradient=kind)
             own = None if trace is None else Relabelled(trace, label, looks=view.gradient not in UNSEEN)
             found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
-            if not attack.restricted:
+            if attack.restricted:
+                worst.offer_twice(label, found, images[rows], rows, threat)
+            else:
                 worst.offer(label, found, rows)
-                continue
-            worst.offer(label, threat.project(found, images[rows]), rows)
-            rounded = threat.round_to_8_bits(found, images[rows])
-            some = rows if model.batch_coupled else torch.isin(rows, worst.unsettled()).nonzero().squeeze(1)
-            if len(some):
-                worst.offer(f"{label} in 8 bits", rounded[some], rows[some])
         if trace is not None:
             trace.broken_by.update(worst.broken_by())
         return worst.images()
@@ -178,6 +174,24 @@ class Worst:
         for row in rows[take].tolist():
             self.member[row] = member
         self._settle(candidates, rows, take)
+
+    def offer_twice(self, member: str, found: Tensor, images: Tensor, rows: Tensor, threat: ThreatModel) -> None:
+        """Offer a member's images projected, then rounded to 8 bits those that are not settled.
+
+        Args:
+            member: its name.
+            found: (rows, channels, height, width), its images.
+            images: the clean ones.
+            rows: places in the batch.
+            threat: the ball.
+        """
+        self.offer(member, threat.project(found, images), rows)
+        if self.check.model.batch_coupled:
+            some = torch.arange(len(rows), device=rows.device)
+        else:
+            some = (~self.done[rows]).nonzero().squeeze(1)
+        if len(some):
+            self.offer(f"{member} in 8 bits", threat.round_to_8_bits(found[some], images[some]), rows[some])
 
     def _settle(self, candidates: Tensor, rows: Tensor, take: Tensor) -> None:
         """Which of the candidates just taken are wrong often enough that no further attack is needed."""

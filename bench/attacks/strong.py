@@ -78,7 +78,7 @@ class Strong(Attack):
         """(answers without a gradient, answers with one) for an image that nothing settles and every doubling helps."""
         runs = [*bare(), *self._surrogate(), *self._without_gradients(), *self._runs_at_most()]
         asked = [attack.queries() for _, attack, kind in runs if kind != "transfer"]
-        checks = self.check_draws * (1 + len(runs))
+        checks = self.check_draws * (1 + 2 * len(runs))  # each member's images are asked about in 8 bits too
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
     def looks(self) -> int:
@@ -177,7 +177,7 @@ class _Batch:
             own = None if self.trace is None else Relabelled(self.trace, label, looks=view.gradient not in UNSEEN)
             given = self.images[rows], self.labels[rows], self.image_ids[rows]
             found = attack.perturb(view, *given, threat, self.seed, trace=own).detach()
-            self.worst.offer(label, threat.project(found, self.images[rows]), rows)
+            self.worst.offer_twice(label, found, self.images[rows], rows, threat)
 
     def gained(self, wrong: Tensor, margin: Tensor) -> Tensor:
         """(batch,) whether a doubling was worth it, given the shares and margins before it."""
