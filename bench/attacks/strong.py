@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bench.attacks._ascent import STEP, TRANSFER_STEPS
-from bench.attacks.base import UNSEEN, Attack, NoSuchAttack, Oracle, Trace, check_positive, register
-from bench.attacks.cascade import CONFIRMED, Relabelled, Worst
+from bench.attacks._doubling import Batch, Member
+from bench.attacks.base import UNSEEN, Attack, NoSuchAttack, Trace, check_positive, register
+from bench.attacks.cascade import CONFIRMED
 from bench.attacks.momentum_pgd import MomentumPGD
 from bench.attacks.nes_eot import NESEOT
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
 
-BY_LENGTH = "strong: by length"  # of the convergence curve: accuracy on the check draws after each length
 NES = {"steps": 40, "samples": 10}
 LITTLE = 0.1  # share of the check draws that gradients must gain on an image, else others try
-CLOSER = 0.1  # share of the margin that is progress on an image of which every check draw is right
-POINT = 0.01  # mean gain that a batch-coupled defense's batch goes on for
-
-Member = tuple[str, Attack, Gradient | None]
 
 
 @register
@@ -112,7 +108,8 @@ class Strong(Attack):
         """Adversarial images; see `Attack.perturb`."""
         if threat.gradient == "none":
             raise NoSuchAttack("strong follows a gradient, got gradient='none'. Every defense has straight_through.")
-        batch = _Batch(self, model, images, labels, image_ids, threat, seed, trace)
+        given = (model, images, labels, image_ids, threat, seed, trace)
+        batch = Batch(*given, check_draws=self.check_draws, settled=self.settled)
         batch.run(bare(threat.epsilon))
         before = batch.worst.wrong.clone()
         if "surrogate" in model.kinds and threat.gradient not in ("straight_through", *UNSEEN):
@@ -126,7 +123,7 @@ class Strong(Attack):
             trace.broken_by.update(batch.worst.broken_by())
         return batch.worst.images()
 
-    def _double(self, batch: _Batch, threat: ThreatModel) -> None:
+    def _double(self, batch: Batch, threat: ThreatModel) -> None:
         """Runs of every length, each image as far as the last doubling gained on it; afterwards all may go on."""
         guided = "guidance_detached" in batch.model.kinds and threat.gradient == "exact"
         for steps in self.lengths:
@@ -137,63 +134,6 @@ class Strong(Attack):
             if steps > self.first:
                 batch.going &= batch.gained(wrong, margin)
         batch.going = torch.ones_like(batch.going)
-
-
-class _Batch:
-    """A batch under attack: who goes on, and what is the worst so far."""
-
-    def __init__(
-        self,
-        attack: Strong,
-        model: Defended,
-        images: Tensor,
-        labels: Tensor,
-        image_ids: Tensor,
-        threat: ThreatModel,
-        seed: int,
-        trace: Trace | None,
-    ) -> None:
-        self.model, self.images, self.labels, self.image_ids = model, images, labels, image_ids
-        self.threat, self.seed, self.trace = threat, seed, trace
-        draws = attack.check_draws if model.stochastic else 1
-        check, confirm = (
-            Oracle(model, labels, image_ids, seed, eot=count, role=f"selection:strong {role}", trace=trace)
-            for role, count in (("check", draws), ("confirm", CONFIRMED - draws))
-        )
-        unsure = model.stochastic and draws < CONFIRMED
-        self.worst = Worst(images, check, confirm if unsure else None, attack.settled)
-        self.going = torch.ones(len(images), dtype=torch.bool, device=images.device)
-
-    def run(self, members: Iterator[Member] | list[Member]) -> None:
-        """Let members attack the images that go on and are not settled."""
-        for label, attack, kind in members:
-            rows = (self.going & ~self.worst.done).nonzero().squeeze(1)
-            if not len(rows):
-                return
-            if self.model.batch_coupled:
-                rows = torch.arange(len(self.images), device=self.images.device)
-            view = self.model if kind is None else self.model.with_gradient(kind)
-            threat = self.threat if kind is None else replace(self.threat, gradient=kind)
-            own = None if self.trace is None else Relabelled(self.trace, label, looks=view.gradient not in UNSEEN)
-            given = self.images[rows], self.labels[rows], self.image_ids[rows]
-            found = attack.perturb(view, *given, threat, self.seed, trace=own).detach()
-            self.worst.offer(label, threat.project(found, self.images[rows]), rows)
-
-    def gained(self, wrong: Tensor, margin: Tensor) -> Tensor:
-        """(batch,) whether a doubling was worth it, given the shares and margins before it."""
-        if self.model.batch_coupled:
-            return torch.full_like(self.going, bool((self.worst.wrong - wrong).mean() >= POINT))
-        closer = (self.worst.wrong == 0) & (self.worst.margin > (1 - CLOSER) * margin)
-        return (self.worst.wrong > wrong) | closer
-
-    def together(self, rows: Tensor) -> Tensor:
-        """`rows`, or the whole batch if one is among them and answers depend on the batch."""
-        return rows.any().expand_as(rows) if self.model.batch_coupled else rows
-
-    def tell(self, steps: int) -> None:
-        """A point of the curve: accuracy on the check draws of all images, those that went no further too."""
-        if self.trace is not None:
-            self.trace.point(BY_LENGTH, steps, self.image_ids, self.worst.margin, 1 - self.worst.wrong[None])
 
 
 def bare(epsilon: float = 1.0) -> Iterator[Member]:

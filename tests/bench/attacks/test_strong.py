@@ -7,8 +7,10 @@ import torch
 from linear_problem import TwoClasses, defended, problem
 from torch import Tensor
 
+from bench.attacks._convergence import BY_LENGTH, write_convergence
+from bench.attacks._doubling import Batch
 from bench.attacks.base import Oracle, Trace
-from bench.attacks.strong import BY_LENGTH, Strong, _Batch
+from bench.attacks.strong import Strong
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -70,9 +72,24 @@ def test_the_curve_holds_all_images_at_every_length() -> None:
     assert right == sorted(right, reverse=True)
 
 
+def test_what_the_last_doubling_won_is_told_over_all_batches() -> None:
+    def points(images: int, *right: float) -> list[dict[str, Any]]:
+        return [
+            {"attack": BY_LENGTH, "step": step, "accuracy": share, "images": images, "loss": 0.0}
+            for step, share in zip((0, 8, 16, 32), right, strict=True)
+        ]
+
+    (note,) = write_convergence([*points(60, 0.9, 0.6, 0.5, 0.5), *points(20, 0.9, 0.6, 0.52, 0.5)])
+    assert note.startswith("Converged: ") and "at most 32 steps" in note and "won 0.5 points" in note
+    (note,) = write_convergence([*points(60, 0.9, 0.6, 0.5, 0.48), *points(20, 0.9, 0.6, 0.5, 0.5)])
+    assert note.startswith("Not converged: ") and "won 1.5 points" in note
+    assert write_convergence([{"attack": "pgd_eot", "step": 1, "accuracy": 0.5, "images": 3, "loss": 0.0}]) == []
+
+
 def test_an_image_goes_on_where_the_doubling_gained() -> None:
     classifier, images, labels, ids = problem(5)
-    batch = _Batch(SHORT, defended(classifier, 0.1), images, labels, ids, THREAT, 0, None)
+    given = (defended(classifier, 0.1), images, labels, ids, THREAT, 0, None)
+    batch = Batch(*given, check_draws=20, settled=1.0)
     batch.worst.wrong = torch.tensor([0.3, 0.3, 0.0, 0.0, 0.9])
     batch.worst.margin = torch.tensor([-1.0, 2.0, -0.8, -0.95, 3.0])
     gained = batch.gained(torch.tensor([0.25, 0.3, 0.0, 0.0, 0.9]), torch.tensor([-1.0, 1.0, -1.0, -1.0, 2.0]))
@@ -84,7 +101,7 @@ def test_an_image_goes_on_where_the_doubling_gained() -> None:
 
 def test_long_runs_for_images_that_still_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, images, labels, ids = problem(40)
-    monkeypatch.setattr(_Batch, "gained", lambda self, wrong, margin: self.image_ids % 2 == 0)
+    monkeypatch.setattr(Batch, "gained", lambda self, wrong, margin: self.image_ids % 2 == 0)
     trace, threat = Trace(), ThreatModel(epsilon=1e-3)
     SHORT.perturb(defended(classifier, 0.5), images, labels, ids, threat, 0, trace=trace)
     seen = labels_of(trace)
