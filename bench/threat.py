@@ -50,6 +50,17 @@ class ThreatModel:
             delta = delta * (self.epsilon / norms.clamp_min(1e-12)).clamp_max(1.0)
         return (images + delta).clamp(0, 1)
 
+    def round_to_8_bits(self, adversarial: Tensor, images: Tensor) -> Tensor:
+        """The nearest 8-bit pictures in the ball: a level inwards where the nearest level lies outside."""
+        levels = adversarial * 255
+        inwards = torch.where(adversarial >= images, (levels + 1e-3).floor(), (levels - 1e-3).ceil()) / 255
+        nearest = levels.round() / 255
+        if self.norm == "Linf":
+            outside = (nearest - images).abs() > self.epsilon * (1 + TOLERANCE) + 1e-7
+        else:
+            outside = self.distance(nearest, images).view(-1, *[1] * (images.ndim - 1)) > self.epsilon
+        return self.project(torch.where(outside, inwards, nearest), images)
+
     def distance(self, adversarial: Tensor, images: Tensor) -> Tensor:
         """(batch,) distances in this norm, image units."""
         delta = (adversarial - images).flatten(1).double()

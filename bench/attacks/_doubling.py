@@ -45,8 +45,13 @@ class Batch:
         self.worst = Worst(images, check, confirm if unsure else None, settled)
         self.going = torch.ones(len(images), dtype=torch.bool, device=images.device)
 
-    def run(self, members: Iterable[Member]) -> None:
-        """Let members attack the images that go on and are not settled."""
+    def run(self, members: Iterable[Member], *, rounded: bool = False) -> None:
+        """Let members attack the images that go on and are not settled.
+
+        Args:
+            members: in order.
+            rounded: whether their images are offered as 8-bit pictures too.
+        """
         for label, attack, kind in members:
             rows = (self.going & ~self.worst.done).nonzero().squeeze(1)
             if not len(rows):
@@ -59,6 +64,20 @@ class Batch:
             given = self.images[rows], self.labels[rows], self.image_ids[rows]
             found = attack.perturb(view, *given, threat, self.seed, trace=own).detach()
             self.worst.offer(label, threat.project(found, self.images[rows]), rows)
+            if rounded:
+                self._offer_rounded(label, found, rows)
+
+    def round(self) -> None:
+        """Offer the worst so far as 8-bit pictures."""
+        rows = torch.arange(len(self.images), device=self.images.device)
+        self._offer_rounded("worst", self.worst.images(), rows)
+
+    def _offer_rounded(self, label: str, found: Tensor, rows: Tensor) -> None:
+        """A defense may answer 8-bit pictures, which files hold, in another way than what lies between."""
+        left = torch.ones_like(rows, dtype=torch.bool) if self.model.batch_coupled else ~self.worst.done[rows]
+        if left.any():
+            pictures = self.threat.round_to_8_bits(found, self.images[rows])
+            self.worst.offer(f"{label} in 8 bits", pictures[left], rows[left])
 
     def gained(self, wrong: Tensor, margin: Tensor) -> Tensor:
         """(batch,) whether a doubling was worth it, given the shares and margins before it."""

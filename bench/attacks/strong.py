@@ -35,9 +35,10 @@ class Strong(Attack):
     tenth of the check draws over the bare classifier's images, straight-through and a search without gradients try too.
     Where the defense has guidance, runs hold it constant as well; all of them if its answers depend on the batch.
 
-    Images are compared, and leave, as in `Cascade`; a deterministic defense is asked once, as no draw differs. A batch
-    of a batch-coupled defense stays whole and goes on while a doubling wins a point. The trace's curve holds the
-    accuracy on the check draws after each length: what the last doubling won says whether the lengths sufficed.
+    Images of the bare classifier's attacks and of the first length, and the worst of all, are tried rounded to 8 bits
+    as well. Images are compared, and leave, as in `Cascade`; a deterministic defense is asked once, as no draw differs.
+    A batch of a batch-coupled defense stays whole and goes on while a doubling wins a point. The trace's curve holds
+    the accuracy on the check draws after each length: what the last doubling won says whether the lengths sufficed.
 
     Attributes:
         first: steps of the first length, at least 1.
@@ -74,7 +75,7 @@ class Strong(Attack):
         """(answers without a gradient, answers with one) for an image that nothing settles and every doubling helps."""
         runs = [*bare(), *self._surrogate(), *self._without_gradients(), *self._runs_at_most()]
         asked = [attack.queries() for _, attack, kind in runs if kind != "transfer"]
-        checks = self.check_draws * (1 + len(runs))
+        checks = self.check_draws * (2 + len(runs) + 6)  # the clean image and the worst rounded, six members rounded
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
     def looks(self) -> int:
@@ -110,7 +111,7 @@ class Strong(Attack):
             raise NoSuchAttack("strong follows a gradient, got gradient='none'. Every defense has straight_through.")
         given = (model, images, labels, image_ids, threat, seed, trace)
         batch = Batch(*given, check_draws=self.check_draws, settled=self.settled)
-        batch.run(bare(threat.epsilon))
+        batch.run(bare(threat.epsilon), rounded=True)
         before = batch.worst.wrong.clone()
         if "surrogate" in model.kinds and threat.gradient not in ("straight_through", *UNSEEN):
             batch.run(self._surrogate())
@@ -119,6 +120,7 @@ class Strong(Attack):
         batch.going &= batch.together(batch.worst.wrong - before < LITTLE)
         if threat.gradient not in UNSEEN:  # else the attacker has no answer of the defense to search with
             batch.run([member for member in self._without_gradients() if member[2] != threat.gradient])
+        batch.round()
         if trace is not None:
             trace.broken_by.update(batch.worst.broken_by())
         return batch.worst.images()
@@ -129,7 +131,7 @@ class Strong(Attack):
         for steps in self.lengths:
             held = guided and (batch.model.batch_coupled or steps == self.first)
             wrong, margin = batch.worst.wrong.clone(), batch.worst.margin.clone()
-            batch.run(runs(steps, (None, "guidance_detached") if held else (None,)))
+            batch.run(runs(steps, (None, "guidance_detached") if held else (None,)), rounded=steps == self.first)
             batch.tell(steps)
             if steps > self.first:
                 batch.going &= batch.gained(wrong, margin)

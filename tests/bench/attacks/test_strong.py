@@ -125,6 +125,24 @@ def test_plateaus_are_searched_without_gradients() -> None:
     assert "nes" not in labels_of(easy)  # nobody is left
 
 
+def test_a_defense_that_restores_what_no_file_holds_is_attacked_by_files() -> None:
+    """Off the grid of 8 bits everything is restored, so every member looks harmless until it is rounded."""
+    classifier, images, labels, ids = problem(30)
+    images = (images * 255).round() / 255
+
+    def purify(x: Tensor, noise: Noise) -> Tensor:
+        off = ((x * 255 - (x * 255).round()).abs() > 1e-3).flatten(1).any(1).view(-1, 1, 1, 1)
+        return torch.where(off, x + (images[noise.image_ids] - x).detach(), x)
+
+    trace = Trace()
+    model = still(purify, classifier)
+    adversarial = SHORT.perturb(model, images, labels, ids, THREAT, 0, trace=trace)
+    THREAT.check(adversarial, images)
+    robust = model(adversarial, Noise(1, ids)).argmax(1) == labels
+    assert robust.float().mean() <= (classifier.radius(images, "Linf") > 7 / 255).float().mean() + 0.1
+    assert any(member.endswith("in 8 bits") for member in trace.broken_by.values())
+
+
 def guided(classifier: TwoClasses, *, coupled: bool) -> Defended:
     """A defense whose exact gradient points the wrong way, and right with the guidance held constant."""
 
