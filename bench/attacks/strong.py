@@ -20,6 +20,7 @@ from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
 
 NES = {"steps": 40, "samples": 10}
+USUAL, USUAL_OTHERS = (0.95, 0.9, 0.1, 0.02), 0.15  # shares of images that a length, or the others, attack
 LITTLE = 0.1  # share of the check draws that gradients must gain on an image, else others try
 
 
@@ -77,6 +78,15 @@ class Strong(Attack):
         asked = [attack.queries() for _, attack, kind in runs if kind != "transfer"]
         checks = self.check_draws * (2 + len(runs) + 6)  # the clean image and the worst rounded, six members rounded
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
+
+    def usual_queries(self) -> tuple[float, float]:
+        """With the shares of images that need each length on digits behind DiffPure (docs/attacks.md)."""
+        shares = [*USUAL, *[USUAL[-1]] * len(self.lengths)]
+        runs = sum(2 * share * steps for share, steps in zip(shares, self.lengths, strict=False))
+        surrogate = self.first / 3  # a third of a gradient's cost
+        others = USUAL_OTHERS * sum(sum(attack.queries()) for _, attack, _ in self._without_gradients())
+        checks = self.check_draws * (2 + 5 + 2 * sum(USUAL) + 2)
+        return checks + others, runs + surrogate
 
     def looks(self) -> int:
         """Those of the members that look at the defense itself, and the check draws."""

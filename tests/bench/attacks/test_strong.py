@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.attacks._convergence import BY_LENGTH, write_convergence
 from bench.attacks._doubling import Batch
 from bench.attacks.base import Oracle, Trace
+from bench.attacks.gold import Gold
 from bench.attacks.strong import Strong
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -190,6 +191,14 @@ def test_the_surrogate_is_a_member_and_none_of_its_answers_a_look() -> None:
     found = [image for image, member in trace.broken_by.items() if member == "surrogate"]
     assert len(found) == int((classifier.radius(images, "Linf") <= 0.03).sum())
     assert {trace.looks[image] for image in found} == {1}  # the check draw
+
+
+def test_a_usual_image_costs_far_less_than_the_most() -> None:
+    """The forecast's basis, held to what digits behind DiffPure cost: 13,752 evaluations (docs/attacks.md)."""
+    (plain, graph), (most_plain, most_graph) = Strong().usual_queries(), Strong().queries()
+    assert plain < most_plain / 3 and graph < most_graph / 5
+    assert 10 * plain + 21 * graph == pytest.approx(13_752, rel=0.2)  # ten network calls an answer, 21 with a gradient
+    assert Gold().usual_queries() == Gold().queries()
 
 
 @pytest.mark.parametrize(
