@@ -75,6 +75,10 @@ class Attack(ABC):
         clean one."""
         return sum(self.queries()) // self.params().get("eot", 1)
 
+    def usual_looks(self) -> int:
+        """As `looks`, of a usual image."""
+        return self.looks()
+
     def representative(self, threat: ThreatModel) -> Attack:
         """The attack that validity gates vary: this one, or its strongest part where the whole is dear."""
         return self

@@ -89,9 +89,12 @@ class Strong(Attack):
         return checks + others, runs + surrogate
 
     def looks(self) -> int:
-        """Those of the members that look at the defense itself, and the check draws."""
-        runs = [*self._without_gradients(), *self._runs_at_most()]
-        return max(self.check_draws, CONFIRMED) + sum(attack.looks() for _, attack, _ in runs)
+        """Those of the longest run and of the search, and the check draws: runs ask the same draws, step by step."""
+        return max(self.check_draws, CONFIRMED) + self.longest + NES["steps"]
+
+    def usual_looks(self) -> int:
+        """Those of the second length, and the check draws."""
+        return max(self.check_draws, CONFIRMED) + 2 * self.first
 
     def _runs_at_most(self) -> Iterator[Member]:
         for steps in self.lengths:

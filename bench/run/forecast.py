@@ -156,8 +156,7 @@ def _count_judged(cell: Cell) -> int:
     """Count the answers that the judge asks for a usual image: see `bench.evaluate`."""
     if not cell.defense.stochastic:
         return 4  # clean, attacked, and two draws that must agree
-    looks = min(cell.attack.looks(), round(sum(cell.attack.usual_queries())))
-    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else looks)
+    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.usual_looks())
 
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
