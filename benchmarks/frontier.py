@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 
-import numpy as np
 import torch
+from frontier_figure import figure
+from frontier_table import Line, lines, table
 
 from bench.attacks import Attack
 from bench.attacks.apgd_eot import APGDEOT
@@ -41,7 +40,6 @@ from bench.grids.digits_attacks import DEFENSES
 from bench.grids.digits_attacks import cell as digits_cell
 from bench.run.meter import Meter
 from bench.run.prepare import Loader
-from bench.statistics import paired_difference, two_level_bootstrap
 from bench.threat import ThreatModel
 from defenses import Defense
 from defenses.diffpure_sde import DiffPureSDE
@@ -171,129 +169,6 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
           f"{spent:.0f} evaluations and {seconds:.1f} s an image", flush=True)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Line:
-    """What is known of one attack on one defense, on the images that gold saw too."""
-
-    defense: str
-    method: str
-    pairs: int
-    seeds: int
-    evaluations: float
-    robust: tuple[float, float, float]
-    share: float
-    difference: tuple[float, float, float]
-
-
-def lines(db: sqlite3.Connection, dataset: str) -> list[Line]:
-    """Every attack beside gold, paired by image and seed; ALL pools the defenses that the attack was run on."""
-    rows: dict[tuple[str, str], dict[tuple[str, int, int], tuple[int, int, float]]] = {}
-    query = "SELECT defense, method, image, seed, right, draws, evaluations FROM measured WHERE dataset = ?"
-    for defense, method, image, seed, *values in db.execute(query, (dataset,)):
-        for name in (defense, ALL):
-            rows.setdefault((name, method), {})[(defense, image, seed)] = tuple(values)
-    found = []
-    for (defense, method), mine in rows.items():
-        gold = rows.get((defense, "gold"), {})
-        pairs = sorted(mine.keys() & gold.keys())
-        if not pairs:
-            continue
-        (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
-        mean = float((a / n).mean())
-        difference = _by_image(pairs, a / n - b / m) if method != "gold" else (0.0, 0.0, 0.0)
-        low, high = two_level_bootstrap(a.astype(int), n.astype(int))
-        found.append(
-            Line(
-                defense,
-                method,
-                len(pairs),
-                len({p[2] for p in pairs}),
-                float(cost.mean()),
-                (mean, low, high),
-                float(cost.mean() / dear.mean()),
-                difference,
-            )  # fmt: skip
-        )
-    order = {name: place for place, name in enumerate(methods(1.0))}
-    return sorted(found, key=lambda line: (line.defense == ALL, line.defense, order.get(line.method, 99)))
-
-
-ALL = "all"
-
-
-def _by_image(pairs: Sequence[tuple[str, int, int]], differences: np.ndarray) -> tuple[float, float, float]:
-    """Mean difference and its interval; the seeds of one image on one defense are one observation."""
-    groups: dict[tuple[str, int], list[float]] = {}
-    for (defense, image, _), value in zip(pairs, differences, strict=True):
-        groups.setdefault((defense, image), []).append(float(value))
-    means = np.array([np.mean(values) for values in groups.values()])
-    scale = 10_000  # shares as counts, as the test takes them
-    ahead, behind = (np.rint(scale * np.clip(sign * means, 0, 1)).astype(int) for sign in (1, -1))
-    return paired_difference(ahead, scale, behind, scale)
-
-
-def table(found: Sequence[Line]) -> str:
-    """Markdown."""
-    head = "| Defense | Attack | Pairs (seeds) | Evaluations an image | of gold's | Robust | minus gold's |"
-    text = [head, "| :-- | :-- | --: | --: | --: | --: | --: |"]
-    for line in found:
-        robust, low, high = (100 * value for value in line.robust)
-        minus = (
-            "" if line.method == "gold" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in line.difference))
-        )
-        text.append(
-            f"| {line.defense} | {line.method} | {line.pairs} ({line.seeds}) | {line.evaluations:,.0f} | "
-            f"{100 * line.share:.1f} % | {robust:.1f} [{low:.1f}, {high:.1f}] | {minus} |"
-        )
-    return "\n".join(text)
-
-
-WIDTH, HEIGHT, LEFT, BOTTOM = 780, 380, 60, 50
-COLOURS = {"strong": "#d55e00", "gold": "#0072b2"}
-
-
-def figure(found: Sequence[Line], title: str) -> str:
-    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, of all defenses measured."""
-    shown = [line for line in found if line.defense == ALL]
-    top = max([5.0, *(100 * line.difference[2] for line in shown)])
-    bottom = min([-5.0, *(100 * line.difference[1] for line in shown)])
-    left = math.floor(math.log10(min([0.01, *(line.share for line in shown)])))
-
-    def x(share: float) -> float:
-        return LEFT + (WIDTH - LEFT - 180) * (math.log10(share) - left) / (0.3 - left)
-
-    def y(points: float) -> float:
-        return 40 + (HEIGHT - 40 - BOTTOM) * (top - points) / (top - bottom)
-
-    parts = [f'<text x="{LEFT}" y="22" font-size="14" font-weight="bold">{escape(title)}</text>']
-    for points in range(math.ceil(bottom / 5) * 5, math.floor(top / 5) * 5 + 1, 5):
-        stroke = "#000" if points == 0 else "#ddd"
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - 180}" y1="{y(points):.1f}" y2="{y(points):.1f}" stroke="{stroke}"/>'
-        )
-        parts.append(f'<text x="{LEFT - 8}" y="{y(points) + 4:.1f}" text-anchor="end">{points:+d}</text>')
-    for power in range(left, 1):
-        label = f"{100 * 10.0**power:g} %"
-        parts.append(f'<text x="{x(10.0**power):.1f}" y="{HEIGHT - 28}" text-anchor="middle">{label}</text>')
-    for line in shown:
-        colour = next((c for name, c in COLOURS.items() if line.method.startswith(name)), "#555")
-        middle, low, high = (y(100 * value) for value in line.difference)
-        at = x(line.share)
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
-        parts.append(f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{at + 7:.1f}" y="{middle + 4:.1f}" fill="{colour}">{escape(line.method)}</text>')
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - 180) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
-        "network evaluations of the attack, share of gold's</text>"
-    )
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">\n'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>\n{body}\n</svg>\n'
-    )
-
-
 def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
     """Put table and figure into the documentation, between the marks of docs/attacks.md."""
     page = docs / "attacks.md"
@@ -321,7 +196,7 @@ def main() -> None:
     db = sqlite3.connect(args.db)
     db.execute(TABLE)
     if args.report or args.write:
-        found = lines(db, args.dataset)
+        found = lines(db, args.dataset, list(methods(1.0)))
         if args.write:
             write(args.write, found, args.dataset)
         print(table(found))

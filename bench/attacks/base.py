@@ -96,15 +96,23 @@ class Attack(TypedFields, ABC):
         return plain_fields(self)
 
     def queries(self) -> tuple[int, int]:
-        """(answers without a gradient, answers with one) asked for each image, at most: the forecast's basis."""
+        """(answers without a gradient, answers with one) asked for each image, at most."""
         fields = self.params()
         asked = fields.get("steps", 0) * fields.get("eot", 1) * fields.get("restarts", 1)
         return (asked, 0) if self.gradient_free else (0, asked)
+
+    def usual_queries(self) -> tuple[float, float]:
+        """As `queries`, of a usual image where most images need far less than the most: the forecast's basis."""
+        return self.queries()
 
     def looks(self) -> int:
         """Draws looked at for each image (see `Trace`), at most: the judge asks a stochastic defense as often on the
         clean one."""
         return sum(self.queries()) // self.params().get("eot", 1)
+
+    def usual_looks(self) -> int:
+        """As `looks`, of a usual image."""
+        return self.looks()
 
     def representative(self, threat: ThreatModel) -> Attack:
         """The attack that validity gates vary: this one, or its strongest part where the whole is dear."""

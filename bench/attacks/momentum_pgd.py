@@ -39,7 +39,7 @@ class MomentumPGD(Attack):
         gradient: kind that is followed in place of the threat model's; the defense must have it. None follows the
             threat model's.
         momentum: weight of the older gradients in the mean, in [0, 1).
-        relative_step: length of the first step, share of epsilon, > 0: Lee & Kim's 0.007 at 8/255.
+        first_step: length of the first step, share of epsilon, > 0: Lee & Kim's 0.007 at 8/255.
     """
 
     title: ClassVar[str] = "momentum PGD"
@@ -53,10 +53,10 @@ class MomentumPGD(Attack):
     start: Start = "clean"
     gradient: Gradient | None = None
     momentum: float = 0.75
-    relative_step: float = STEP
+    first_step: float = STEP
 
     def __post_init__(self) -> None:
-        check_positive(steps=self.steps, relative_step=self.relative_step)
+        check_positive(steps=self.steps, first_step=self.first_step)
         for name, value, known in (
             ("loss", self.loss, get_args(Loss)),
             ("start", self.start, get_args(Start)),
@@ -101,7 +101,7 @@ class MomentumPGD(Attack):
             assert answer.gradient is not None
             self._tell(trace, view, oracle, step, answer.loss, answer.correct)
             mean = self.momentum * mean + (1 - self.momentum) * answer.gradient
-            length = self.relative_step * threat.epsilon * decay(step, self.steps)
+            length = self.first_step * threat.epsilon * decay(step, self.steps)
             x = threat.project(x + length * threat.direction(mean), images)
         return x
 

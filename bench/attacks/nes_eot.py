@@ -31,7 +31,7 @@ class NESEOT(Attack):
         steps: at least 1.
         samples: pairs of answers a step, at least 1.
         sigma: width of the search, share of epsilon, > 0: of each pixel in Linf, of the vector u's length in L2.
-        relative_step: length of the first step, share of epsilon, > 0.
+        first_step: length of the first step, share of epsilon, > 0.
         momentum: weight of the older estimates in an exponential mean, in [0, 1).
         loss: "ce", "margin" or "dlr".
         start: "clean", or "transfer": the end of PGD on the bare classifier.
@@ -46,13 +46,13 @@ class NESEOT(Attack):
     steps: int = 100
     samples: int = 20
     sigma: float = 0.5
-    relative_step: float = 0.25
+    first_step: float = 0.25
     momentum: float = 0.75
     loss: Loss = "margin"
     start: Start = "clean"
 
     def __post_init__(self) -> None:
-        check_positive(steps=self.steps, samples=self.samples, sigma=self.sigma, relative_step=self.relative_step)
+        check_positive(steps=self.steps, samples=self.samples, sigma=self.sigma, first_step=self.first_step)
         check_start(self.start)
         if self.loss not in get_args(Loss):
             raise ValueError(f"Expected loss among {', '.join(get_args(Loss))}, got {self.loss!r}.")
@@ -91,7 +91,7 @@ class NESEOT(Attack):
                 trace.log(self.name, step, image_ids, here.loss, here.correct, draw=draw)
             slope = self._slope(oracle, x, threat, step, draw + 1)
             mean = self.momentum * mean + (1 - self.momentum) * slope
-            length = self.relative_step * threat.epsilon * decay(step, self.steps)
+            length = self.first_step * threat.epsilon * decay(step, self.steps)
             x = threat.project(x + length * threat.direction(mean), images)
         return x
 

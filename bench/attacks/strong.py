@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bench.attacks._ascent import STEP, TRANSFER_STEPS
-from bench.attacks.base import UNSEEN, Attack, NoSuchAttack, Oracle, Trace, check_positive, register
-from bench.attacks.cascade import CONFIRMED, Relabelled, Worst
+from bench.attacks._doubling import Batch, Member
+from bench.attacks.base import UNSEEN, Attack, NoSuchAttack, Trace, check_positive, register
+from bench.attacks.cascade import CONFIRMED
 from bench.attacks.momentum_pgd import MomentumPGD
 from bench.attacks.nes_eot import NESEOT
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
 
-BY_LENGTH = "strong: by length"  # of the convergence curve: accuracy on the check draws after each length
 NES = {"steps": 40, "samples": 10}
+USUAL, USUAL_OTHERS = (0.95, 0.9, 0.1, 0.02), 0.15  # shares of images that a length, or the others, attack
 LITTLE = 0.1  # share of the check draws that gradients must gain on an image, else others try
-CLOSER = 0.1  # share of the margin that is progress on an image of which every check draw is right
-POINT = 0.01  # mean gain that a batch-coupled defense's batch goes on for
-
-Member = tuple[str, Attack, Gradient | None]
 
 
 @register
@@ -39,9 +36,10 @@ class Strong(Attack):
     tenth of the check draws over the bare classifier's images, straight-through and a search without gradients try too.
     Where the defense has guidance, runs hold it constant as well; all of them if its answers depend on the batch.
 
-    Images are compared, and leave, as in `Cascade`; a deterministic defense is asked once, as no draw differs. A batch
-    of a batch-coupled defense stays whole and goes on while a doubling wins a point. The trace's curve holds the
-    accuracy on the check draws after each length: what the last doubling won says whether the lengths sufficed.
+    Images of the bare classifier's attacks and of the first length, and the worst of all, are tried rounded to 8 bits
+    as well. Images are compared, and leave, as in `Cascade`; a deterministic defense is asked once, as no draw differs.
+    A batch of a batch-coupled defense stays whole and goes on while a doubling wins a point. The trace's curve holds
+    the accuracy on the check draws after each length: what the last doubling won says whether the lengths sufficed.
 
     Attributes:
         first: steps of the first length, at least 1.
@@ -78,13 +76,25 @@ class Strong(Attack):
         """(answers without a gradient, answers with one) for an image that nothing settles and every doubling helps."""
         runs = [*bare(), *self._surrogate(), *self._without_gradients(), *self._runs_at_most()]
         asked = [attack.queries() for _, attack, kind in runs if kind != "transfer"]
-        checks = self.check_draws * (1 + 2 * len(runs))  # each member's images are asked about in 8 bits too
+        checks = self.check_draws * (2 + len(runs) + 6)  # the clean image and the worst rounded, six members rounded
         return checks + sum(plain for plain, _ in asked), sum(graph for _, graph in asked)
 
+    def usual_queries(self) -> tuple[float, float]:
+        """With the shares of images that need each length on digits behind DiffPure (docs/attacks.md)."""
+        shares = [*USUAL, *[USUAL[-1]] * len(self.lengths)]
+        runs = sum(2 * share * steps for share, steps in zip(shares, self.lengths, strict=False))
+        surrogate = self.first / 3  # a third of a gradient's cost
+        others = USUAL_OTHERS * sum(sum(attack.queries()) for _, attack, _ in self._without_gradients())
+        checks = self.check_draws * (2 + 5 + 2 * sum(USUAL) + 2)
+        return checks + others, runs + surrogate
+
     def looks(self) -> int:
-        """Those of the members that look at the defense itself, and the check draws."""
-        runs = [*self._without_gradients(), *self._runs_at_most()]
-        return max(self.check_draws, CONFIRMED) + sum(attack.looks() for _, attack, _ in runs)
+        """Those of the longest run and of the search, and the check draws: runs ask the same draws, step by step."""
+        return max(self.check_draws, CONFIRMED) + self.longest + NES["steps"]
+
+    def usual_looks(self) -> int:
+        """Those of the second length, and the check draws."""
+        return max(self.check_draws, CONFIRMED) + 2 * self.first
 
     def _runs_at_most(self) -> Iterator[Member]:
         for steps in self.lengths:
@@ -112,8 +122,9 @@ class Strong(Attack):
         """Adversarial images; see `Attack.perturb`."""
         if threat.gradient == "none":
             raise NoSuchAttack("strong follows a gradient, got gradient='none'. Every defense has straight_through.")
-        batch = _Batch(self, model, images, labels, image_ids, threat, seed, trace)
-        batch.run(bare(threat.epsilon))
+        given = (model, images, labels, image_ids, threat, seed, trace)
+        batch = Batch(*given, check_draws=self.check_draws, settled=self.settled)
+        batch.run(bare(threat.epsilon), rounded=True)
         before = batch.worst.wrong.clone()
         if "surrogate" in model.kinds and threat.gradient not in ("straight_through", *UNSEEN):
             batch.run(self._surrogate())
@@ -122,78 +133,22 @@ class Strong(Attack):
         batch.going &= batch.together(batch.worst.wrong - before < LITTLE)
         if threat.gradient not in UNSEEN:  # else the attacker has no answer of the defense to search with
             batch.run([member for member in self._without_gradients() if member[2] != threat.gradient])
+        batch.round()
         if trace is not None:
             trace.broken_by.update(batch.worst.broken_by())
         return batch.worst.images()
 
-    def _double(self, batch: _Batch, threat: ThreatModel) -> None:
+    def _double(self, batch: Batch, threat: ThreatModel) -> None:
         """Runs of every length, each image as far as the last doubling gained on it; afterwards all may go on."""
         guided = "guidance_detached" in batch.model.kinds and threat.gradient == "exact"
         for steps in self.lengths:
             held = guided and (batch.model.batch_coupled or steps == self.first)
             wrong, margin = batch.worst.wrong.clone(), batch.worst.margin.clone()
-            batch.run(runs(steps, (None, "guidance_detached") if held else (None,)))
+            batch.run(runs(steps, (None, "guidance_detached") if held else (None,)), rounded=steps == self.first)
             batch.tell(steps)
             if steps > self.first:
                 batch.going &= batch.gained(wrong, margin)
         batch.going = torch.ones_like(batch.going)
-
-
-class _Batch:
-    """A batch under attack: who goes on, and what is the worst so far."""
-
-    def __init__(
-        self,
-        attack: Strong,
-        model: Defended,
-        images: Tensor,
-        labels: Tensor,
-        image_ids: Tensor,
-        threat: ThreatModel,
-        seed: int,
-        trace: Trace | None,
-    ) -> None:
-        self.model, self.images, self.labels, self.image_ids = model, images, labels, image_ids
-        self.threat, self.seed, self.trace = threat, seed, trace
-        draws = attack.check_draws if model.stochastic else 1
-        check, confirm = (
-            Oracle(model, labels, image_ids, seed, eot=count, role=f"selection:strong {role}", trace=trace)
-            for role, count in (("check", draws), ("confirm", CONFIRMED - draws))
-        )
-        unsure = model.stochastic and draws < CONFIRMED
-        self.worst = Worst(images, check, confirm if unsure else None, attack.settled)
-        self.going = torch.ones(len(images), dtype=torch.bool, device=images.device)
-
-    def run(self, members: Iterator[Member] | list[Member]) -> None:
-        """Let members attack the images that go on and are not settled."""
-        for label, attack, kind in members:
-            rows = (self.going & ~self.worst.done).nonzero().squeeze(1)
-            if not len(rows):
-                return
-            if self.model.batch_coupled:
-                rows = torch.arange(len(self.images), device=self.images.device)
-            view = self.model if kind is None else self.model.with_gradient(kind)
-            threat = self.threat if kind is None else replace(self.threat, gradient=kind)
-            own = None if self.trace is None else Relabelled(self.trace, label, looks=view.gradient not in UNSEEN)
-            given = self.images[rows], self.labels[rows], self.image_ids[rows]
-            found = attack.perturb(view, *given, threat, self.seed, trace=own).detach()
-            self.worst.offer_twice(label, found, self.images[rows], rows, threat)
-
-    def gained(self, wrong: Tensor, margin: Tensor) -> Tensor:
-        """(batch,) whether a doubling was worth it, given the shares and margins before it."""
-        if self.model.batch_coupled:
-            return torch.full_like(self.going, bool((self.worst.wrong - wrong).mean() >= POINT))
-        closer = (self.worst.wrong == 0) & (self.worst.margin > (1 - CLOSER) * margin)
-        return (self.worst.wrong > wrong) | closer
-
-    def together(self, rows: Tensor) -> Tensor:
-        """`rows`, or the whole batch if one is among them and answers depend on the batch."""
-        return rows.any().expand_as(rows) if self.model.batch_coupled else rows
-
-    def tell(self, steps: int) -> None:
-        """A point of the curve: accuracy on the check draws of all images, those that went no further too."""
-        if self.trace is not None:
-            self.trace.point(BY_LENGTH, steps, self.image_ids, self.worst.margin, 1 - self.worst.wrong[None])
 
 
 def bare(epsilon: float = 1.0) -> Iterator[Member]:

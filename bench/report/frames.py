@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.printable import printable_data
+from bench.records import NOT_CONVERGED
 from bench.report.numbers import absent
 
 if TYPE_CHECKING:
@@ -79,8 +80,16 @@ def has_run(cell: Mapping[str, Any]) -> bool:
 
 
 def warnings_of(cell: Mapping[str, Any]) -> list[str]:
-    """What the AutoAttack library warned of, as it would have on a terminal."""
-    return [note for note in cell.get("notes") or () if note.startswith("AutoAttack: ")]
+    """What the AutoAttack library warned of, as it would have on a terminal, and lengths that did not suffice."""
+    warned = [note for note in cell.get("notes") or () if note.startswith("AutoAttack: ")]
+    first, *others = unfinished(cell) or [""]
+    more = f" ({len(others)} more of the pooled runs say so.)" if others else ""
+    return [*warned, f"{first}{more}"] if first else warned
+
+
+def unfinished(cell: Mapping[str, Any]) -> list[str]:
+    """Notes of the attack that a longer one would find more, one a run."""
+    return [note for note in cell.get("notes") or () if note.startswith(NOT_CONVERGED)]
 
 
 def gates_failed(cell: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
-from bench.report.frames import Result, gates_failed, has_run
+from bench.report.frames import Result, gates_failed, has_run, unfinished
 from bench.report.labels import label_of, part_rest, part_twins, set_labels
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, name_text, percent_text
 from bench.report.pooling import ImagesOf, pool_seeds
@@ -266,11 +266,13 @@ def row_text(row: Sequence[Result | None], kind: str) -> str:
 def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
     """Ids of the best robust cells: equal classifier, column, threat (gradient too) and tier; no gate failed; ties all.
 
+    Nor is one whose attack says that a longer one would find more.
+
     A lone cell is best of nothing and stays plain.
     """
     rivals: dict[tuple[Any, ...], list[Result]] = {}
     for cell in cells:
-        if has_run(cell) and not gates_failed(cell) and not cell.get("outdone"):
+        if has_run(cell) and not (gates_failed(cell) or cell.get("outdone") or unfinished(cell)):
             same = (
                 "dataset",
                 "classifier",

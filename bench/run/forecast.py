@@ -155,19 +155,19 @@ def _open(db: str) -> Store | None:
 
 def _count_forward(cell: Cell) -> int:
     """Count forward passes of the score network, or of the classifier without a purifier; gradients add to it."""
-    answers = sum(cell.attack.queries()) + _count_judged(cell)
-    return cell.num_images * answers * max(1, cell.defense.network_evaluations)
+    answers = sum(cell.attack.usual_queries()) + _count_judged(cell)
+    return round(cell.num_images * answers * max(1, cell.defense.network_evaluations))
 
 
 def _count_judged(cell: Cell) -> int:
-    """Count the answers that the judge asks for each image, at most: see `bench.evaluate`."""
+    """Count the answers that the judge asks for a usual image: see `bench.evaluate`."""
     if not cell.defense.stochastic:
         return 5  # clean, attacked, attacked and rounded to 8 bits, and two draws that must agree
-    return 4 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
+    return 4 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.usual_looks())
 
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
-    plain, differentiated = cell.attack.queries()
+    plain, differentiated = cell.attack.usual_queries()
     return _price(cell.num_images * (plain + _count_judged(cell)), cell.num_images * differentiated, rate)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.attacks._convergence import write_convergence
 from bench.cell import Cell
 from bench.evaluate import evaluate
 from bench.evidence import EvidenceError, Vault
@@ -319,7 +320,8 @@ class _Worker:
         self.loader.check_intact()
         known = next((row for row in self.store.published() if row["key"] == cell.published), None)
         judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)
-        self.store.finish_run(claim.run_id, claim, **summary, **judged)
+        curve = [point for batch in self.store.batches(claim.run_id) for point in batch.curve]
+        self.store.finish_run(claim.run_id, claim, **summary, **judged, notes=write_convergence(curve))
         self._claim = None
         return _write_outcome(summary)
 

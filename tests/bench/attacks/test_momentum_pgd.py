@@ -130,7 +130,7 @@ def test_another_kind_of_gradient_and_a_start_on_the_surrogate() -> None:
     ("fields", "message"),
     [
         ({"steps": 0}, "steps > 0"),
-        ({"relative_step": 0.0}, "relative_step > 0"),
+        ({"first_step": 0.0}, "first_step > 0"),
         ({"momentum": 1.0}, r"momentum in \[0, 1\)"),
         ({"loss": "mse"}, "loss among"),
         ({"start": "zero"}, "start among"),

@@ -57,7 +57,7 @@ def test_a_start_from_the_classifiers_own_adversarial_image() -> None:
     classifier, images, labels, ids = problem(20)
     model, threat = defended(classifier, 0.1), ThreatModel(epsilon=0.03)
     bare = Defended(lambda x, noise: x, classifier)
-    attack = NESEOT(steps=1, samples=1, relative_step=1e-6, start="transfer")
+    attack = NESEOT(steps=1, samples=1, first_step=1e-6, start="transfer")
     one_step = attack.perturb(model, images, labels, ids, threat, 0)
     assert (bare(one_step).argmax(1) != labels).sum() > (bare(images).argmax(1) != labels).sum()
 

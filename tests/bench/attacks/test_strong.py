@@ -7,8 +7,11 @@ import torch
 from linear_problem import TwoClasses, defended, problem
 from torch import Tensor
 
+from bench.attacks._convergence import BY_LENGTH, write_convergence
+from bench.attacks._doubling import Batch
 from bench.attacks.base import Oracle, Trace
-from bench.attacks.strong import BY_LENGTH, Strong, _Batch
+from bench.attacks.gold import Gold
+from bench.attacks.strong import Strong
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -70,9 +73,24 @@ def test_the_curve_holds_all_images_at_every_length() -> None:
     assert right == sorted(right, reverse=True)
 
 
+def test_what_the_last_doubling_won_is_told_over_all_batches() -> None:
+    def points(images: int, *right: float) -> list[dict[str, Any]]:
+        return [
+            {"attack": BY_LENGTH, "step": step, "accuracy": share, "images": images, "loss": 0.0}
+            for step, share in zip((0, 8, 16, 32), right, strict=True)
+        ]
+
+    (note,) = write_convergence([*points(60, 0.9, 0.6, 0.5, 0.5), *points(20, 0.9, 0.6, 0.52, 0.5)])
+    assert note.startswith("Converged: ") and "at most 32 steps" in note and "won 0.5 points" in note
+    (note,) = write_convergence([*points(60, 0.9, 0.6, 0.5, 0.48), *points(20, 0.9, 0.6, 0.5, 0.5)])
+    assert note.startswith("Not converged: ") and "won 1.5 points" in note
+    assert write_convergence([{"attack": "pgd_eot", "step": 1, "accuracy": 0.5, "images": 3, "loss": 0.0}]) == []
+
+
 def test_an_image_goes_on_where_the_doubling_gained() -> None:
     classifier, images, labels, ids = problem(5)
-    batch = _Batch(SHORT, defended(classifier, 0.1), images, labels, ids, THREAT, 0, None)
+    given = (defended(classifier, 0.1), images, labels, ids, THREAT, 0, None)
+    batch = Batch(*given, check_draws=20, settled=1.0)
     batch.worst.wrong = torch.tensor([0.3, 0.3, 0.0, 0.0, 0.9])
     batch.worst.margin = torch.tensor([-1.0, 2.0, -0.8, -0.95, 3.0])
     gained = batch.gained(torch.tensor([0.25, 0.3, 0.0, 0.0, 0.9]), torch.tensor([-1.0, 1.0, -1.0, -1.0, 2.0]))
@@ -84,7 +102,7 @@ def test_an_image_goes_on_where_the_doubling_gained() -> None:
 
 def test_long_runs_for_images_that_still_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, images, labels, ids = problem(40)
-    monkeypatch.setattr(_Batch, "gained", lambda self, wrong, margin: self.image_ids % 2 == 0)
+    monkeypatch.setattr(Batch, "gained", lambda self, wrong, margin: self.image_ids % 2 == 0)
     trace, threat = Trace(), ThreatModel(epsilon=1e-3)
     SHORT.perturb(defended(classifier, 0.5), images, labels, ids, threat, 0, trace=trace)
     seen = labels_of(trace)
@@ -106,6 +124,24 @@ def test_plateaus_are_searched_without_gradients() -> None:
     easy = Trace()
     attack.perturb(defended(classifier), images, labels, ids, ThreatModel(epsilon=0.3), 0, trace=easy)
     assert "nes" not in labels_of(easy)  # nobody is left
+
+
+def test_a_defense_that_restores_what_no_file_holds_is_attacked_by_files() -> None:
+    """Off the grid of 8 bits everything is restored, so every member looks harmless until it is rounded."""
+    classifier, images, labels, ids = problem(30)
+    images = (images * 255).round() / 255
+
+    def purify(x: Tensor, noise: Noise) -> Tensor:
+        off = ((x * 255 - (x * 255).round()).abs() > 1e-3).flatten(1).any(1).view(-1, 1, 1, 1)
+        return torch.where(off, x + (images[noise.image_ids] - x).detach(), x)
+
+    trace = Trace()
+    model = still(purify, classifier)
+    adversarial = SHORT.perturb(model, images, labels, ids, THREAT, 0, trace=trace)
+    THREAT.check(adversarial, images)
+    robust = model(adversarial, Noise(1, ids)).argmax(1) == labels
+    assert robust.float().mean() <= (classifier.radius(images, "Linf") > 7 / 255).float().mean() + 0.1
+    assert any(member.endswith("in 8 bits") for member in trace.broken_by.values())
 
 
 def guided(classifier: TwoClasses, *, coupled: bool) -> Defended:
@@ -155,6 +191,14 @@ def test_the_surrogate_is_a_member_and_none_of_its_answers_a_look() -> None:
     found = [image for image, member in trace.broken_by.items() if member == "surrogate"]
     assert len(found) == int((classifier.radius(images, "Linf") <= 0.03).sum())
     assert {trace.looks[image] for image in found} == {1}  # the check draw
+
+
+def test_a_usual_image_costs_far_less_than_the_most() -> None:
+    """The forecast's basis, held to what digits behind DiffPure cost: 13,752 evaluations (docs/attacks.md)."""
+    (plain, graph), (most_plain, most_graph) = Strong().usual_queries(), Strong().queries()
+    assert plain < most_plain / 3 and graph < most_graph / 5
+    assert 10 * plain + 21 * graph == pytest.approx(13_752, rel=0.2)  # ten network calls an answer, 21 with a gradient
+    assert Gold().usual_queries() == Gold().queries()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.report import batch_note
-from bench.records import ImageRecord
+from bench.records import NOT_CONVERGED, ImageRecord
 from bench.report import FORMATS, Table, compare_text, epsilon_text, render
 from bench.report.frames import cells_of
 from bench.statistics import wilson
@@ -104,6 +104,17 @@ def test_best_is_bold_among_one_threat_only() -> None:
     )
     bold = re.findall(r"^\| (\w) .*\*\*", render(results, format="markdown"), flags=re.MULTILINE)
     assert bold == ["a", "b"]
+
+
+def test_a_number_that_a_longer_attack_would_lower_is_marked_and_not_the_best() -> None:
+    stale = [f"{NOT_CONVERGED}the last doubling won {points} points" for points in (2.1, 1.3)]
+    results = frame(
+        row("a", 60.0, notes=stale), row("b", 50.0, notes=["Converged: it won 0.2 points"]), row("c", 50.0)
+    )  # fmt: skip
+    text = render(results, format="markdown")
+    assert re.findall(r"^\| (\w) .*\*\*", text, flags=re.MULTILINE) == ["b", "c"]
+    assert "60.0" in text and "!<sup>a</sup>" in text
+    assert "<sup>a</sup> Not converged: the last doubling won 2.1 points (1 more of the pooled runs say so.)" in text
 
 
 def test_what_has_not_run_is_a_dash_and_a_failure_says_why() -> None:

@@ -1,0 +1,54 @@
+"""The figure of benchmarks/frontier.py: what an attack leaves more than gold, against its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from frontier_table import ALL, Line
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 780, 380, 60, 50
+COLOURS = {"strong": "#d55e00", "gold": "#0072b2"}
+
+
+def figure(found: Sequence[Line], title: str) -> str:
+    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, of all defenses measured."""
+    shown = [line for line in found if line.defense == ALL]
+    top = max([5.0, *(100 * line.difference[2] for line in shown)])
+    bottom = min([-5.0, *(100 * line.difference[1] for line in shown)])
+    left = math.floor(math.log10(min([0.01, *(line.share for line in shown)])))
+
+    def x(share: float) -> float:
+        return LEFT + (WIDTH - LEFT - 180) * (math.log10(share) - left) / (0.3 - left)
+
+    def y(points: float) -> float:
+        return 40 + (HEIGHT - 40 - BOTTOM) * (top - points) / (top - bottom)
+
+    parts = [f'<text x="{LEFT}" y="22" font-size="14" font-weight="bold">{escape(title)}</text>']
+    for points in range(math.ceil(bottom / 5) * 5, math.floor(top / 5) * 5 + 1, 5):
+        stroke = "#000" if points == 0 else "#ddd"
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - 180}" y1="{y(points):.1f}" y2="{y(points):.1f}" stroke="{stroke}"/>'
+        )
+        parts.append(f'<text x="{LEFT - 8}" y="{y(points) + 4:.1f}" text-anchor="end">{points:+d}</text>')
+    for power in range(left, 1):
+        label = f"{100 * 10.0**power:g} %"
+        parts.append(f'<text x="{x(10.0**power):.1f}" y="{HEIGHT - 28}" text-anchor="middle">{label}</text>')
+    for line in shown:
+        colour = next((c for name, c in COLOURS.items() if line.method.startswith(name)), "#555")
+        middle, low, high = (y(100 * value) for value in line.difference)
+        at = x(line.share)
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+        parts.append(f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{at + 7:.1f}" y="{middle + 4:.1f}" fill="{colour}">{escape(line.method)}</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - 180) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
+        "network evaluations of the attack, share of gold's</text>"
+    )
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">\n'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>\n{body}\n</svg>\n'
+    )

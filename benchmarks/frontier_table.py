@@ -1,0 +1,93 @@
+"""The table of benchmarks/frontier.py: every attack beside gold, on the images that both saw."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.statistics import paired_difference, two_level_bootstrap
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known of one attack on one defense, on the images that gold saw too."""
+
+    defense: str
+    method: str
+    pairs: int
+    seeds: int
+    evaluations: float
+    robust: tuple[float, float, float]
+    share: float
+    difference: tuple[float, float, float]
+
+
+def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str]) -> list[Line]:
+    """Every attack beside gold, paired by image and seed; ALL pools the defenses that the attack was run on.
+
+    Args:
+        db: with the table `measured`.
+        dataset: of the rows.
+        order: of the attacks.
+    """
+    rows: dict[tuple[str, str], dict[tuple[str, int, int], tuple[int, int, float]]] = {}
+    query = "SELECT defense, method, image, seed, right, draws, evaluations FROM measured WHERE dataset = ?"
+    for defense, method, image, seed, *values in db.execute(query, (dataset,)):
+        for name in (defense, ALL):
+            rows.setdefault((name, method), {})[(defense, image, seed)] = tuple(values)
+    found = []
+    for (defense, method), mine in rows.items():
+        gold = rows.get((defense, "gold"), {})
+        pairs = sorted(mine.keys() & gold.keys())
+        if not pairs:
+            continue
+        (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
+        mean = float((a / n).mean())
+        difference = _by_image(pairs, a / n - b / m) if method != "gold" else (0.0, 0.0, 0.0)
+        low, high = two_level_bootstrap(a.astype(int), n.astype(int))
+        found.append(
+            Line(
+                defense,
+                method,
+                len(pairs),
+                len({p[2] for p in pairs}),
+                float(cost.mean()),
+                (mean, low, high),
+                float(cost.mean() / dear.mean()),
+                difference,
+            )  # fmt: skip
+        )
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(found, key=lambda line: (line.defense == ALL, line.defense, places.get(line.method, 99)))
+
+
+def _by_image(pairs: Sequence[tuple[str, int, int]], differences: np.ndarray) -> tuple[float, float, float]:
+    """Mean difference and its interval; the seeds of one image on one defense are one observation."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for (defense, image, _), value in zip(pairs, differences, strict=True):
+        groups.setdefault((defense, image), []).append(float(value))
+    means = np.array([np.mean(values) for values in groups.values()])
+    scale = 10_000  # shares as counts, as the test takes them
+    ahead, behind = (np.rint(scale * np.clip(sign * means, 0, 1)).astype(int) for sign in (1, -1))
+    return paired_difference(ahead, scale, behind, scale)
+
+
+def table(found: Sequence[Line]) -> str:
+    """Markdown."""
+    head = "| Defense | Attack | Pairs (seeds) | Evaluations an image | of gold's | Robust | minus gold's |"
+    text = [head, "| :-- | :-- | --: | --: | --: | --: | --: |"]
+    for line in found:
+        robust, low, high = (100 * value for value in line.robust)
+        minus = (
+            "" if line.method == "gold" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in line.difference))
+        )
+        text.append(
+            f"| {line.defense} | {line.method} | {line.pairs} ({line.seeds}) | {line.evaluations:,.0f} | "
+            f"{100 * line.share:.1f} % | {robust:.1f} [{low:.1f}, {high:.1f}] | {minus} |"
+        )
+    return "\n".join(text)
