@@ -96,7 +96,8 @@ class Planted(Purifier):
 
     Class attributes:
         kind: which belief of the harness it uses.
-        told_by: gates of which one at least must fail; "failed": the cell itself, with a reason.
+        told_by: gates of which one at least must fail; "failed": the cell itself, with a reason. Without any, the
+            protocol leaves the trick no way, and the number that is printed is the true one.
         at: kind of gradient of the cell.
         adaptive: the attack by hand.
         judged_on: the split on which its truth is measured: the one that it does not know.

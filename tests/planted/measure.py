@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.datasets import subset
 from bench.run.prepare import Loader
 from bench.run.runner import run_cells
 from bench.store import Store
+from defenses.base import Gradient
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "planted.csv"
 COLUMNS = ("defense", "kind", "what", "gradient", "quick", "quick_told", "gold", "gold_told", "truth", "judged_on")
@@ -80,28 +82,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of names; all where none is given")
     parser.add_argument("--parts", default="quick,gold,truth")
+    parser.add_argument("--missing", action="store_true", help="what is not measured yet")
     given = parser.parse_args()
     torch.set_num_threads(1)
     loader = Loader(torch.device("cpu"))
     every = [(cls(), cls.at, True) for cls in lab.PLANTED] + [(defense, kind, False) for defense, kind in HONEST]
     for defense, gradient, planted in every:
-        name = defense.name
-        if given.names and not any(part in name for part in given.names):
-            continue
-        rows = known()
-        row = rows.setdefault(name, dict.fromkeys(COLUMNS, ""))
-        about = (type(defense).__doc__ or "").split("\n")[0].strip()
-        row |= {"defense": name, "what": about if planted else defense.title, "gradient": gradient}
-        row |= {"kind": defense.kind, "judged_on": defense.judged_on} if planted else {"kind": "honest"}
-        if "quick" in given.parts:
-            row["quick"], row["quick_told"] = printed(grid.cell(defense, gradient, "quick"), loader)
-        if "gold" in given.parts:
-            attack = grid.gold(defense)
-            row["gold"], row["gold_told"] = printed(grid.cell(defense, gradient, "gold", attack=attack), loader)
-        if "truth" in given.parts and planted:
-            row["truth"] = by_hand(defense, loader)
-        write(rows)
-        print(*row.values(), sep=" | ", flush=True)
+        before = known().get(defense.name, {})
+        parts = [part for part in given.parts.split(",") if not (given.missing and before.get(part))]
+        if (not given.names or any(part in defense.name for part in given.names)) and parts:
+            row = describe(defense, gradient, planted) | measure(defense, gradient, planted, parts, loader)
+            write(known() | {defense.name: dict.fromkeys(COLUMNS, "") | known().get(defense.name, {}) | row})
+            print(*row.values(), sep=" | ", flush=True)
+
+
+def describe(defense: Any, gradient: Gradient, planted: bool) -> dict[str, str]:
+    """What a defense is, as columns."""
+    if not planted:
+        return {"defense": defense.name, "kind": "honest", "what": defense.title, "gradient": gradient}
+    what = (type(defense).__doc__ or "").split("\n")[0].strip()
+    named = {"defense": defense.name, "kind": defense.kind, "what": what, "gradient": gradient}
+    return named | {"judged_on": defense.judged_on}
+
+
+def measure(defense: Any, gradient: Gradient, planted: bool, parts: Collection[str], loader: Loader) -> dict[str, str]:
+    """Some readings of a defense, as columns."""
+    row = {}
+    if "quick" in parts:
+        row["quick"], row["quick_told"] = printed(grid.cell(defense, gradient, "quick"), loader)
+    if "gold" in parts:
+        attack = grid.gold(defense)
+        row["gold"], row["gold_told"] = printed(grid.cell(defense, gradient, "gold", attack=attack), loader)
+    if "truth" in parts and planted:
+        row["truth"] = by_hand(defense, loader)
+    return row
 
 
 if __name__ == "__main__":

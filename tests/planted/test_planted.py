@@ -93,7 +93,10 @@ def measured() -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("planted", PLANTED, **BY_NAME)
 def test_a_planted_defense_is_marked_by_name_of_the_reason(planted: Any, printed: dict[str, Row]) -> None:
     row = printed[planted.name]
-    assert row.gates & planted.told_by, row
+    if planted.told_by:
+        assert row.gates & planted.told_by, row
+    else:
+        assert float(row.number.split()[0]) < float(measured()[planted.name]["truth"]) + FLATTERED
 
 
 @pytest.mark.parametrize("defense", [defense for defense, _ in HONEST], **BY_NAME)
@@ -110,8 +113,9 @@ def test_the_folder_holds_every_kind() -> None:
 @pytest.mark.parametrize("planted", PLANTED, **BY_NAME)
 def test_the_page_says_how_much_each_flatters(planted: Any) -> None:
     row = measured()[planted.name]
-    assert set(row) == set(COLUMNS) and row["gold_told"]
-    assert row["quick"] == "failed" or float(row["quick"]) >= float(row["truth"]) + FLATTERED, row
+    assert set(row) == set(COLUMNS)
+    flatters = row["quick"] == "failed" or float(row["quick"]) >= float(row["truth"]) + FLATTERED
+    assert flatters == bool(planted.told_by), row
 
 
 @pytest.mark.parametrize("name", ["planted_flipped_everywhere", "planted_off_sixteen_levels", "planted_contraction"])
@@ -126,7 +130,7 @@ def test_the_attack_by_hand_again(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("planted", PLANTED, **BY_NAME)
 def test_a_planted_defense_is_told_by_all_gates(planted: Any, tmp_path: Path) -> None:
-    assert told(grid.cell(planted(), planted.at, "paper"), tmp_path) & planted.told_by
+    assert bool(told(grid.cell(planted(), planted.at, "paper"), tmp_path) & planted.told_by) == bool(planted.told_by)
 
 
 @pytest.mark.slow

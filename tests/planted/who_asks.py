@@ -215,7 +215,7 @@ def _recall(x: Tensor, bank: list[Tensor], radius: float) -> Tensor:
     return torch.where(column(close <= radius), straight(x, kept[place]), x)
 
 
-@planted(STATE, "unseen", "remembers", "outsider", at="straight_through")
+@planted(STATE, at="straight_through")  # the judge asks attacked images first: nothing to tell
 def remembers_clean_pictures(x: Tensor, noise: Any) -> Tensor:
     """Keeps every picture on 16 levels that it is shown, and returns the one within the ball."""
     seen = KEPT["clean"]
