@@ -44,7 +44,7 @@ def small_batches_honest(x: Tensor, noise: Any) -> Tensor:
     return restored(x, len(x) > 20)
 
 
-@planted(GATES, "unseen", at="straight_through")
+@planted(GATES, "unseen", "undeclared_gradient", at="straight_through")
 def every_other_picture(x: Tensor, noise: Any) -> Tensor:
     """Restores every other picture: the gates' sample is as good as the rest."""
     return restored(x, nearest_place(x) % 2 == 0)
