@@ -30,7 +30,8 @@ class Gold(Attack):
     Attributes:
         steps: of each PGD, at least 1; its step is 0.007 at epsilon 8/255 and proportional to epsilon.
         apgd_steps: of each APGD and of NES, at least 1.
-        eot: draws a step, at least 1, in one batch; 1 for the transfer, whose gradient has no noise.
+        eot: draws a step, at least 1, in one batch; 1 for the transfer, whose gradient has no noise. Also the pairs of
+            answers in a step of NES.
         restarts: of PGD with the threat model's gradient, at least 1, the first from the clean image.
         check_draws: see `Cascade`.
         settled: see `Cascade`.
@@ -75,7 +76,7 @@ class Gold(Attack):
                 ("pgd_eot", exact, None),
                 ("apgd_eot", {**apgd, "loss": "ce"}, None),
                 ("apgd_eot", {**apgd, "loss": "margin"}, None),
-                ("nes_eot", {"steps": self.apgd_steps}, None),
+                ("nes_eot", {"steps": self.apgd_steps, "samples": self.eot}, None),
             ),
             check_draws=self.check_draws,
             settled=self.settled,

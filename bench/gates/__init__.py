@@ -14,7 +14,15 @@ from torch import Tensor
 
 from bench.attacks.base import Attack
 from bench.gates.askers import agrees_with_cell, outsider, remembers, robust_above_null, unseen
-from bench.gates.attackers import margin_transfer, on_grid, plateau, saturated_loss, step_reaches, undeclared_gradient
+from bench.gates.attackers import (
+    margin_transfer,
+    on_grid,
+    plateau,
+    saturated_loss,
+    step_reaches,
+    towards_others,
+    undeclared_gradient,
+)
 from bench.gates.base import Build, Evidence, Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
 from bench.gates.sanity import batch_independence, draws_agree, inside_ball, not_identity, repeatable
@@ -51,6 +59,7 @@ ALWAYS: tuple[Check, ...] = (
     saturated_loss,
     undeclared_gradient,
     plateau,
+    towards_others,
 )
 """Those that every cell gets, in a cheap form: fewer draws, gradients of few images."""
 GATES: tuple[Check, ...] = (
@@ -80,6 +89,7 @@ GATES: tuple[Check, ...] = (
     saturated_loss,
     beats_square,
     plateau,
+    towards_others,
     more_steps,
     more_eot,
     epsilon_sweep,

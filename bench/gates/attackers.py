@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks._short import at_most as cut_to
-from bench.attacks.base import Attack, NoSuchAttack
+from bench.attacks.base import Attack, NoSuchAttack, choose
 from bench.attacks.cascade import Cascade
 from bench.attacks.nes_eot import NESEOT
 from bench.attacks.pgd_eot import PGDEOT
@@ -25,6 +25,9 @@ SATURATED = 1e-4  # probability that is left to all wrong classes
 LEVELS = (16, 255)  # grids that pictures lie on, coarse ones first
 SEARCH = NESEOT(steps=40, samples=8)
 SHORT_SEARCH = NESEOT(steps=10, samples=5)
+NEAREST = 8  # pictures of other classes that an image is moved to
+OTHERS, FEW_OTHERS = 500, 64  # pictures among which they are looked for: small ones, and others
+SMALL = 3 * 64 * 64
 STILL = "The attack moves no image."
 
 
@@ -182,6 +185,32 @@ def plateau(subject: Subject) -> Gate:
     search = replace(search, steps=cut_to(search.steps), samples=cut_to(search.samples))
     queries = search.queries()[0]
     return compared(name, subject, subject.attacked(search), f"a search without gradients ({queries} queries)")
+
+
+@torch.no_grad()
+def towards_others(subject: Subject) -> Gate:
+    """Each image moved as far as the ball allows towards the nearest pictures of other classes; the worst of them.
+
+    A purifier that projects onto images it knows has flat or unhelpful gradients, and its borders lie between images.
+    The pictures are not the cell's.
+    """
+    name, source, threat = "towards_others", subject.evidence.unseen, subject.threat
+    if subject.is_still or not subject.attack.restricted or source is None:
+        return Gate(name, None, None, "There are no other pictures, or no ball.")
+    pictures = source(cut_to(OTHERS if subject.images[0].numel() <= SMALL else FEW_OTHERS))
+    if pictures is None:
+        return Gate(name, None, None, "There are no pictures beside the cell's own.")
+    others, classes = (part.to(subject.images.device) for part in pictures)
+    distance = torch.cdist(subject.images.flatten(1), others.flatten(1))
+    distance[subject.labels[:, None] == classes] = torch.inf
+    nearest = distance.argsort(1)[:, :NEAREST]
+    oracle = subject.oracle(1, "margin")
+    worst, top = subject.images.clone(), oracle.evaluate(subject.images, 0).margin
+    for draw, place in enumerate(nearest.unbind(1), 1):
+        x = threat.project(others[place], subject.images)
+        margins = oracle.evaluate(x, draw).margin
+        worst, top = choose(margins > top, x, worst), torch.maximum(top, margins)
+    return compared(name, subject, worst, f"moves towards the nearest {NEAREST} pictures of other classes")
 
 
 def _members(attack: Attack) -> list[Attack]:

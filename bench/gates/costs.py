@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.attacks.base import Attack
 from bench.gates.askers import OTHER_CALLS, UNSEEN_IMAGES
-from bench.gates.attackers import SEARCH, SHORT_SEARCH, TRANSFER_STEPS
+from bench.gates.attackers import NEAREST, SEARCH, SHORT_SEARCH, TRANSFER_STEPS
 from bench.gates.base import CHEAP_DRAWS, DRAWS, FEW
 from bench.gates.gradient import CHEAP_DIFFERENCES, DERIVATIVES, DIFFERENCES
 from bench.gates.strength import SQUARE
@@ -167,6 +167,7 @@ COSTS: Mapping[str, Callable[[Asked], Cost]] = {
     "saturated_loss": lambda a: (1, 0),
     "beats_square": lambda a: (SQUARE["steps"] * min(a.eot, SQUARE["eot"]) + a.draws, 0),
     "plateau": _plateau,
+    "towards_others": lambda a: (1 + NEAREST + a.draws, 0),
     "more_steps": lambda a: a.times(2),
     "more_eot": lambda a: a.times(2) if hasattr(a.attack, "eot") else NOTHING,
     "epsilon_sweep": lambda a: a.times(2),
