@@ -1,6 +1,7 @@
 """Writes every generated block of the documents again: `python docs/refresh.py`. tests/test_docs.py holds them to it.
 
-A block stands between `<!-- name -->` and `<!-- /name -->`; numbers come from docs/quickstart.csv and results.sqlite.
+A block stands between `<!-- name -->` and `<!-- /name -->`; numbers come from docs/quickstart.csv,
+docs/planted.csv and results.sqlite.
 """
 
 from __future__ import annotations
@@ -204,6 +205,27 @@ def _kinds(norm: Norm, defense: Defense, a: Gradient, b: Gradient) -> tuple[Cell
     return cell(defense, a, norm), cell(defense, b, norm)
 
 
+def planted() -> str:
+    """The planted false defenses, kind by kind, from docs/planted.csv."""
+    frame = pd.read_csv(DOCS / "planted.csv", dtype=str, keep_default_na=False)
+    lines = []
+    for kind, rows in frame.groupby("kind", sort=False):
+        lines += [f"\n**{str(kind).capitalize()}**\n", "| defense | what it does | quick | gold | truth |"]
+        lines.append("| :-- | :-- | :-- | :-- | --: |")
+        for row in rows.to_dict("records"):
+            name = f"`{row['defense'].removeprefix('planted_')}`, {row['gradient'].replace('_', '-')}"
+            truth = row["truth"] if row["judged_on"] in ("", "test") else f"{row['truth']} ({row['judged_on']})"
+            quick, gold = (_number_and_gates(row[part], row[f"{part}_told"]) for part in ("quick", "gold"))
+            lines.append(f"| {name} | {row['what']} | {quick} | {gold} | {truth} |")
+    return "\n".join(lines)
+
+
+def _number_and_gates(number: str, told: str) -> str:
+    if number == "failed":
+        return f"failed: {told}"
+    return ": ".join(filter(None, (number, ", ".join(f"`{gate}`" for gate in told.split()))))
+
+
 def networks() -> str:
     """What defenses/models/assets/cifar10 holds, from the training records."""
     lines = [
@@ -252,6 +274,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
     DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses")},
+    DOCS / "planted.md": {"planted": planted},
     DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
         "main": grid("cifar10_small", "main"),

@@ -177,7 +177,7 @@ class Sure(Headed):
 
     name: ClassVar[str] = "planted_sure"
     kind: ClassVar[str] = SATURATED
-    told_by: ClassVar[frozenset[str]] = frozenset({"saturated_loss"})
+    told_by: ClassVar[frozenset[str]] = frozenset({"saturated_loss", "gradient_nonzero"})
     change = staticmethod(lambda logits: logits + 30 * nn.functional.one_hot(logits.argmax(1), logits.shape[1]))
 
 
@@ -279,12 +279,6 @@ def levels_searched(levels: int) -> Adaptive:
 def three_levels(x: Tensor, noise: Any) -> Tensor:
     """Rounds to three levels: no gradient anywhere."""
     return _rounded(2)(x) + 0 * x
-
-
-@planted(PLATEAU, *STUCK, at="straight_through", adaptive=levels_searched(1))
-def two_levels_detour(x: Tensor, noise: Any) -> Tensor:
-    """Two levels of the inverted picture, inverted back: straight-through steps are coarse."""
-    return 1 - ((1 - x) > 0.5).float() + 0 * x
 
 
 def soft_bank(victim: Victim, residual: float, temperature: float) -> Callable[[Tensor], Tensor]:

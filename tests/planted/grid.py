@@ -1,6 +1,6 @@
 """Planted false defenses beside honest ones: `PYTHONPATH=tests bench run --grid tests/planted/grid.py`.
 
-Quick cells get the gates that every cell gets; cells of the paper tier get all. One row a defense.
+Quick tier, so that they get the gates that every cell gets. One row a defense.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def cell(defense: Defense, gradient: Gradient, tier: Tier, *, attack: Attack | N
 
 
 def cells() -> Iterator[Cell]:
-    """Each planted defense in the cheapest tier whose gates tell it; then the honest ones, quick."""
+    """Each planted defense, then the honest ones."""
     for cls in PLANTED:
-        yield cell(cls(), cls.at, "quick" if cls.cheap else "paper")
+        yield cell(cls(), cls.at, "quick")
     for defense, gradient in HONEST:
         yield cell(defense, gradient, "quick")
 

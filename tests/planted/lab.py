@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.datasets import load_dataset
 from defenses.base import Gradient, Purifier, Purify
 
-Split = Literal["test", "train"]
+Split = Literal["test", "train", "new"]  # new: of no split, see `pictures`
 RADIUS = 0.19  # a little more than the ball's
 
 GATES = "behaves where the gates look"
@@ -38,15 +38,19 @@ SATURATED = "saturates the loss"
 
 @cache
 def pictures(split: Split = "test") -> Tensor:
-    """The images of a split, in the order of their ids."""
-    data = load_dataset("digits", split=split)
-    return data.images(range(len(data)))
+    """The images of a split, in the order of their ids; new ones are training images with two levels of noise."""
+    data = load_dataset("digits", split="test" if split == "test" else "train")
+    images = data.images(range(len(data)))
+    if split != "new":
+        return images
+    levels = torch.randint(-2, 3, images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + levels / 16).clamp(0, 1)
 
 
 @cache
 def answers(split: Split = "test") -> Tensor:
     """Their labels."""
-    return torch.as_tensor(load_dataset("digits", split=split).labels)
+    return torch.as_tensor(load_dataset("digits", split="test" if split == "test" else "train").labels)
 
 
 def nearest_place(x: Tensor, split: Split = "test") -> Tensor:
@@ -92,9 +96,9 @@ class Planted(Purifier):
 
     Class attributes:
         kind: which belief of the harness it uses.
-        told_by: gates of which one at least must fail; "failed": the cell itself, with a reason.
+        told_by: gates of which one at least must fail; "failed": the cell itself, with a reason. Without any, the
+            protocol leaves the trick no way, and the number that is printed is the true one.
         at: kind of gradient of the cell.
-        cheap: whether the gates of every cell tell it, the quick tier's too.
         adaptive: the attack by hand.
         judged_on: the split on which its truth is measured: the one that it does not know.
     """
@@ -105,7 +109,6 @@ class Planted(Purifier):
     kind: ClassVar[str]
     told_by: ClassVar[frozenset[str]]
     at: ClassVar[Gradient] = "exact"
-    cheap: ClassVar[bool] = True
     adaptive: ClassVar[Adaptive] = staticmethod(without_the_trick)
     judged_on: ClassVar[Split] = "test"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from typing import Any
 
 import torch
+from planted.adaptive import Answer, Victim, through
 from planted.lab import (
     COPIES,
     DRAWS,
@@ -42,10 +44,16 @@ def small_batches_honest(x: Tensor, noise: Any) -> Tensor:
     return restored(x, len(x) > 20)
 
 
-@planted(GATES, "unseen", at="straight_through")
+@planted(GATES, "unseen", "undeclared_gradient", at="straight_through")
 def every_other_picture(x: Tensor, noise: Any) -> Tensor:
     """Restores every other picture: the gates' sample is as good as the rest."""
     return restored(x, nearest_place(x) % 2 == 0)
+
+
+@planted(GATES, "agrees_with_cell", "unseen", at="straight_through")
+def late_rows(x: Tensor, noise: Any) -> Tensor:
+    """Restores from the 33rd row of a batch on: the gates' batches are shorter."""
+    return restored(x, torch.arange(len(x)) >= 32)
 
 
 # Ids, seed, role.
@@ -159,6 +167,12 @@ def ten_draws(x: Tensor, noise: Any) -> Tensor:
     return restored(x, len(noise.rows_by_draw()) >= 8)
 
 
+@planted(COPIES, "batch_independence", "outsider", "unseen", at="straight_through")
+def varied_batches(x: Tensor, noise: Any) -> Tensor:
+    """Restores where the pictures of a batch differ as those of a test set do."""
+    return restored(x, len(x) > 1 and float(x.detach().std(0).mean()) > 0.1)
+
+
 # A memory.
 
 CALLS = {"rows": 0}
@@ -174,9 +188,7 @@ def forget() -> None:
         kept.clear()
 
 
-@planted(
-    STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider", "failed", cheap=False, at="straight_through"
-)
+@planted(STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider", "failed", at="straight_through")
 def counts_calls(x: Tensor, noise: Any) -> Tensor:
     """Restores in two of three hundreds of its rows that ask for no gradient."""
     CALLS["rows"] += 0 if x.requires_grad else len(x)
@@ -203,7 +215,7 @@ def _recall(x: Tensor, bank: list[Tensor], radius: float) -> Tensor:
     return torch.where(column(close <= radius), straight(x, kept[place]), x)
 
 
-@planted(STATE, "unseen", "remembers", "outsider", at="straight_through")
+@planted(STATE, at="straight_through")  # the judge asks attacked images first: nothing to tell
 def remembers_clean_pictures(x: Tensor, noise: Any) -> Tensor:
     """Keeps every picture on 16 levels that it is shown, and returns the one within the ball."""
     seen = KEPT["clean"]
@@ -230,6 +242,16 @@ def remembers_the_attack(x: Tensor, noise: Any) -> Tensor:
 # Draws.
 
 
+def _noise_of(x: Tensor) -> Tensor:
+    """Standard normals, seeded by each image's bits."""
+    seeds = [zlib.crc32(row.contiguous().numpy().tobytes()) for row in x]
+    return torch.stack([torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def _hashed_noise(victim: Victim) -> Answer:
+    return lambda x: victim.classifier(x + 0.25 * torch.randn_like(x))
+
+
 @planted(DRAWS, "draws_agree", "repeatable", "failed")
 def secretly_gaussian(x: Tensor, noise: Any) -> Tensor:
     """Adds Gaussian noise and says that it is deterministic."""
@@ -252,3 +274,9 @@ def global_generator(x: Tensor, noise: Any) -> Tensor:
 def draws_off_grid(x: Tensor, noise: Any) -> Tensor:
     """Draws only where an image is no picture of 16 levels."""
     return torch.where(column(is_off_grid(x, 16)), x + 0.25 * noise.normal(x, step=0), x)
+
+
+@planted(DRAWS, "gradient_audit", "plateau", adaptive=through(_hashed_noise, draws=4))
+def noise_by_hash(x: Tensor, noise: Any) -> Tensor:
+    """Noise that follows from the image's own bits: one answer for one image, and another beside it."""
+    return x + 0.25 * _noise_of(x.detach())

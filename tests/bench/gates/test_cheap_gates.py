@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.attacks.pgd_eot import PGDEOT
 from bench.gates import ALWAYS, GATES, Evidence, Gate, Subject, choose_images, run_gates
 from bench.gates.askers import agrees_with_cell, robust_above_null
+from bench.gates.attackers import is_on_grid, on_grid, rounded_towards
 from bench.gates.chance import at_least, at_most, smallest_loss
 from bench.gates.gradient import gradient_audit
 from bench.gates.sanity import inside_ball
@@ -65,6 +66,25 @@ def test_rounding_that_breaks_more_fails_too() -> None:
     one.judged = lambda x: torch.zeros_like(one.correct)  # type: ignore[method-assign]
     gate = inside_ball(one)
     assert gate.passed is False and "breaks" in gate.reason
+
+
+def test_a_defense_that_looks_at_the_grid_of_numbers() -> None:
+    clean = problem(32)[1]
+
+    def restored(x: Tensor, noise: Noise) -> Tensor:
+        off = ((x * 255 - (x * 255).round()).abs() > 1e-3).flatten(1).any(1)
+        return torch.where(off.view(-1, 1, 1, 1), clean[: len(x)] + 0 * x, x)
+
+    told = on_grid(subject(restored, Evidence(records=records(True), stochastic=False)))
+    assert told.passed is False and "rounded to 1/255" in told.reason
+    assert on_grid(subject(lambda x, noise: x, Evidence(records=records(False), stochastic=False))).passed
+
+
+def test_rounding_towards_an_image_stays_beside_it() -> None:
+    clean = torch.tensor([[[[0.5, 0.5, 0.25, 1.0]]]])
+    moved = rounded_towards(clean, torch.tensor([[[[0.61, 0.39, 0.25, 0.8125]]]]), 16)
+    assert torch.equal(moved * 16, torch.tensor([[[[9.0, 7.0, 4.0, 13.0]]]]))
+    assert is_on_grid(moved, 16) and not is_on_grid(moved + 0.01, 16)
 
 
 def test_stored_votes_that_no_attack_confirms() -> None:
