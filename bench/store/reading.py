@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 from bench.records import BatchRecord, ImageRecord
 from bench.store.database import StoreError
 from bench.store.open_database import OpenDatabase
+from bench.store.patience import patient
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, ImageRow, PublishedRow, RunRow, results_select
 
@@ -61,6 +62,7 @@ class ReadableStore(OpenDatabase):
         """Rows of the view `results`: for each cell its newest successful run; accuracies in percent."""
         return self._rows(results_select().order_by(CellRow.dataset, CellRow.defense, CellRow.attack, CellRow.key))
 
+    @patient
     def frame(self) -> pandas.DataFrame:
         """The view `results` as a data frame."""
         import pandas

@@ -27,7 +27,7 @@ from bench.threat import ThreatModel
 from defenses.undefended import Undefended
 
 ROOT = Path(__file__).parents[3]
-WORKERS, KILLS = 8, 12
+WORKERS, KILLS = 8, 50
 GRID = """
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
@@ -115,14 +115,13 @@ def check_whole(db: str, alone: Path, grid: Path) -> None:
 
 @pytest.mark.slow
 def test_many_workers_and_kills_give_the_rows_of_one(url: str, tmp_path: Path) -> None:
-    grid, moments = write_grid(tmp_path, 6), random.Random(0)
+    grid, moments = write_grid(tmp_path, 60), random.Random(0)
     Store(url).close()
     workers = [start(grid, url, "--lease", "3") for _ in range(WORKERS)]
     for _ in range(KILLS):
         time.sleep(moments.uniform(0.5, 3.0))
         running = [n for n, child in enumerate(workers) if child.poll() is None]
-        if not running:
-            break
+        assert running, "the grid was done before the last kill: make it longer"
         place = moments.choice(running)
         workers[place].send_signal(signal.SIGKILL)
         workers[place].communicate()
