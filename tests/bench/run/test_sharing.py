@@ -115,17 +115,23 @@ def check_whole(db: str, alone: Path, grid: Path) -> None:
 
 @pytest.mark.slow
 def test_many_workers_and_kills_give_the_rows_of_one(url: str, tmp_path: Path) -> None:
-    grid, moments = write_grid(tmp_path, 60), random.Random(0)
+    grid, moments = write_grid(tmp_path, 24), random.Random(0)
     Store(url).close()
     workers = [start(grid, url, "--lease", "3") for _ in range(WORKERS)]
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(0.5, 3.0))
-        running = [n for n, child in enumerate(workers) if child.poll() is None]
+    at_work = 0
+    for kill in range(KILLS):
+        time.sleep(moments.uniform(0.5, 4.0))
+        running = {child.pid: n for n, child in enumerate(workers) if child.poll() is None}
         assert running, "the grid was done before the last kill: make it longer"
-        place = moments.choice(running)
+        with Store(url, readonly=True, patience=30.0) as store:  # every second kill hits one that is at work
+            holders = [int(claim["holder"].rsplit(":", 1)[1]) for claim in store.claims()]
+        busy = [running[pid] for pid in holders if pid in running]
+        at_work += bool(kill % 2 and busy)
+        place = moments.choice(busy if kill % 2 and busy else list(running.values()))
         workers[place].send_signal(signal.SIGKILL)
         workers[place].communicate()
         workers[place] = start(grid, url, "--lease", "3")
+    assert at_work > KILLS // 4
     for child in workers:
         out, _ = child.communicate()
         assert child.returncode == 0, out
