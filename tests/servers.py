@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,27 @@ SERVICES = Path(__file__).parent / "services"
 
 
 @contextmanager
-def served(name: str, folder: Path, *port: str) -> Iterator[dict[str, str]]:
-    """Start a service; the variables that its script exports. The test is skipped where the script cannot start it."""
+def served(name: str, *port: str) -> Iterator[tuple[dict[str, str], Path]]:
+    """Start a service: the variables that its script exports, and its folder, which every user may enter.
+
+    The test is skipped where the script cannot start it.
+    """
     script = str(SERVICES / f"{name}.sh")
-    begun = subprocess.run([script, "start", str(folder), *port], capture_output=True, text=True)
-    if begun.returncode in (69, 77):  # not installed, not allowed
-        pytest.skip(f"{name}: {begun.stderr.strip()}")
-    assert begun.returncode == 0, begun.stderr
-    try:
-        yield dict(re.findall(r"(\w+)=(\S+)", begun.stdout.splitlines()[-1]))
-    finally:
-        subprocess.run([script, "stop", str(folder), *port], capture_output=True)
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with (
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):  # daemons keep pipes open
+            code = subprocess.run([script, "start", folder, *port], stdout=out, stderr=err).returncode
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().strip())
+        if code in (69, 77):  # not installed, not allowed
+            pytest.skip(f"{name}: {texts[1]}")
+        assert code == 0, texts
+        try:
+            yield dict(re.findall(r"(\w+)=(\S+)", texts[0].splitlines()[-1])), Path(folder)
+        finally:
+            subprocess.run([script, "stop", folder, *port], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

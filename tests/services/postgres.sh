@@ -9,6 +9,7 @@ set -eu
 what=${1:?start or stop}
 folder=${2:?a folder}
 port=${3:-54329}
+mode=${4:-fast} # of stopping: fast, or immediate, which is a crash
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 [ -n "$bin" ] || bin=$(dirname "$(command -v pg_ctl)") || { echo "PostgreSQL is not installed" >&2; exit 69; }
 
@@ -33,7 +34,7 @@ start)
     echo "export BENCH_TEST_POSTGRES=postgresql://bench@127.0.0.1:$port/postgres"
     ;;
 stop)
-    as_server "$bin/pg_ctl" -D "$folder/data" -m fast -w stop >&2
+    as_server "$bin/pg_ctl" -D "$folder/data" -m "$mode" -w stop >&2
     ;;
 *)
     echo "expected start or stop, found $what" >&2

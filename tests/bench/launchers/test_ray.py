@@ -48,9 +48,9 @@ def test_a_worker_asks_for_a_gpu_or_its_share_of_the_cores(
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster() -> Iterator[str]:
     pytest.importorskip("ray", reason="ray is not installed")
-    with served("ray", tmp_path_factory.mktemp("ray"), "27379") as variables:
+    with served("ray", "27379") as (variables, _):
         yield variables["BENCH_TEST_RAY"]
 
 

@@ -113,9 +113,9 @@ def test_a_worker_that_does_not_stop_is_killed() -> None:
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def slurm() -> Iterator[dict[str, str]]:
     pytest.importorskip("submitit", reason="submitit is not installed")
-    with served("slurm", tmp_path_factory.mktemp("slurm"), "27817") as variables:
+    with served("slurm", "27817") as (variables, _):
         yield variables
 
 
