@@ -10,8 +10,11 @@ what=${1:?start or stop}
 folder=${2:?a folder}
 port=${3:-54329}
 mode=${4:-fast} # of stopping: fast, or immediate, which is a crash
-bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
-[ -n "$bin" ] || bin=$(dirname "$(command -v pg_ctl)") || { echo "PostgreSQL is not installed" >&2; exit 69; }
+bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
+if [ -z "$bin" ]; then
+    command -v pg_ctl >/dev/null || { echo "PostgreSQL is not installed" >&2; exit 69; }
+    bin=$(dirname "$(command -v pg_ctl)")
+fi
 
 as_server() {
     if [ "$(id -u)" = 0 ]; then

@@ -278,3 +278,20 @@ def test_what_waiting_mends(told: str, away: bool) -> None:
     from bench.store.database import _is_away
 
     assert _is_away(OperationalError("connect", {}, Exception(told))) is away
+
+
+def test_a_network_file_that_another_host_works_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.store.network_files import check_alone
+
+    with Store(tmp_path / "r.sqlite") as store:
+        store.add_cell(CELL)
+        store.start_run(KEY, **PROVENANCE)
+        held = claim(store)
+        monkeypatch.setattr("bench.store.network_files.find_file_system", lambda path: "nfs4")
+        check_alone(store)  # held by this host
+        monkeypatch.setattr("socket.gethostname", lambda: "node17")
+        with pytest.raises(StoreError, match="network file system, and .* works on it now"):
+            check_alone(store)
+        assert held
+        store.release(held)
+        check_alone(store)
