@@ -27,6 +27,7 @@ from bench.run.runner import run_cells
 from bench.run.work import Outcome, Sharing, Watcher
 from bench.store import Store
 from bench.store.database import parse_url, sqlite_path
+from bench.store.network_files import check_alone
 from bench.store.smoke_mark import check_database
 
 
@@ -101,6 +102,7 @@ def open_store(db: str, *, patience: float = 0.0) -> Iterator[Store]:
     """
     with stop_on_sigterm(), Store(db, patience=patience) as store:
         check_database(store, smoke=False)
+        check_alone(store)
         yield store
 
 

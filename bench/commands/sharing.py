@@ -175,7 +175,10 @@ def worker(
 @click.option("--watch", is_flag=True, help="Show it again every few seconds, until all is done.")
 @with_db
 def status(grid: str | None, protocol: str | None, watch: bool, db: str) -> None:
-    """Show what is done, running, failed and waiting, who works on what, and the time left.
+    """Show what is done, running, failed and waiting in each grid, who works on what, and the time left.
+
+    Broken off is a cell that was begun and that nobody works on now: any worker goes on. The time left takes all images
+    as equal.
 
     \b
     bench status --grid quickstart
@@ -183,7 +186,7 @@ def status(grid: str | None, protocol: str | None, watch: bool, db: str) -> None
     from bench.commands.status import describe_status
 
     while True:
-        text, left = describe_status(db, grid, protocol)
+        text, left = describe_status(db, grid, protocol, patience=900.0 if watch else 0.0)
         click.echo(text)
         if not watch or not left:
             return

@@ -129,7 +129,10 @@ def _launch_on_slurm(
         )
         return None
     try:
-        return array.wait()
+        codes = array.wait()
+        if any(codes):
+            click.echo(f"{sum(map(bool, codes))} of {workers} jobs did not end well: see {array.folder}.", err=True)
+        return codes
     except KeyboardInterrupt:
         click.echo(f"The jobs go on; `scancel {array.job}` ends them.", err=True)
         raise

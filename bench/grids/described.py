@@ -14,7 +14,7 @@ from bench.planned import PlannedCell, pack_cells, unpack_cells
 from bench.report import Curve, Table
 from bench.report.members import Members
 
-PROTOCOLS = ("paper", "gold", "both", "quick")
+PROTOCOLS = ("paper", "strong", "gold", "both", "quick")
 DEFAULT = ""  # the protocol of a grid that is not asked for one
 PLAIN = ("name", "title", "caption", "rows", "columns", "values", "where")
 

@@ -19,6 +19,7 @@ from bench.launchers.command import STOPPED, WorkerCommand
 MINUTES = 240  # of a job, unless `time` is given; at its end it is requeued
 REQUEUES = 1000  # a worker that is requeued goes on, so there is no reason to give up early
 OURS = ("array", "output", "error", "open_mode", "signal", "requeue", "no_requeue")  # options that the launcher sets
+FLAGS = "exclusive|contiguous|overcommit|oversubscribe|spread-job|no-kill|hold|reboot"  # without a value
 NUMBERS = ("array_parallelism", "signal_delay_s")  # submitit's own
 KILLED_SOON = 300.0  # seconds; after SIGTERM Slurm kills a job within KillWait, or the partition's GraceTime
 GRACE = 30.0  # seconds in which a worker gives its claim back
@@ -114,14 +115,14 @@ class Submitted:
 def parse_slurm_options(texts: Sequence[str]) -> dict[str, str | bool]:
     """Read options of sbatch: `partition=gpu,time=240,gres=gpu:1` or `exclusive`, by their long names.
 
-    A comma inside a value is kept where no `name=` follows it.
+    A comma inside a value is kept where neither `name=` nor an option without a value follows it.
 
     Raises:
         ValueError: an option has no name, or is one that the launcher sets.
     """
     found: dict[str, str | bool] = {}
     for text in texts:
-        for part in re.split(r",(?=[A-Za-z][\w-]*(?:=|$))", text):
+        for part in re.split(rf",(?=-*[A-Za-z][\w-]*=|-*(?:{FLAGS})(?:,|$))", text):
             name, equals, value = part.strip().partition("=")
             name = name.lstrip("-").replace("-", "_")
             if not re.fullmatch(r"[A-Za-z]\w+", name) or (equals and not value):

@@ -6,6 +6,7 @@ whatever stops a process loses at most the unit in flight. The code of a cell ru
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ from defenses.base import Defended
 from defenses.memory import is_out_of_memory
 
 SAME = ("commit_hash", "packages", "precision", "weights", "batch_size")  # must match to continue a run
+LOOK_AGAIN = 60.0  # seconds after which a process that waits looks at each cell again
 MORE_MEMORY = "Give the cell a smaller `batch_size` in its grid file, or run it where there is more memory."
 
 
@@ -96,8 +98,7 @@ def run_cells(
                     watcher.end_cell(cell, status, text)
             left = still
             if left and not moved:
-                worker.tell_waiting([cell for _, cell in left])
-                time.sleep(sharing.poll)
+                worker.wait_for_others([cell for _, cell in left])
     return outcome
 
 
@@ -154,6 +155,7 @@ class _Worker:
         self._failures: dict[int, int] = {}
         self._told: set[str] = set()
         self._claim: Claim | None = None
+        self._moments = random.Random()  # of its own: it moves no number
 
     def remember_failures(self, cells: Sequence[Cell]) -> None:
         """Note what failed before this command: it is tried again, whatever its number of failures."""
@@ -206,6 +208,15 @@ class _Worker:
             return "again", ""
         except (Exception, SystemExit) as error:  # a failed cell is a row, never a hole
             return self._fail(cell, run_id, error, made_by)
+
+    def wait_for_others(self, cells: Sequence[Cell]) -> None:
+        """Wait until something of the cells may be free: asked with one question, ever less often."""
+        self.tell_waiting(cells)
+        keys, begin = {cell.key for cell in cells}, time.monotonic()
+        while (waited := time.monotonic() - begin) < LOOK_AGAIN:
+            time.sleep(max(self.sharing.poll, waited / 10) * self._moments.uniform(0.7, 1.0))
+            if not self.store.are_held(keys, take_over=self.sharing.take_over):
+                return
 
     def tell_waiting(self, cells: Sequence[Cell]) -> None:
         """Say once of each cell that this process waits for others, and who they are."""

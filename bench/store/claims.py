@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, case, delete, func, insert, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from bench.store.database import StoreError
 from bench.store.migrations import take_turns
@@ -17,7 +17,7 @@ from bench.store.patience import patient
 from bench.store.process import describe_holder, is_gone, mark_process
 from bench.store.reading import ReadableStore
 from bench.store.rows import RowValues, check_columns, is_equal
-from bench.store.schema import BatchRow, CellRow, ClaimRow, ImageRow, RunRow
+from bench.store.schema import BatchRow, CellRow, ClaimRow, RunRow
 
 KEPT_BY_STORE = ("id", "cell_key", "status", "host", "pid", "started_at", "finished_at", "failures")
 ERROR = ("error_class", "error_message", "remedy", "error_traceback")
@@ -84,11 +84,18 @@ class ClaimingStore(ReadableStore):
             retries: how often a run that failed is tried again.
             failures_before: run -> failures that do not count, because they are older than the caller's command.
         """
+        self._check_writable()
         wanted = check_columns(same, RunRow)
+        with self._reading() as connection:  # where others work on it already, without waiting in turn for the lock
+            newest = select(RunRow).where(RunRow.cell_key == cell_key).order_by(RunRow.id.desc()).limit(1)
+            run = connection.execute(newest).mappings().one_or_none()
+            if run is not None and run["status"] == "running" and run["host"] is not None and run["id"] > after:
+                if all(is_equal(run[name], value) for name, value in wanted.items()):
+                    last = _find_last_done(connection, cell_key)
+                    return Joined(run_id=None if last > max(after, done_before) else run["id"])
         with self._writing() as connection:
             take_turns(connection)
-            finished = select(func.max(RunRow.id)).where(RunRow.cell_key == cell_key, RunRow.status == "done")
-            last = connection.execute(finished).scalar() or 0
+            last = _find_last_done(connection, cell_key)
             if last > max(after, done_before):
                 return Joined(run_id=None)
             query = select(RunRow).where(RunRow.cell_key == cell_key, RunRow.id > max(last, after))
@@ -150,35 +157,43 @@ class ClaimingStore(ReadableStore):
         with self._writing() as connection:
             connection.execute(delete(ClaimRow).where(*_is(claim)))
 
+    @patient
     def claims(self) -> list[RowValues]:
-        """All claims, with whether the lease still lasts (`live`), and the cell."""
+        """All claims, with the cell, and by the database's clock: whether the lease lasts (`live`), its age, its rest.
+
+        `age` is how long ago the unit was claimed, `rest` how long the lease still lasts; both in seconds.
+        """
         with self._reading() as connection:
             now = read_clock(connection)
             query = select(ClaimRow, RunRow.cell_key).join(RunRow, RunRow.id == ClaimRow.run_id)
             rows = connection.execute(query.order_by(ClaimRow.run_id, ClaimRow.claimed_at)).mappings()
-            return [{**row, "live": not _is_free(dict(row), now, False)} for row in rows]
+            return [
+                {
+                    **row,
+                    "live": not _is_free(dict(row), now, False),
+                    "age": (now - row["claimed_at"]).total_seconds(),
+                    "rest": (row["expires_at"] - now).total_seconds(),
+                }
+                for row in rows
+            ]
 
-    def progress(self) -> list[RowValues]:
-        """Each cell: key, num_images, status (done, running, failed, waiting), images of its newest run."""
-        newest = select(RunRow.cell_key, func.max(RunRow.id).label("id")).group_by(RunRow.cell_key).subquery()
-        finished = aliased(RunRow)
-        done = select(finished.id).where(finished.cell_key == CellRow.key, finished.status == "done").exists()
-        images = select(func.count()).where(ImageRow.run_id == newest.c.id).correlate(newest).scalar_subquery()
-        status = case((done, "done"), else_=func.coalesce(RunRow.status, "waiting"))
-        columns = (CellRow.key, CellRow.num_images, status.label("status"), images.label("images"))
-        cells = select(*columns).outerjoin(newest, newest.c.cell_key == CellRow.key)
-        return self._rows(cells.outerjoin(RunRow, RunRow.id == newest.c.id).order_by(CellRow.created_at, CellRow.key))
-
-    def measure_rate(self, window: float) -> tuple[int, float]:
-        """Images stored in the last `window` seconds, and the seconds that it took to measure them."""
+    @patient
+    def are_held(self, cell_keys: Collection[str], *, take_over: bool = False) -> bool:
+        """Whether other processes hold all that is left of some cells: one cheap question for a process that waits."""
+        newest = select(func.max(RunRow.id)).group_by(RunRow.cell_key)
+        stored = select(func.count()).where(BatchRow.run_id == RunRow.id).correlate(RunRow).scalar_subquery()
+        columns = (RunRow.id, RunRow.cell_key, RunRow.batch_size, CellRow.num_images, stored.label("stored"))
+        running = select(*columns).join(CellRow, CellRow.key == RunRow.cell_key).where(RunRow.id.in_(newest))
         with self._reading() as connection:
             now = read_clock(connection)
-            new = BatchRow.stored_at >= now - timedelta(seconds=window)
-            batches = connection.execute(select(BatchRow.stored_at, BatchRow.seconds).where(new)).all()
-            in_batch = (ImageRow.run_id == BatchRow.run_id) & (ImageRow.batch == BatchRow.number)
-            images = connection.execute(select(func.count()).select_from(BatchRow).join(ImageRow, in_batch).where(new))
-            spans = [(now - stored).total_seconds() + seconds for stored, seconds in batches if stored]
-            return images.scalar_one(), max(spans, default=0.0)
+            claims = [dict(row) for row in connection.execute(select(ClaimRow)).mappings()]
+            live = Counter(row["run_id"] for row in claims if not _is_free(row, now, take_over))
+            held = set()
+            for run in connection.execute(running.where(RunRow.status == "running")).mappings():
+                batches = -(-run["num_images"] // (run["batch_size"] or run["num_images"]))
+                if live[run["id"]] >= max(1, batches - run["stored"]):
+                    held.add(run["cell_key"])
+        return held.issuperset(cell_keys)
 
     @patient
     def last_run(self) -> int:
@@ -230,6 +245,11 @@ def reopen_run(connection: Connection, run: RowMapping) -> None:
 def now_in_seconds() -> datetime:
     """UTC, in whole seconds."""
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def _find_last_done(connection: Connection, cell_key: str) -> int:
+    done = select(func.max(RunRow.id)).where(RunRow.cell_key == cell_key, RunRow.status == "done")
+    return connection.execute(done).scalar() or 0
 
 
 def _lock_run(connection: Connection, run_id: int) -> RowMapping | None:

@@ -17,6 +17,14 @@ from sqlalchemy.pool import NullPool
 
 MAGIC = b"SQLite format 3\0"
 OTHER_FILE = "or give --db another file"
+PATIENT = {  # seconds but the last (ms): a server that is silently gone is noticed long before a lease ends
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 
 class StoreError(ValueError):
@@ -103,6 +111,8 @@ def connect(url: URL, *, readonly: bool, busy_seconds: float) -> Engine:
         engine = create_engine("sqlite://", creator=_make_opener(path, readonly, busy_seconds), **options)
         event.listen(engine, "begin", _begin_read if readonly else _begin_write)
         return engine
+    if url.drivername == "postgresql+psycopg":
+        options["connect_args"] = {name: value for name, value in PATIENT.items() if name not in url.query}
     try:
         engine = create_engine(url, **options)
     except (ImportError, ArgumentError) as error:
@@ -205,7 +215,7 @@ def _is_away(error: StatementError) -> bool:
     if code:
         return code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN"))
     state = getattr(error.orig, "sqlstate", None)
-    broken = isinstance(error, OperationalError | InterfaceError)
+    broken = isinstance(error, OperationalError | InterfaceError) and not any(told in str(error) for told in HOPELESS)
     return broken and (state is None or state.startswith(("08", "40", "53", "55P03", "57P")))
 
 

@@ -37,7 +37,7 @@ class OpenDatabase:
         url: its address.
         where: the address in words, without a password.
         readonly: whether nothing at all is written.
-        patience: seconds for which a write is tried again while the database is locked or away.
+        patience: seconds for which it is asked again while it is locked or away.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OpenDatabase:
             url_or_path: the path of a SQLite file or a URL; None is `default_url()`.
             readonly: write nothing; an older schema is then an error.
             busy_seconds: how long SQLite waits for another writer, seconds.
-            patience: seconds for which a write is tried again, with growing waits.
+            patience: seconds for which a database that is locked or away is asked again, with growing waits.
 
         Raises:
             StoreError: it is another program's database, a newer version's, read-only, or locked. The file is then as
@@ -80,6 +80,7 @@ class OpenDatabase:
         if self._path is not None and not self.readonly:
             set_journal(self._path, "delete", busy_seconds=0.0)
 
+    @patient
     def _bring_up_to_date(self) -> None:
         found = self._version()
         if self.readonly and found < len(MIGRATIONS):
@@ -123,9 +124,12 @@ class OpenDatabase:
         with translate_errors(self.url, self._busy), self._reader.connect() as connection:
             yield connection
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _check_writable(self) -> None:
         if self.readonly:
             raise StoreError(f"{self.where} was opened for reading only.")
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        self._check_writable()
         with translate_errors(self.url, self._busy), self._writer.begin() as connection:
             yield connection

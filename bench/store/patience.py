@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -11,6 +12,7 @@ from bench.store.database import StoreAway
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LOG = logging.getLogger("bench.store")  # without a handler of the user's, warnings go to stderr
 FIRST, GROWTH, LONGEST = 0.2, 1.6, 20.0  # seconds; factor; seconds
 
 
@@ -23,10 +25,12 @@ def patient(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[An
         while True:
             try:
                 return method(self, *args, **kwargs)
-            except StoreAway:
+            except StoreAway as error:
                 left = self.patience - (time.monotonic() - begin)
                 if left <= 0:
                     raise
+                if wait == FIRST:
+                    LOG.warning("%s It is asked again for %.0f s.", error, left)
                 time.sleep(min(wait, left))
                 wait = min(wait * GROWTH, LONGEST)
 

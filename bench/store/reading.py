@@ -13,6 +13,7 @@ from bench.records import BatchRecord, ImageRecord, Votes
 from bench.store.database import StoreError
 from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
+from bench.store.patience import patient
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow, results_select
 from bench.tally import Tally, tally_rows
@@ -86,6 +87,7 @@ class ReadableStore(OpenDatabase):
         """Rows of the view `results`: for each cell its newest successful run; accuracies in percent."""
         return self._rows(results_select().order_by(CellRow.dataset, CellRow.defense, CellRow.attack, CellRow.key))
 
+    @patient
     def frame(self, keys: Sequence[str] | None = None, *, rivals: bool = False) -> pandas.DataFrame:
         """The view `results` as a data frame.
 

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from bench.printable import printable
 from bench.records import BatchRecord, ImageRecord
-from bench.store.claims import ERROR, KEPT_BY_STORE, Claim, ClaimingStore, end_claim, insert_run, now_in_seconds
+from bench.store.claims import ERROR, KEPT_BY_STORE, Claim, end_claim, insert_run, now_in_seconds
 from bench.store.migrations import take_turns
 from bench.store.patience import patient
+from bench.store.progress import WatchedStore
 from bench.store.rows import (
     REFRESHED,
     RowValues,
@@ -22,6 +23,7 @@ from bench.store.rows import (
     check_new,
     check_published,
     check_same_cell,
+    is_equal,
     make_batch_row,
     make_image_row,
     require_running,
@@ -29,7 +31,7 @@ from bench.store.rows import (
 from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, RunRow
 
 
-class Store(ClaimingStore):
+class Store(WatchedStore):
     """An open result database: cells, their runs and per-image outcomes, written and read.
 
     See `OpenDatabase` for its arguments and attributes, `ReadableStore` for what can be read, `ClaimingStore` for how
@@ -47,7 +49,12 @@ class Store(ClaimingStore):
             StoreError: the cell is stored with another value in any other column, or a column does not exist.
             LookupError: `published_key` is no key of `published`.
         """
+        self._check_writable()
         row = check_columns(cell, CellRow, refused=("created_at",))
+        with self._reading() as connection:  # most often it is there: a thousand workers need not wait in turn
+            stored = connection.execute(select(CellRow).where(CellRow.key == row["key"])).mappings().one_or_none()
+            if stored is not None and all(is_equal(stored[name], value) for name, value in row.items()):
+                return
         with self._writing() as connection:
             take_turns(connection)
             check_published(connection, row.get("published_key"))

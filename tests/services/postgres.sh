@@ -9,8 +9,12 @@ set -eu
 what=${1:?start or stop}
 folder=${2:?a folder}
 port=${3:-54329}
-bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
-[ -n "$bin" ] || bin=$(dirname "$(command -v pg_ctl)") || { echo "PostgreSQL is not installed" >&2; exit 69; }
+mode=${4:-fast} # of stopping: fast, or immediate, which is a crash
+bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
+if [ -z "$bin" ]; then
+    command -v pg_ctl >/dev/null || { echo "PostgreSQL is not installed" >&2; exit 69; }
+    bin=$(dirname "$(command -v pg_ctl)")
+fi
 
 as_server() {
     if [ "$(id -u)" = 0 ]; then
@@ -33,7 +37,7 @@ start)
     echo "export BENCH_TEST_POSTGRES=postgresql://bench@127.0.0.1:$port/postgres"
     ;;
 stop)
-    as_server "$bin/pg_ctl" -D "$folder/data" -m fast -w stop >&2
+    as_server "$bin/pg_ctl" -D "$folder/data" -m "$mode" -w stop >&2
     ;;
 *)
     echo "expected start or stop, found $what" >&2

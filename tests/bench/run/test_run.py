@@ -20,8 +20,7 @@ from bench.cell import Cell
 from bench.evaluate import evaluate
 from bench.records import ImageRecord
 from bench.run.forecast import forecast
-from bench.run.gating import _kept_images
-from bench.run.gating import check_gates
+from bench.run.gating import _kept_images, check_gates
 from bench.run.prepare import Loader, names_of
 from bench.run.provenance import hash_own_code
 from bench.run.runner import run_cells

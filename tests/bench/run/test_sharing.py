@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from store_data import DATABASES, fresh_url
+from worker_processes import check_whole, start, write_grid
 
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
@@ -27,20 +27,7 @@ from bench.threat import ThreatModel
 from defenses.undefended import Undefended
 
 ROOT = Path(__file__).parents[3]
-WORKERS, KILLS = 8, 12
-GRID = """
-from bench.attacks.pgd_eot import PGDEOT
-from bench.cell import Cell
-from bench.threat import ThreatModel
-from defenses.contrastive import Contrastive
-from defenses.diffpure_sde import DiffPureSDE
-
-def cells():
-    for defense in (DiffPureSDE(t=0.1, steps=8), Contrastive(t=0.1, steps=4)):
-        yield Cell(dataset="digits", classifier="digits_cnn", score="digits_score", defense=defense,
-                   attack=PGDEOT(steps=STEPS, step_size=0.03, eot=2), threat=ThreatModel(epsilon=3 / 16),
-                   num_images=24, batch_size=3, draws=4)
-"""
+WORKERS, KILLS = 8, 50
 LOADER = Loader(torch.device("cpu"))
 
 
@@ -72,58 +59,30 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def start(grid: Path, db: str, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.cli", "worker", "--grid", str(grid), "--db", db, "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, *options], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def find_running(workers: list[subprocess.Popen[str]]) -> list[int]:
+    running = [n for n, child in enumerate(workers) if child.poll() is None]
+    assert running, "the grid was done before the last kill: make it longer"
+    return running
 
 
-def rows(db: str) -> dict[str, object]:
-    """What was measured, without when and by whom."""
-    with Store(db, readonly=True) as store:
-        found = {}
-        for row in store.results():
-            changing = (
-                "seconds",
-                "measured_at",
-                "run_id",
-                "notes",
-                "gates",
-            )  # `outsider` draws a seed that nobody knows
-            batches = [(b.number, b.network_evaluations, b.curve) for b in store.batches(row["run_id"])]
-            kept = {name: value for name, value in row.items() if name not in changing}
-            found[row["cell_key"]] = (kept, batches, store.images(row["run_id"]))
-        return found
-
-
-def write_grid(folder: Path, steps: int) -> Path:
-    grid = folder / "small.py"
-    grid.write_text(GRID.replace("STEPS", str(steps)))
-    return grid
-
-
-def check_whole(db: str, alone: Path, grid: Path) -> None:
-    """Every cell once, each run one, rows equal to one worker's, no claim left."""
-    assert start(grid, str(alone)).wait() == 0
-    expected, found = rows(str(alone)), rows(db)
-    assert len(expected) == 2 and found == expected
-    with Store(db, readonly=True) as store:
-        assert all(len(store.runs_of(key)) == 1 for key in expected) and store.claims() == []
+def find_busy(url: str, workers: list[subprocess.Popen[str]]) -> list[int]:
+    """Workers that hold a claim now: waits until there is one."""
+    with Store(url, readonly=True, patience=30.0) as store:
+        while True:
+            holders = {int(claim["holder"].rsplit(":", 1)[1]) for claim in store.claims()}
+            if busy := [n for n in find_running(workers) if workers[n].pid in holders]:
+                return busy
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
 def test_many_workers_and_kills_give_the_rows_of_one(url: str, tmp_path: Path) -> None:
-    grid, moments = write_grid(tmp_path, 6), random.Random(0)
+    grid, moments = write_grid(tmp_path, 24), random.Random(0)
     Store(url).close()
     workers = [start(grid, url, "--lease", "3") for _ in range(WORKERS)]
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(0.5, 3.0))
-        running = [n for n, child in enumerate(workers) if child.poll() is None]
-        if not running:
-            break
-        place = moments.choice(running)
+    for kill in range(KILLS):
+        time.sleep(moments.uniform(0.2, 3.0))
+        place = moments.choice(find_busy(url, workers) if kill % 2 else find_running(workers))
         workers[place].send_signal(signal.SIGKILL)
         workers[place].communicate()
         workers[place] = start(grid, url, "--lease", "3")

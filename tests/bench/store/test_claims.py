@@ -202,5 +202,96 @@ def test_progress_and_rate(store: Store) -> None:
     store.save_batch(1, batch(0), IMAGES[0], claim=held)
     rows = {row["key"]: (row["status"], row["images"]) for row in store.progress()}
     assert rows == {KEY: ("running", 2), "ff00": ("waiting", 0)}
-    images, seconds = store.measure_rate(600.0)
-    assert images == 2 and 0.5 <= seconds < 10.0
+    rate = store.measure_rate(None, 600.0)
+    assert rate.images == 2 and 0.5 <= rate.seconds < 10.0 and rate.idle < 10.0
+    assert store.measure_rate({"ff00"}, 600.0).images == 0  # another grid's
+
+
+def test_another_users_process_that_may_not_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc mounted with hidepid shows no process of other users; a signal still says that there is one."""
+    mark = mark_process()
+    assert mark is not None
+    monkeypatch.setattr(process_module, "_read_state", lambda pid: None)
+    assert not is_gone(mark)
+    monkeypatch.undo()
+    assert is_gone(mark.rsplit("/", 1)[0] + "/1")  # the number was given to another process since
+    assert not is_gone("another boot/" + mark.split("/", 1)[1])
+
+
+def test_a_process_that_waits_asks_one_question(store: Store) -> None:
+    assert not store.are_held({KEY})
+    held = [claim(store), claim(store)]
+    assert store.are_held({KEY}) and not store.are_held({KEY, "ff00"})
+    let_pass(store, 25.0)
+    assert store.are_held({KEY}) and not store.are_held({KEY}, take_over=True)
+    assert all(store.extend(one, 60.0) for one in held)
+    store.save_batch(1, batch(0), IMAGES[0], claim=held[0])
+    assert store.are_held({KEY})  # of two batches one is stored and one is held
+    store.save_batch(1, batch(1), IMAGES[1], claim=held[1])
+    assert not store.are_held({KEY})  # the summary is free
+    assert claim(store) and store.are_held({KEY})
+    let_pass(store, 61.0)
+    assert not store.are_held({KEY})
+
+
+def test_many_begin_a_cell_and_get_the_same_run(store: Store) -> None:
+    """Also those that come later, who read it without waiting in turn, and never a run of other weights."""
+    first = store.join_run(KEY, PROVENANCE, PROVENANCE)
+    assert first.run_id == 1 and store.join_run(KEY, PROVENANCE, PROVENANCE) == first
+    other = PROVENANCE | {"weights": {"plain": "34cd"}}
+    second = store.join_run(KEY, other, other)
+    assert second.run_id == 2 and second.differs == ("weights",) and store.join_run(KEY, other, other).run_id == 2
+    assert store.join_run(KEY, PROVENANCE, PROVENANCE).run_id == 1
+    store.pause_run(2)
+    assert store.join_run(KEY, other, other).run_id == 2 and store.runs_of(KEY)[0]["host"]
+
+
+def test_a_database_that_is_away_when_it_is_opened_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.sqlite"
+    Store(path).close()
+    with Store(path) as opened, opened._writing() as connection:
+        connection.execute(text("DELETE FROM published"))  # so that opening has to write
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
+    with Store(path, busy_seconds=0.1, patience=20.0) as store:
+        assert store.published()
+    assert "locked by another program" in caplog.text and "asked again for" in caplog.text
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "away"),
+    [
+        ('FATAL:  password authentication failed for user "x"', False),
+        ('FATAL:  database "bench" does not exist', False),
+        ("connection refused", True),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  sorry, too many clients already", True),
+    ],
+)
+def test_what_waiting_mends(told: str, away: bool) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from bench.store.database import _is_away
+
+    assert _is_away(OperationalError("connect", {}, Exception(told))) is away
+
+
+def test_a_network_file_that_another_host_works_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.store.network_files import check_alone
+
+    with Store(tmp_path / "r.sqlite") as store:
+        store.add_cell(CELL)
+        store.start_run(KEY, **PROVENANCE)
+        held = claim(store)
+        monkeypatch.setattr("bench.store.network_files.find_file_system", lambda path: "nfs4")
+        check_alone(store)  # held by this host
+        monkeypatch.setattr("socket.gethostname", lambda: "node17")
+        with pytest.raises(StoreError, match="network file system, and .* works on it now"):
+            check_alone(store)
+        assert held
+        store.release(held)
+        check_alone(store)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from bench.cli import main
 from bench.store import Store, StoreError
 from bench.store.merge import merge_databases
 
-KEY = CELL["key"]
+KEY, ROOT = CELL["key"], Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -117,3 +120,37 @@ def test_the_verb(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert done.exit_code == 0 and "1 runs" in done.output
     missing = CliRunner().invoke(main, ["merge", str(tmp_path / "no.sqlite"), "-o", str(tmp_path / "c.sqlite")])
     assert missing.exit_code == 2 and "no results at" in missing.output
+
+
+def test_git_joins_two_changed_databases(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """The merge driver of docs/cluster.md, on two branches that each measured another cell."""
+    home, driver = tmp_path / "home", f"{sys.executable} -m bench.cli merge %A %B -o %A"
+    home.mkdir()
+
+    def git(*words: str) -> str:
+        names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", f"merge.bench.driver={driver}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_CONFIG_GLOBAL": "/dev/null"}
+        done = subprocess.run(["git", *names, *words], cwd=home, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def measure(key: str, seed: int) -> None:
+        with Store(home / "results.sqlite") as store:
+            store.add_cell({**CELL, "key": key, "seed": seed})
+            run = store.start_run(key, **PROVENANCE)
+            save_all(store, run)
+            store.finish_run(run, **SUMMARY)
+        git("commit", "-qam", key)
+
+    git("init", "-q", "-b", "main")
+    shutil.copy(ROOT / ".gitattributes", home)
+    shutil.copy(two[0], home / "results.sqlite")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    git("checkout", "-q", "-b", "other")
+    measure("ff00", 1)
+    git("checkout", "-q", "main")
+    measure("ff01", 2)
+    git("merge", "-q", "other", "-m", "joined")
+    assert {row[0] for row in contents(home / "results.sqlite")} == {KEY, "ff00", "ff01"}
+    assert git("status", "--porcelain") == ""
