@@ -27,8 +27,7 @@ def sweep(cls: Any, values: Mapping[str, Any], place: str) -> Iterator[dict[str,
         UserFileError: an unknown field, or a value of another type; the message names the key.
     """
     hints = get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
-    kind = f"field of {getattr(cls, 'name', 'a threat')}"
+    known, kind = [field.name for field in dataclasses.fields(cls)], f"field of {getattr(cls, 'name', 'a threat')}"
     for name in values:
         if name not in known:
             raise UserFileError(f"{place}.{name}: {unknown_name(kind, name, known)}")
@@ -65,10 +64,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if kind is tuple:
         inner = get_args(hint)
-        alike = len(inner) == 2 and inner[1] is Ellipsis
-        if not isinstance(value, list) or (not alike and len(value) != len(inner)):
-            return False
-        return all(_fits(one, inner[0] if alike else inner[k]) for k, one in enumerate(value))
+        alike = inner[-1:] == (Ellipsis,)
+        long = isinstance(value, list) and (alike or len(value) == len(inner))
+        return long and all(_fits(one, inner[0] if alike else inner[k]) for k, one in enumerate(value))
     if hint is float:
         return (isinstance(value, (int, float)) and not isinstance(value, bool)) or _is_fraction(value)
     if hint in (int, bool, str):
@@ -98,6 +96,5 @@ def _words(hint: Any) -> str:
     kind = get_origin(hint)
     if kind in (Union, types.UnionType):
         return " or ".join(_words(one) for one in get_args(hint) if one is not type(None))
-    if kind is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    return "a list" if kind is tuple else WORDS.get(hint, str(hint))
+    one_of = "one of " + ", ".join(map(repr, get_args(hint))) if kind is Literal else WORDS.get(hint, str(hint))
+    return "a list" if kind is tuple else one_of
