@@ -7,6 +7,7 @@ The door for Python (docs/python.md); nothing here imports torch until it is use
     result = bench.evaluate(model, x, y, defense=DiffPureSDE(t=0.1), score="cifar10_small", epsilon=8 / 255)
     frame = bench.run("my_grid.py", db="results.sqlite").frame
     frame = bench.results("results.sqlite")
+    bench.load_plugin("my_defenses.py")
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from bench.api.grid_run import GridResult, run
     from bench.api.reading import results
     from bench.api.result import Result
+    from bench.datasets import register_dataset
+    from bench.plugins import load_plugin
+    from defenses.models.classifiers import register_classifier
+    from defenses.models.scores import register_score
 
 _DOOR = {
     "evaluate": "bench.api.evaluation",
@@ -31,9 +36,24 @@ _DOOR = {
     "GridResult": "bench.api.grid_run",
     "results": "bench.api.reading",
     "Result": "bench.api.result",
+    "load_plugin": "bench.plugins",
+    "register_classifier": "defenses.models.classifiers",
+    "register_dataset": "bench.datasets",
+    "register_score": "defenses.models.scores",
 }
 
-__all__ = ["EvaluationFailed", "GridResult", "Result", "evaluate", "results", "run"]
+__all__ = [
+    "EvaluationFailed",
+    "GridResult",
+    "Result",
+    "evaluate",
+    "load_plugin",
+    "register_classifier",
+    "register_dataset",
+    "register_score",
+    "results",
+    "run",
+]
 
 
 class _CallableModule(ModuleType):

@@ -80,8 +80,11 @@ main.add_command(verify)
     "--grid",
     default="quickstart",
     show_default=True,
-    metavar="NAME|FILE.py",
-    help="The cells to run: a shipped grid, or a file.",
+    metavar="NAME|FILE",
+    help="The cells to run: a shipped grid, or a file (.py or .toml).",
+)
+@click.option(
+    "--config", type=click.Path(), metavar="FILE.toml", help="The cells to run, without code. As --grid FILE."
 )
 @with_db
 @with_device
@@ -113,6 +116,7 @@ main.add_command(verify)
 )
 def run(
     grid: str,
+    config: str | None,
     db: str,
     device: str | None,
     seed: int | None,
@@ -139,6 +143,12 @@ def run(
     from bench.commands.choose import chosen
 
     launching = take_launching(sharing)
+    if config is not None:
+        if click.get_current_context().get_parameter_source("grid") is not click.core.ParameterSource.DEFAULT:
+            raise ValueError("--config and --grid both say which cells to run. Leave one of them out.")
+        if not config.endswith(".toml"):
+            raise ValueError(f"Expected --config FILE.toml, got {config!r}. Other grids are given as --grid.")
+        grid = config
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from defenses.base import GRADIENTS, Defended, Defense, Gradient, Networks, Purifier, Purify, defenses, register
+    from defenses.models.classifiers import register_classifier
+    from defenses.models.scores import register_score
     from defenses.noise import Noise, NoiseSource
 
 _DOOR = {
+    "register_classifier": "defenses.models.classifiers",
+    "register_score": "defenses.models.scores",
     **dict.fromkeys(("Noise", "NoiseSource"), "defenses.noise"),
     **dict.fromkeys(
         ("GRADIENTS", "Defended", "Defense", "Gradient", "Networks", "Purifier", "Purify", "defenses", "register"),
@@ -29,6 +33,8 @@ __all__ = [
     "Purify",
     "defenses",
     "register",
+    "register_classifier",
+    "register_score",
 ]
 
 

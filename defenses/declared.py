@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from defenses.class_attributes import check_attributes, class_attributes
 from defenses.plain_data import check_plain
 
 DATACLASS = "@dataclass(frozen=True, kw_only=True)"
-NEAR = 0.82  # how alike two names must be for one to be the other misspelt
-LATER = ("name", "title")  # which @register sets
 PAGE = "docs/your-own.md shows a whole one."
 
 
@@ -36,20 +34,7 @@ def check_class(cls: Any, base: type, kind: str) -> None:
     own = class_attributes(cls)
     _check_fields(cls, own)
     _check_methods(cls)
-    _check_spelling(cls, own)
-    for name, text in own.items():
-        _check_attribute(cls, name, text)
-
-
-def class_attributes(cls: type) -> dict[str, str]:
-    """Names of the class attributes that the bases of a class declare -> what their annotation says of the type."""
-    found: dict[str, str] = {}
-    for parent in reversed(cls.__mro__[1:]):
-        for name, kind in parent.__dict__.get("__annotations__", {}).items():
-            text = kind if isinstance(kind, str) else str(kind).removeprefix("typing.")
-            if text.startswith("ClassVar["):
-                found.setdefault(name, text.removeprefix("ClassVar[").removesuffix("]"))
-    return found
+    check_attributes(cls, own)
 
 
 def _check_dataclass(cls: type) -> None:
@@ -97,10 +82,9 @@ def _check_signature(cls: type, name: str, wanted: Any) -> None:
     given: list[Any] = []
     named: dict[str, Any] = {}
     for parameter in inspect.signature(wanted).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            named[parameter.name] = None
-        else:
-            given.append(None)
+        by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        named |= {parameter.name: None} if by_name else {}
+        given += [] if by_name else [None]
     try:
         inspect.signature(method).bind(*given, **named)
     except TypeError as error:
@@ -114,48 +98,3 @@ def _untyped(function: Any) -> inspect.Signature:
     found = inspect.signature(function)
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]
     return found.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-
-
-def _check_spelling(cls: type, attributes: Mapping[str, str]) -> None:
-    """Refuse names that are nearly those of class attributes: what is misspelt has no effect."""
-    fields = {field.name for field in dataclasses.fields(cls)}
-    known = {name for base in cls.__mro__[1:] for name in (*vars(base), *base.__dict__.get("__annotations__", {}))}
-    for name in {*vars(cls), *cls.__dict__.get("__annotations__", {})}:
-        if name.startswith("_") or name in known or inspect.isfunction(vars(cls).get(name)):
-            continue
-        near = difflib.get_close_matches(name, [a for a in attributes if a not in vars(cls)], n=1, cutoff=NEAR)
-        plural = near and {f"{name}s", name} >= {near[0]}
-        if near and not (name in fields and plural):
-            raise ValueError(
-                f"Unknown class attribute {name!r} of {cls.__name__}. Did you mean {near[0]!r}? A field or an "
-                "attribute of your own needs a name that is less like it."
-            )
-
-
-def _check_attribute(cls: type, name: str, text: str) -> None:
-    if name in LATER:
-        return
-    if not hasattr(cls, name):
-        raise ValueError(_missing(cls, name, text))
-    value = getattr(cls, name)
-    kinds = {"bool": bool, "int": int, "str": str}
-    if text in kinds and type(value) is not kinds[text]:
-        raise ValueError(f"Expected {name} of {cls.__name__} to be {_KINDS[text]}, got {value!r}.")
-    if text.startswith("tuple[") and not isinstance(value, tuple):
-        one = f"({value!r},)" if isinstance(value, str) else repr(tuple(value) if isinstance(value, list) else value)
-        raise ValueError(f"Expected {name} of {cls.__name__} to be a tuple, got {value!r}. Write {name} = {one}.")
-
-
-_KINDS = {"bool": "True or False", "int": "a whole number", "str": "a text"}
-_MISSING = {
-    "source": 'to state its source. Write `source: ClassVar[str] = "paper, equation"` in it.',
-    "stochastic": (
-        "to state whether two answers for one image may differ. Write `stochastic: ClassVar[bool] = True` (or False)."
-    ),
-}
-
-
-def _missing(cls: type, name: str, text: str) -> str:
-    return f"Expected {cls.__name__} " + _MISSING.get(
-        name, f"to state {name}. Write `{name}: ClassVar[{text}] = ...` in it."
-    )

@@ -65,22 +65,15 @@ def _load_all(kind: str, adopt: Adopt) -> None:
 
 
 def adopt_class(registry: Registry[Any], register: Callable[[str], Callable[[Any], Any]]) -> Adopt:
-    """What `welcome` needs for classes: a class joins under the entry point's name unless it has registered itself.
-
-    Args:
-        registry: of the classes.
-        register: the decorator: name -> (class -> class).
-    """
+    """What `welcome` needs for classes: a class joins under the entry point's name unless it has registered itself."""
 
     def adopt(name: str, found: Any) -> None:
         here = [cls for cls in registry.present() if _belongs(cls, found)]
         if isinstance(found, type) and not here:
             register(name)(found)
         elif not here:
-            what = getattr(found, "__name__", repr(found))
-            raise ValueError(
-                f"Expected {what} to register a {registry.kind}, found none: write @register above a class"
-            )
+            what = f"{getattr(found, '__name__', repr(found))} to register a {registry.kind}"
+            raise ValueError(f"Expected {what}, found none: write @register above a class")
 
     return adopt
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [path for path in PAGES if path.name != "CHANGELOG.md"]  # that one tells of what was
-USERS = r"my_\w+\.(py|svg)|FILE\.py|index\.csv|\w*_labels\.csv"  # files that a user brings
+USERS = r"my_\w+\.(py|svg|toml)|FILE\.py|index\.csv|\w*_labels\.csv"  # files that a user brings
 
 
 def refresh_module():  # noqa: ANN201  (a module made on the spot)
@@ -151,7 +151,9 @@ def test_commands_of_the_documents_exist(path: Path) -> None:
         grids = [b for a, b in zip(words, words[1:], strict=False) if a == "--grid"]
         known = [*grid_names(), "NAME", "GRID"]
         wrong = [
-            name for name in grids if name not in known and not name.endswith(".py") and not name.startswith("my_")
+            name
+            for name in grids
+            if name not in known and not name.endswith((".py", ".toml")) and not name.startswith("my_")
         ]
         assert not wrong, f"{path.name}: there is no grid {wrong}"
 

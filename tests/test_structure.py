@@ -25,6 +25,7 @@ ROOMS = (
     # What is evaluated. `defenses` itself is one file a defense, and the door.
     ("defenses.registry", "names stand for classes"),
     ("defenses.plain_data", "what a field may hold"),
+    ("defenses.class_attributes", "class attributes that a class must state"),
     ("defenses.declared", "what a class must state before it gets a name"),
     ("defenses.own_code", "the user's own code behind a class"),
     ("defenses.user_error", "its mistakes, with the file's own line"),

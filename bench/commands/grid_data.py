@@ -39,7 +39,7 @@ def find_grid(name: str, store: Store | None = None) -> DescribedGrid:
         LookupError: there is no such grid.
         GridFileError: its file cannot be run.
     """
-    if not name.endswith(".py"):
+    if not name.endswith((".py", ".toml")):
         if name not in grid_names():
             raise unknown_name("grid", name, grid_names())
         if name in shipped():

@@ -20,13 +20,13 @@ def needs(what: str | None) -> tuple[list[str], dict[str, Source]]:
         LookupError: nothing has this name.
     """
     from bench.datasets import DATASETS
-    from bench.grids import grid_names
+    from bench.grids import grid_names, is_file
     from defenses.models.classifiers import CLASSIFIERS
     from defenses.models.scores import SCORES
 
     if what is None:
         return list(DATASETS), dict(SOURCES)
-    if what.endswith(".py") or what in (grids := grid_names()):
+    if is_file(what) or what in (grids := grid_names()):
         return _grid(what)
     if what in DATASETS:
         return [what], {}

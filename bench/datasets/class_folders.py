@@ -10,7 +10,6 @@ from bench.datasets.image_set import ImageSet, MissingData
 from bench.datasets.pictures import folders_in, open_picture, pictures_below, say_what_is_in
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 SPLITS = {"test": ("test", "val", "valid", "validation"), "train": ("train", "training")}
@@ -85,20 +84,15 @@ def _common_shape(files: list[Path]) -> tuple[int, int, int]:
 
 def _picture(file: Path, shape: tuple[int, int, int], size: int | None) -> Tensor:
     """uint8 (3, height, width)."""
+    from PIL import Image, ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 
     picture = open_picture(file, turn=size is not None)
     if size is not None:
-        picture = _middle(picture, size)
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     if picture.size != (shape[2], shape[1]):
         raise ValueError(
             f"Expected a picture of {shape[2]}x{shape[1]} in {file}, found {picture.size[0]}x{picture.size[1]}. Name "
             "the size: imagefolder:<size>:<path>."
         )
     return pil_to_tensor(picture)
-
-
-def _middle(picture: Image, size: int) -> Image:
-    from PIL import Image, ImageOps
-
-    return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)

@@ -31,7 +31,7 @@ def read_hub_folder(path: Path, split: str) -> ImageSet:
         return torch.stack([_like(_pixels(table[row][picture], path, row), first, path, row) for row in rows])
 
     labels = torch.tensor(table[label][:])
-    known = tuple(names) if names else tuple(map(str, range(int(labels.max()) + 1)))
+    known = tuple(names or map(str, range(int(labels.max()) + 1)))
     return ImageSet(
         name=path.name, labels=labels, class_names=known, image_shape=tuple(first.shape), read=read,
         note=f"{table.split or split} of {path.name}",
@@ -51,8 +51,7 @@ def _open(path: Path, split: str) -> Any:
     try:
         found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     except Exception as error:  # the library's, pyarrow's and fsspec's own
-        said = " ".join(str(error).split())[:200]
-        raise ValueError(f"Expected a data set of `datasets` in {path}, could not read it ({said}).") from error
+        raise ValueError(f"Expected a data set of `datasets` in {path}, could not read it ({error}).") from error
     if not isinstance(found, datasets.DatasetDict):
         if split != "test":
             raise MissingData(f"{path} has one split alone.")
@@ -88,8 +87,8 @@ def _pixels(picture: Any, path: Path, row: int) -> Any:
         if picture.mode.startswith(("I", "F")):
             raise ValueError(f"Expected 8 bits a channel in row {row} of {path}, found mode {picture.mode}.")
         picture = picture.convert("RGB")
-    levels = np.array(picture)
-    return torch.from_numpy(levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1).copy())
+    levels = np.atleast_3d(np.array(picture))
+    return torch.from_numpy(levels.transpose(2, 0, 1).copy())
 
 
 def _like(pixels: Any, first: Any, path: Path, row: int) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bench.grids.config import load_config
 from bench.grids.grid import Grid
 from defenses.plugins import welcome
 from defenses.registry import ModuleRegistry
@@ -31,21 +32,28 @@ def load_grid(name: str) -> Grid:
     """The grid of a name or of a file.
 
     Args:
-        name: one of `grid_names`, or the path of a Python file that ends in .py. The file may define defenses and
-            attacks too.
+        name: one of `grid_names`, or the path of a file: a Python file that ends in .py, which may define defenses and
+            attacks too, or one that ends in .toml.
 
     Raises:
         LookupError: an unknown name, no such file, or a file that holds neither `GRID` nor `cells`.
         GridFileError: the file cannot be run.
     """
+    if name.endswith(".toml"):
+        return load_config(Path(name).expanduser())
     if name.endswith(".py"):
         return _grid_of(_load_file(Path(name)), name)
     return GRIDS[name]
 
 
+def is_file(name: str) -> bool:
+    """Whether a grid's name is the path of a file."""
+    return name.endswith((".py", ".toml"))
+
+
 def grid_label(name: str) -> str:
     """How the database calls a grid: its name, or its file's stem."""
-    return Path(name).stem if name.endswith(".py") else name
+    return Path(name).stem if is_file(name) else name
 
 
 def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
@@ -89,7 +97,7 @@ GRIDS: ModuleRegistry[Grid] = ModuleRegistry(
     "grid",
     __name__,
     lambda module: _grid_of(module, module.__name__.rpartition(".")[2]),
-    besides=("grid", "described"),
+    besides=("grid", "described", "config", "toml_values"),
 )
 
 

@@ -97,6 +97,5 @@ def _words(out: Any) -> str:
 
 
 def _remedy(out: Any) -> str:
-    if isinstance(out, Tensor):
-        return " Choose a network of these classes."
-    return " Wrap the network so that it returns the logits alone."
+    wrong = isinstance(out, Tensor)
+    return " Choose a network of these classes." if wrong else " Wrap the network so that it returns the logits alone."

@@ -23,6 +23,7 @@ from bench.evaluate import evaluate
 from bench.evidence import EvidenceError, Vault
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
+from bench.run.contract import BrokenContract, check_contract
 from bench.run.gating import check_gates, has_every_gate
 from bench.run.guest import CellTimeout, Guests
 from bench.run.intact import ChangedNetwork
@@ -154,6 +155,7 @@ class _Worker:
         self._tries: dict[str, int] = {}
         self._failures: dict[int, int] = {}
         self._told: set[str] = set()
+        self._contracts: dict[str, str | None] = {}
         self._claim: Claim | None = None
         self._moments = random.Random()  # of its own: it moves no number
 
@@ -273,6 +275,7 @@ class _Worker:
                 if prepared is None or model is None:
                     with self.guests.hosting(cell.key):
                         prepared = self.loader.prepare(cell)
+                        self._check_contract(prepared)
                         model = prepared.model()
                     self._show_images(run_id, cell)
                 if claim.unit == "summary":
@@ -290,6 +293,21 @@ class _Worker:
             self._claim = None
             if claim.unit != "gates":
                 self._show_images(run_id, cell)
+
+    def _check_contract(self, prepared: Prepared) -> None:
+        """Check a defense before its first cell; what it said then holds for the others with it too."""
+        cell = prepared.cell
+        asked = repr((cell.defense.name, cell.defense.params(), cell.threat.gradient, cell.classifier, cell.score))
+        key = f"{asked} {cell.dataset} {hash_own_code(cell.defense)}"
+        if key not in self._contracts:
+            try:
+                check_contract(prepared)
+                self.loader.check_intact()  # before another call could undo what the first one did
+                self._contracts[key] = None
+            except BrokenContract as error:
+                self._contracts[key] = str(error)
+        if (said := self._contracts[key]) is not None:
+            raise BrokenContract(said)
 
     def _show_images(self, run_id: int, cell: Cell) -> None:
         done = self.store.count_images(run_id)
