@@ -10,6 +10,7 @@ import click
 
 from bench import terminal
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
+from bench.commands.showing import take_showing, with_showing
 from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -94,6 +95,7 @@ main.add_command(merge)
     help="Processes on this machine. Default: one for each GPU, unless --device names one.",
 )
 @with_sharing
+@with_showing
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
@@ -127,13 +129,15 @@ def run(
     from bench.commands import run as verb
     from bench.commands.choose import chosen
 
+    given_showing = {"verbose": sharing["verbose"], "log": sharing["log"]}
+    showing = take_showing(sharing)
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     if smoke:
         source = click.get_current_context().get_parameter_source("db")
         db = "smoke.sqlite" if source is click.core.ParameterSource.DEFAULT else db
-        if verb.smoke(cells, db, device, grid=grid).failed:
+        if verb.smoke(cells, db, device, grid=grid, showing=showing).failed:
             raise click.exceptions.Exit(1)
         return
     if not dry_run:
@@ -147,7 +151,14 @@ def run(
                 "filter": filters,
                 "limit": limit,
             }
-            given |= {"limit": limit, "data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            given |= {
+                "limit": limit,
+                "data_dir": data_dir,
+                "download": download,
+                "protocol": protocol,
+                **sharing,
+                **given_showing,
+            }
             options = several.write_options(given)
             exit_with(several.execute_with_workers(cells, db, options, number, grid=grid, device=device, force=force))
             return
@@ -156,7 +167,9 @@ def run(
         verb.dry_run(cells, db, loader)
         return
     rules, patience = make_sharing(**sharing)
-    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience))
+    exit_with(
+        verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience, showing=showing)
+    )
 
 
 @main.command()

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from bench.commands.showing import take_showing, with_showing
+
 Command = Callable[..., Any]
 BUSY = 3  # the exit code of --no-wait where others still run cells
 
@@ -89,6 +91,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="RUN", help="Measure again what is no newer.")
 @click.option("--one-host", is_flag=True, help="All workers are on this host: SQLite on a network file system is fine.")
 @with_sharing
+@with_showing
 def worker(
     grid: str,
     db: str,
@@ -117,9 +120,10 @@ def worker(
     if not one_host:
         check_shareable(db)
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    showing = take_showing(sharing)
     rules, patience = make_sharing(**sharing)
     loader = verb.loader(device, data_dir, download)
-    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False)
+    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False, showing=showing)
     exit_with(outcome)
 
 

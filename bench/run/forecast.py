@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from bench.attacks.base import UNSEEN, Oracle
+from bench.attacks.base import Oracle
 from bench.cell import Cell
 from bench.datasets import load_dataset
 from bench.epsilon import epsilon_text
 from bench.report.labels import set_labels
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
+from bench.run.progress import count_judged, write_time
 from bench.run.runner import is_done
 from bench.store import Store, StoreError
 from bench.store.database import parse_url, sqlite_path
@@ -91,9 +92,9 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader) -> Iterator[str]:
             continue
         cost, evaluations = (left * value for value in _estimate_cost(cell, rates[name]))
         seconds, units = seconds + cost, units + evaluations
-        yield f"{group.line}: {evaluations:.3g} network evaluations, {_write_time(cost)}"
+        yield f"{group.line}: {evaluations:.3g} network evaluations, {write_time(cost)}"
     yield from (f"Missing {name}: {message}" for name, message in absent.items())
-    yield f"In all {units:.3g} network evaluations, about {_write_time(seconds)} on {loader.device} (a rough timing)."
+    yield f"In all {units:.3g} network evaluations, about {write_time(seconds)} on {loader.device} (a rough timing)."
     if absent:
         yield (
             f"The cells whose files are missing need at least {unknown:.3g} network evaluations more. `bench fetch` "
@@ -148,20 +149,13 @@ def _open(db: str) -> Store | None:
 
 def _count_forward(cell: Cell) -> int:
     """Count forward passes of the score network, or of the classifier without a purifier; gradients add to it."""
-    answers = sum(cell.attack.queries()) + _count_judged(cell)
+    answers = sum(cell.attack.queries()) + count_judged(cell)
     return cell.num_images * answers * max(1, cell.defense.network_evaluations)
-
-
-def _count_judged(cell: Cell) -> int:
-    """Count the answers that the judge asks for each image, at most: see `bench.evaluate`."""
-    if not cell.defense.stochastic:
-        return 4  # clean, attacked, and two draws that must agree
-    return 3 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.looks())
 
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
     plain, differentiated = cell.attack.queries()
-    judged = _count_judged(cell)
+    judged = count_judged(cell)
     return tuple(  # type: ignore[return-value]
         cell.num_images * ((plain + judged) * rates[0] + differentiated * rates[1])
         for rates in (rate.seconds, rate.units)
@@ -189,9 +183,3 @@ def _probe(prepared: Prepared) -> Rate:
             seconds.append(spent[0] / len(images))
             units.append(spent[1] / len(images))
     return Rate(seconds=(seconds[0], seconds[1]), units=(units[0], units[1]))
-
-
-def _write_time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
