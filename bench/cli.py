@@ -133,11 +133,13 @@ def run(
     showing = take_showing(sharing)
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
-    cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    cells = chosen(
+        grid, protocol=protocol, filters=filters, limit=None if smoke else limit, seed=seed, num_images=num_images
+    )
     if smoke:
         source = click.get_current_context().get_parameter_source("db")
         db = "smoke.sqlite" if source is click.core.ParameterSource.DEFAULT else db
-        if verb.smoke(cells, db, device, grid=grid, showing=showing).failed:
+        if verb.smoke(cells, db, device, grid=grid, limit=limit, data_dir=data_dir, showing=showing).failed:
             raise click.exceptions.Exit(1)
         return
     if not dry_run:

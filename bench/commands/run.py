@@ -174,16 +174,28 @@ def smoke(
     device: str | None,
     *,
     grid: str,
+    limit: int | None = None,
+    data_dir: Path | None = None,
     showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`."""
+    """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`.
+
+    Args:
+        cells: of the grid.
+        db: path or URL of the database of smoke runs.
+        device: as torch writes it; None is a GPU where there is one, else the CPU.
+        grid: the name or the file of the grid.
+        limit: at most so many toy cells.
+        data_dir: folder of the data sets.
+        showing: how much is shown on the way, and where else.
+    """
     from bench.run.smoke import toy_cells, toy_world
 
     _check_smoke_file(db)
     with Store(db) as store:
         check_database(store, smoke=True)
-        toys = toy_cells(cells)
-        with toy_world(cells), make_watcher(cells=toys, showing=showing) as shown:
+        toys = toy_cells(cells, limit)
+        with toy_world(cells, data_dir), make_watcher(cells=toys, showing=showing) as shown:
             begin = time.perf_counter()
             outcome = run_cells(toys, store, loader(device, None, False), shown, grid=grid_label(grid), force=True)
         for cell in outcome.failed:
