@@ -25,6 +25,7 @@ from bench.commands.sharing import (
     with_sharing,
     worker,
 )
+from bench.commands.showing import take_showing, with_showing
 from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -107,6 +108,7 @@ main.add_command(verify)
 @with_launching
 @with_sharing
 @with_evidence
+@with_showing
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
@@ -143,6 +145,8 @@ def run(
     from bench.commands.choose import chosen
 
     launching = take_launching(sharing)
+    given_showing = {"verbose": sharing["verbose"], "log": sharing["log"]}
+    showing = take_showing(sharing)
     if config is not None:
         if click.get_current_context().get_parameter_source("grid") is not click.core.ParameterSource.DEFAULT:
             raise ValueError("--config and --grid both say which cells to run. Leave one of them out.")
@@ -151,11 +155,13 @@ def run(
         grid = config
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
-    cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    cells = chosen(
+        grid, protocol=protocol, filters=filters, limit=None if smoke else limit, seed=seed, num_images=num_images
+    )
     if smoke:
         source = click.get_current_context().get_parameter_source("db")
         db = "smoke.sqlite" if source is click.core.ParameterSource.DEFAULT else db
-        if verb.smoke(cells, db, device, grid=grid).failed:
+        if verb.smoke(cells, db, device, grid=grid, limit=limit, data_dir=data_dir, showing=showing).failed:
             raise click.exceptions.Exit(1)
         return
     if not dry_run:
@@ -164,7 +170,7 @@ def run(
         launching.check(db)
         if launching.launcher != "local" or several.count_workers(launching, device) > 1:
             given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
-            given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing}
+            given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing, **given_showing}
             given |= {"evidence": evidence, "no_evidence": no_evidence}
             exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
@@ -174,7 +180,17 @@ def run(
         return
     rules, patience = make_sharing(**sharing)
     vault = make_vault(db, evidence, no_evidence)
-    exit_with(verb.execute(cells, db, loader, grid=grid, force=force, sharing=rules, patience=patience, vault=vault))
+    exit_with(
+        verb.execute(
+            *(cells, db, loader),
+            grid=grid,
+            force=force,
+            sharing=rules,
+            patience=patience,
+            showing=showing,
+            vault=vault,
+        )
+    )
 
 
 @main.command()

@@ -244,7 +244,7 @@ def _database(db: str | os.PathLike[str] | None) -> Iterator[str]:
 def _measure(cell: Cell, parts: _Parts, loads: Loader, address: str, progress: bool, vault: Vault | None) -> Result:
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address) as store:
-        with make_watcher(console) as shown:
+        with make_watcher(console, [cell]) as shown:
             force = parts.are_given or any(type(part).__module__ == "__main__" for part in (cell.defense, cell.attack))
             outcome = run_cells([cell], store, loads, shown, grid=GRID, force=force, vault=vault)
         if outcome.failed:

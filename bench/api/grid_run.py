@@ -15,6 +15,7 @@ from bench.commands.choose import chosen
 from bench.commands.report import tables
 from bench.commands.run import loader, measure, open_store, write_summary
 from bench.evidence import vault_beside
+from bench.grids import load_grid
 from bench.run.display import make_watcher
 from bench.run.work import Sharing
 from bench.store import Store, default_url
@@ -109,7 +110,7 @@ def run(
     loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address) as store:
-        with make_watcher(console) as shown:
+        with make_watcher(console, cells, gates=load_grid(name).gates) as shown:
             sharing = Sharing(take_over=take_over)
             vault = vault_beside(address) if evidence else None
             outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing, vault=vault)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import click
 import torch
-from rich.console import Console
 
 from bench.cell import Cell
 from bench.commands.grid_data import remember
@@ -21,7 +19,7 @@ from bench.commands.report import tables
 from bench.evidence import Vault
 from bench.grids import grid_label, load_grid
 from bench.printable import one_line
-from bench.run.display import Lines, make_watcher
+from bench.run.display import Lines, Showing, make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import run_cells
 from bench.run.work import Outcome, Sharing, Watcher
@@ -69,6 +67,7 @@ def execute(
     patience: float = 0.0,
     table: bool = True,
     vault: Vault | None = None,
+    showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> Outcome:
     """Run the cells into the database, print their table and what came of them.
 
@@ -82,10 +81,13 @@ def execute(
         patience: seconds for which a database that is locked or away is asked again.
         table: whether to print the table and the summary.
         vault: where the adversarial images are kept; None keeps none.
+        showing: how much is shown on the way, and where else.
     """
+    watcher: type[Lines] | None = None if table else Lines
     with open_store(db, patience=patience) as store:
-        with make_watcher() if table else Lines(Console(file=sys.stdout)) as shown:
+        with make_watcher(cells=cells, showing=showing, gates=load_grid(grid).gates, kind=watcher) as shown:
             outcome = measure(cells, store, loader, shown, grid=grid, force=force, sharing=sharing, vault=vault)
+            tell_tracebacks(outcome, store, shown, showing)
         if table:
             click.echo(tables(store, grid, cells, "text"))
             click.echo(write_summary(outcome, cells, store, grid))
@@ -151,6 +153,15 @@ def stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def tell_tracebacks(outcome: Outcome, store: Store, shown: Lines, showing: Showing) -> None:
+    """Add the tracebacks of the cells that failed to the log, and show them with --verbose."""
+    for cell in outcome.failed:
+        text = f"{shown.name(cell)}:\n{store.runs_of(cell.key)[0]['error_traceback']}"
+        shown.note(text)
+        if showing.verbose:
+            click.echo(text, err=True)
+
+
 def write_summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: str) -> str:
     """Say in lines how many cells ended how, what failed, and what to look at next."""
     lines = []
@@ -167,15 +178,34 @@ def write_summary(outcome: Outcome, cells: Sequence[Cell], store: Store, grid: s
     return "\n".join(lines)
 
 
-def smoke(cells: Sequence[Cell], db: str, device: str | None, *, grid: str) -> Outcome:
-    """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`."""
+def smoke(
+    cells: Sequence[Cell],
+    db: str,
+    device: str | None,
+    *,
+    grid: str,
+    limit: int | None = None,
+    data_dir: Path | None = None,
+    showing: Showing = Showing(),  # noqa: B008 - frozen
+) -> Outcome:
+    """Run the code paths of the cells on toy networks and print what came of it; see `bench.run.smoke`.
+
+    Args:
+        cells: of the grid.
+        db: path or URL of the database of smoke runs.
+        device: as torch writes it; None is a GPU where there is one, else the CPU.
+        grid: the name or the file of the grid.
+        limit: at most so many toy cells.
+        data_dir: folder of the data sets.
+        showing: how much is shown on the way, and where else.
+    """
     from bench.run.smoke import toy_cells, toy_world
 
     _check_smoke_file(db)
     with Store(db) as store:
         check_database(store, smoke=True)
-        with toy_world(cells), make_watcher() as shown:
-            toys = toy_cells(cells)
+        toys = toy_cells(cells, limit)
+        with toy_world(cells, data_dir), make_watcher(cells=toys, showing=showing) as shown:
             begin = time.perf_counter()
             outcome = run_cells(toys, store, loader(device, None, False), shown, grid=grid_label(grid), force=True)
         for cell in outcome.failed:

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from bench.commands.showing import take_showing, with_showing
+
 Command = Callable[..., Any]
 BUSY = 3  # the exit code of --no-wait where others still run cells
 
@@ -129,6 +131,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when the process that started this one ends.")
 @with_sharing
 @with_evidence
+@with_showing
 def worker(
     grid: str,
     db: str,
@@ -162,10 +165,19 @@ def worker(
     if not one_host:
         check_shareable(db)
     cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    showing = take_showing(sharing)
     rules, patience = make_sharing(**sharing)
     loader = verb.loader(device, data_dir, download)
     vault = make_vault(db, evidence, no_evidence)
-    outcome = verb.execute(cells, db, loader, grid=grid, sharing=rules, patience=patience, table=False, vault=vault)
+    outcome = verb.execute(
+        *(cells, db, loader),
+        grid=grid,
+        sharing=rules,
+        patience=patience,
+        table=False,
+        showing=showing,
+        vault=vault,
+    )
     exit_with(outcome)
 
 

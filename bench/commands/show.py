@@ -28,6 +28,8 @@ def show(db: str, key: str) -> str:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
             lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
             lines += [f"  gate {g['gate']}: {_write_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
+            if run["error_traceback"]:
+                lines += ["  traceback:", *(f"    {line}" for line in run["error_traceback"].splitlines())]
         done = store.latest_done(cell["key"])
         if done is not None:
             lines += ["", *_write_curve(store, done["id"]), "", *_write_images(store, done["id"])]

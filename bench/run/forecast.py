@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.attacks.base import UNSEEN, Oracle
+from bench.attacks.base import Oracle
 from bench.cell import Cell
 from bench.datasets import load_dataset
 from bench.epsilon import epsilon_text
@@ -18,6 +18,7 @@ from bench.report.labels import set_labels
 from bench.run.gating import count_gate_answers, has_every_gate
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
+from bench.run.progress import count_judged, write_time
 from bench.run.runner import is_done
 from bench.store import Store, StoreError
 from bench.store.database import parse_url, sqlite_path
@@ -95,11 +96,11 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader, gates: Collection[s
         extra, gated = (0.0, 0.0) if group.done else _estimate_gates(cell, rates[name], gates)
         seconds, units, checks = seconds + cost + extra, units + evaluations, checks + gated
         share = f", {gated:.3g} for its gates" if gated else ""
-        yield f"{group.line}: {evaluations:.3g} network evaluations{share}, {_write_time(cost + extra)}"
+        yield f"{group.line}: {evaluations:.3g} network evaluations{share}, {write_time(cost + extra)}"
     yield from (f"Missing {name}: {message}" for name, message in absent.items())
     yield (
         f"In all {units:.3g} network evaluations, and {checks:.3g} at most for validity gates, about "
-        f"{_write_time(seconds)} on {loader.device} (a rough timing)."
+        f"{write_time(seconds)} on {loader.device} (a rough timing)."
     )
     if absent:
         yield (
@@ -155,20 +156,13 @@ def _open(db: str) -> Store | None:
 
 def _count_forward(cell: Cell) -> int:
     """Count forward passes of the score network, or of the classifier without a purifier; gradients add to it."""
-    answers = sum(cell.attack.usual_queries()) + _count_judged(cell)
+    answers = sum(cell.attack.usual_queries()) + count_judged(cell)
     return round(cell.num_images * answers * max(1, cell.defense.network_evaluations))
-
-
-def _count_judged(cell: Cell) -> int:
-    """Count the answers that the judge asks for a usual image: see `bench.evaluate`."""
-    if not cell.defense.stochastic:
-        return 5  # clean, attacked, attacked and rounded to 8 bits, and two draws that must agree
-    return 4 * cell.judging_draws + (0 if cell.threat.gradient in UNSEEN else cell.attack.usual_looks())
 
 
 def _estimate_cost(cell: Cell, rate: Rate) -> tuple[float, float]:
     plain, differentiated = cell.attack.usual_queries()
-    return _price(cell.num_images * (plain + _count_judged(cell)), cell.num_images * differentiated, rate)
+    return _price(cell.num_images * (plain + count_judged(cell)), cell.num_images * differentiated, rate)
 
 
 def _estimate_gates(cell: Cell, rate: Rate, gates: Collection[str]) -> tuple[float, float]:
@@ -202,9 +196,3 @@ def _probe(prepared: Prepared) -> Rate:
             seconds.append(spent[0] / len(images))
             units.append(spent[1] / len(images))
     return Rate(seconds=(seconds[0], seconds[1]), units=(units[0], units[1]))
-
-
-def _write_time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,6 @@
-"""`bench run --smoke`: a grid's code paths on toy networks with random weights and random pictures, in minutes.
+"""`bench run --smoke`: a grid's code paths on toy networks with random weights, in minutes.
+
+The pictures are random, but for a data set of one's own: there they are its first ones, as its own code reads them.
 
 Every data set and network of a toy cell has a name that begins with `bench.store.smoke_mark.SMOKE`; such rows are
 never results. The architectures and the difference between picture and diffusion size stay, the widths shrink. Toy
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.attacks._short import cut_short
@@ -29,10 +32,14 @@ ATTACK = {
 """The largest values that fields of toy defenses and attacks keep."""
 
 
-def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
+def toy_cells(cells: Sequence[Cell], limit: int | None = None) -> list[Cell]:
     """A small cell for every kind of cell, each once: seeds and numbers of pictures do not make another kind.
 
     Only the first of each defense keeps its tier, and with it the gates, which cost more than all the rest.
+
+    Args:
+        cells: of a grid.
+        limit: at most so many; None is all.
     """
     found: dict[str, Cell] = {}
     firsts: set[str] = set()
@@ -42,7 +49,7 @@ def toy_cells(cells: Sequence[Cell]) -> list[Cell]:
             tier = "quick" if cell.defense.name in firsts else cell.tier
             found[key] = toy_cell(cell, tier)
             firsts.add(cell.defense.name)
-    return list(found.values())
+    return list(found.values())[:limit]
 
 
 def toy_cell(cell: Cell, tier: Tier) -> Cell:
@@ -81,10 +88,10 @@ def _small(part: Any, most: Mapping[str, int]) -> Any:
 
 
 @contextmanager
-def toy_world(cells: Sequence[Cell]) -> Iterator[None]:
+def toy_world(cells: Sequence[Cell], data_dir: Path | None = None) -> Iterator[None]:
     """While it lasts, the data sets and networks of the toy cells are known, and AutoAttack and the gates' search take
     two steps."""
-    datasets = [toy_dataset(name) for name in dict.fromkeys(cell.dataset for cell in cells)]
+    datasets = [toy_dataset(name, data_dir) for name in dict.fromkeys(cell.dataset for cell in cells)]
     classifiers = [toy_classifier(name, *of) for name, of in _uses(cells, 0).items()]
     scores = [toy_score(name, *of) for name, of in _uses(cells, 1).items()]
     with (

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.datasets import DatasetInfo, ImageSet, dataset_info
+from bench.datasets import DatasetInfo, ImageSet, dataset_info, load_dataset
+from bench.datasets.known import KNOWN
 from bench.store.smoke_mark import SMOKE
 from defenses.compat import import_robustbench
 from defenses.models.info import ClassifierInfo, ScoreInfo
@@ -18,15 +19,27 @@ from defenses.models.score_models import NetworkScore
 IMAGES = 4
 CLASSES = 50  # at most: the embedding network of contrastive guidance has 18 weights for every pair of classes
 SIDE = {224: 32, 256: 36}  # toy sides of large pictures
+SHIPPED = frozenset(info.name for info in KNOWN)
+MOST = 64  # side of one's own pictures, at most
 
 
 def _side(dataset: str) -> int:
-    side = dataset_info(dataset).image_shape[-1]
-    return SIDE.get(side, side)
+    """Side of the toy pictures: as it is, but thin, small and divisible by four where networks of our own stand by."""
+    side = max(dataset_info(dataset).image_shape[-2:])
+    if side in SIDE or dataset in SHIPPED:
+        return SIDE.get(side, side)
+    return min(MOST, max(8, 4 * round(side / 4)))
 
 
-def toy_dataset(name: str) -> DatasetInfo:
-    """A few random pictures, with the classes of the data set `name`."""
+def toy_dataset(name: str, data_dir: Path | None = None) -> DatasetInfo:
+    """A few pictures with the classes of the data set `name`: random ones, the first ones of a data set of one's own.
+
+    Args:
+        name: of the real data set.
+        data_dir: folder of the data sets.
+    """
+    if name not in SHIPPED:
+        return _own_pictures(name, data_dir)
     info, side = dataset_info(name), _side(name)
     shape = (info.image_shape[0], side, side)
     images = torch.rand((IMAGES, *shape), generator=torch.Generator().manual_seed(0))
@@ -40,6 +53,27 @@ def toy_dataset(name: str) -> DatasetInfo:
     )
     return dataclasses.replace(
         info, name=SMOKE + name, image_shape=shape, source="random", place="nothing", load=lambda *_: pictures
+    )
+
+
+def _own_pictures(name: str, data_dir: Path | None) -> DatasetInfo:
+    info, side = dataset_info(name), _side(name)
+    shape = (info.image_shape[0], side, side)
+
+    def load(*_: Any) -> ImageSet:
+        real = load_dataset(name, data_dir=data_dir)
+        labels, names = torch.as_tensor(real.labels)[:IMAGES], real.class_names[:CLASSES]
+
+        def read(rows: Any) -> Tensor:
+            return nn.functional.interpolate(real.images(rows).float(), size=(side, side)).clamp(0, 1)
+
+        return ImageSet(
+            name=SMOKE + name, labels=labels.clamp(max=len(names) - 1), class_names=names, image_shape=shape, read=read,
+            note="the first pictures",
+        )  # fmt: skip
+
+    return dataclasses.replace(
+        info, name=SMOKE + name, classes=min(CLASSES, info.classes), image_shape=shape, load=load
     )
 
 
@@ -92,8 +126,8 @@ class _Lean(nn.Module):
 
 def _architecture(name: str, classes: int, channels: int, side: int) -> nn.Module:
     size = {"num_classes": classes, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    if channels == 1:
-        return nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
+    if channels != 3 or side not in (32, 36):  # the architectures below are made for these
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * side * side, classes))
     if "xcit" in name:
         from timm.models.xcit import Xcit
 
@@ -124,8 +158,7 @@ def toy_score(name: str, *datasets: str) -> ScoreInfo:
         datasets: names of the real data sets that it is used on, all of one shape.
     """
     shape = dataset_info(datasets[0]).image_shape
-    side = 256 if shape[-1] == 224 else shape[-1]
-    side = SIDE.get(side, side)
+    side = SIDE[256] if shape[-1] == 224 else _side(datasets[0])
 
     def load() -> NetworkScore:
         with torch.random.fork_rng():
@@ -147,7 +180,7 @@ def toy_score(name: str, *datasets: str) -> ScoreInfo:
 def _unet(name: str, channels: int) -> tuple[nn.Module, Any]:
     from defenses.models.networks.unet import Layout, ddpmpp_unet, guided_unet
 
-    if channels == 1:
+    if channels != 3:
         return _Zero(), "continuous"
     if "guided" in name:
         return guided_unet(Layout(channels=(32, 32), blocks=1, attention=(False, True)), head=32), "index"
@@ -155,7 +188,7 @@ def _unet(name: str, channels: int) -> tuple[nn.Module, Any]:
 
 
 class _Zero(nn.Module):
-    """Predicts no noise: the score network of one-channel pictures."""
+    """Predicts no noise: the score network of pictures that are not in colour."""
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         return 0 * x

@@ -109,3 +109,47 @@ def test_attacks_are_cut_short_for_a_while() -> None:
 def test_the_whole_grid_runs_as_toys(tmp_path: Path) -> None:
     result = bench("run", "--grid", "paper_tables", "--smoke", "--db", tmp_path / "smoke.sqlite", "--device", "cpu")
     assert result.exit_code == 0 and " 0 failed" in result.output, result.output[-2000:]
+
+
+OWN = """
+import torch
+from bench.attacks.pgd_eot import PGDEOT
+from bench.cell import Cell
+from bench.datasets import DatasetInfo, ImageSet, register_dataset
+from bench.threat import ThreatModel
+from defenses.bit_depth import BitDepth
+from defenses.undefended import Undefended
+
+PIXELS = torch.linspace(0, 1, 6 * 4 * 9 * 14).view(6, 4, 9, 14)
+
+
+def load(folder, split, download):
+    open(r"{read}", "w").close()
+    return ImageSet(name="mine_of_smoke", labels=torch.tensor([0, 1, 0, 1, 0, 1]), class_names=("a", "b"),
+                    image_shape=(4, 9, 14), read=lambda rows: PIXELS[rows], note="x")
+
+
+register_dataset(DatasetInfo(name="mine_of_smoke", classes=2, image_shape=(4, 9, 14), source="me", place="none",
+                             licence="mine", load=load))
+
+
+def cells():
+    for defense, gradient in ((Undefended(), "exact"), (BitDepth(), "straight_through")):
+        for seed in (0, 1):
+            yield Cell(dataset="mine_of_smoke", classifier="my_net", defense=defense, attack=PGDEOT(), seed=seed,
+                       threat=ThreatModel(epsilon=8 / 255, gradient=gradient), num_images=4)
+"""
+
+
+def test_own_pictures_are_read_and_the_limit_counts_kinds_of_cells(tmp_path: Path) -> None:
+    """Of another shape, with a classifier that is not here; the two seeds are one kind."""
+    grid, read = tmp_path / "own_of_smoke.py", tmp_path / "was_read"
+    grid.write_text(OWN.replace("{read}", str(read)), encoding="utf-8")
+    try:
+        for limit, done in ((1, 1), (2, 2)):
+            db = tmp_path / f"{limit}.sqlite"
+            result = bench("run", "--grid", grid, "--smoke", "--db", db, "--device", "cpu", "--limit", limit)
+            assert result.exit_code == 0 and f"Smoke: {done} done, 0 failed" in result.output, result.output
+        assert read.exists()
+    finally:
+        del DATASETS["mine_of_smoke"]
