@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from bench.commands.looking import verify
+from bench.commands.drawing import draw, plot, purify
+from bench.commands.looking import export, verify
 from bench.commands.sharing import (
     exit_with,
     make_sharing,
@@ -65,6 +66,10 @@ main.add_command(worker)
 main.add_command(status)
 main.add_command(merge)
 main.add_command(verify)
+main.add_command(plot)
+main.add_command(draw)
+main.add_command(purify)
+main.add_command(export)
 
 
 @main.command()
