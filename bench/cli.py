@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from bench import terminal
+from bench.commands.drawing import draw, plot, purify
 from bench.commands.launching import take_launching, with_launching
-from bench.commands.looking import verify
+from bench.commands.looking import export, verify
 from bench.commands.options import UserError, WithVariables, complete_options, show_warning
 from bench.commands.sharing import (
     exit_with,
@@ -74,6 +75,10 @@ main.add_command(worker)
 main.add_command(status)
 main.add_command(merge)
 main.add_command(verify)
+main.add_command(plot)
+main.add_command(draw)
+main.add_command(purify)
+main.add_command(export)
 
 
 @main.command()

@@ -1,34 +1,16 @@
-"""The verbs that look behind a number: `bench verify`, `bench export`, `bench draw`, `bench plot`, `bench purify`."""
+"""The verbs that look behind a number: `bench verify`, `bench export`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bench.commands.places import with_place
 from bench.commands.sharing import with_db
 
-Command = Callable[..., Any]
 INCOMPLETE = 3  # exit code: nothing is wrong, but something could not be judged
-
-
-def with_place(command: Command) -> Command:
-    """Add the options that say where data sets, images and the device are."""
-    for option in reversed(
-        (
-            click.option(
-                "--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets."
-            ),
-            click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:1. Default: a GPU if there is one."),
-            click.option(
-                "--evidence", metavar="DIR|URL", help="Where the adversarial images are. Default: beside the database."
-            ),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -87,8 +69,8 @@ def verify(
     if images is not None:
         _verify_images(images, by, claimed, cells, grid, db, loads, vault, draws or 10, seed, batch_size)
         return
-    from bench.commands.verify import Judging
     from bench.commands.verify import verify as verb
+    from bench.commands.verify_judging import Judging
 
     wrong = incomplete = total = 0
     for text, verdict in verb(db, cells, grid, loads, vault, Judging(draws=draws, seed=seed, replay=replay)):
@@ -115,3 +97,29 @@ def _verify_images(
 
     told = Claimed(images=images, by=str(by), **claimed)
     verify_images(db, told, loads, vault, draws=draws, seed=seed, batch_size=batch_size)
+
+
+@click.command()
+@click.argument("cell", metavar="CELL")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("npz", "png", "parquet", "hf", "croissant")),
+    default="npz",
+    show_default=True,
+    help="npz, parquet: images, votes, outcomes. png: 8-bit pictures and a csv. hf: a card with the results. "
+    "croissant: parquet with JSON-LD about it.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder. Default: named after the cell.")
+@with_db
+@click.option("--evidence", metavar="DIR|URL", help="Where the adversarial images are. Default: beside the database.")
+def export(cell: str, form: str, output: Path | None, db: str, evidence: str | None) -> None:
+    """Write the adversarial images of a cell, with votes and outcomes of each, for other programs.
+
+    \b
+    bench export 3f2a --format npz
+    """
+    from bench.commands.export import export as verb
+    from bench.commands.sharing import make_vault
+
+    click.echo(verb(db, cell, form, output, make_vault(db, evidence, False)))

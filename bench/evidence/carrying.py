@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.evidence.files import is_url
 from bench.evidence.vault import EvidenceError, vault_beside
 
 
@@ -36,7 +37,7 @@ class Carrier:
             row: of `batches`.
         """
         place, source = str(row["evidence"]), vault_beside(database)
-        if "://" in place or Path(place).is_absolute():  # stays where it is
+        if is_url(place) or Path(place).is_absolute():  # stays where it is
             return place
         try:
             data = source.read(place)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.evidence.batch_file import EvidenceBatch, pack_batch, unpack_batch
+from bench.evidence.files import is_url, put_file, read_file, remove_file, write_file
 from bench.records import ImageRecord
 from bench.store.database import parse_url, sqlite_path
 
@@ -63,15 +63,14 @@ class Vault:
         """
         self.beside = beside
         address = os.fspath(root)
-        self._url = "://" in address
-        self.root = address.rstrip("/") if self._url else str(Path(address).expanduser().absolute())
+        self.root = address.rstrip("/") if is_url(address) else str(Path(address).expanduser().absolute())
 
     def check(self) -> None:
         """Raise EvidenceError where nothing can be written; asked before an attack is paid for."""
         name = f".check-{secrets.token_hex(4)}"
         try:
-            self._write(name, b"")
-            self._remove(name)
+            write_file(self.root, name, b"")
+            remove_file(self.root, name)
         except Exception as error:  # every kind of file system has its own errors
             raise EvidenceError(
                 f"{self.root}: nothing can be written there: {error}. {EvidenceError.remedy}"
@@ -102,7 +101,7 @@ class Vault:
         stem, _, ending = name.rpartition(".")
         try:
             for candidate in (name, f"{stem}-{digest[:12]}.{ending}"):
-                if self._put(candidate, data):
+                if put_file(self.root, candidate, data):
                     return Kept(self._place(candidate), digest, len(data))
         except Exception as error:  # every kind of file system has its own errors
             raise EvidenceError(f"{self.root}/{name} cannot be written: {error}.") from error
@@ -122,7 +121,7 @@ class Vault:
             tried.append(address)
             with suppress(FileNotFoundError, NotADirectoryError):
                 try:
-                    return _open_url(address) if "://" in address else Path(address).read_bytes()
+                    return read_file(address)
                 except (FileNotFoundError, NotADirectoryError):
                     raise
                 except Exception as error:  # every kind of file system has its own errors
@@ -154,50 +153,9 @@ class Vault:
 
     def _addresses(self, place: str) -> list[str]:
         """Where a file may lie: as stored, and, if that was elsewhere, in this vault."""
-        absolute = "://" in place or Path(place).is_absolute()
+        absolute = is_url(place) or Path(place).is_absolute()
         here = f"{self.root}/{'/'.join(place.split('/')[-2:])}"
         return list(dict.fromkeys([here, place])) if absolute else [here]
-
-    def _put(self, name: str, data: bytes) -> bool:
-        """Whether the file now holds these bytes; one with others is left alone."""
-        if self._url:
-            system, path = _file_system(f"{self.root}/{name}")
-            if system.exists(path):
-                return bool(system.cat_file(path) == data)
-            self._write(name, data)
-            return True
-        target = Path(self.root) / name
-        if target.exists():
-            return target.read_bytes() == data
-        fresh = f"{name}.{os.getpid()}-{secrets.token_hex(4)}.part"
-        self._write(fresh, data)
-        try:
-            _link_or_move(Path(self.root) / fresh, target)
-        except FileExistsError:  # another process was faster
-            return target.read_bytes() == data
-        finally:
-            (Path(self.root) / fresh).unlink(missing_ok=True)
-        return True
-
-    def _write(self, name: str, data: bytes) -> None:
-        if self._url:
-            system, path = _file_system(f"{self.root}/{name}")
-            system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            system.pipe_file(path, data)
-            return
-        target = Path(self.root) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _remove(self, name: str) -> None:
-        if self._url:
-            system, path = _file_system(f"{self.root}/{name}")
-            system.rm_file(path)
-        else:
-            (Path(self.root) / name).unlink(missing_ok=True)
 
 
 def vault_beside(db: str | os.PathLike[str]) -> Vault:
@@ -213,25 +171,3 @@ def vault_beside(db: str | os.PathLike[str]) -> Vault:
     if path is not None:
         return Vault(path.with_suffix(SUFFIX), beside=True)
     return Vault(Path(Path(url.database or "results").name + SUFFIX))
-
-
-def _link_or_move(fresh: Path, target: Path) -> None:
-    """Give a file its name, never another's; where the file system has no links, the last writer's stays."""
-    try:
-        os.link(fresh, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        os.replace(fresh, target)
-
-
-def _file_system(address: str) -> tuple[Any, str]:
-    import fsspec
-
-    system, path = fsspec.core.url_to_fs(address)
-    return system, path
-
-
-def _open_url(address: str) -> bytes:
-    system, path = _file_system(address)
-    return bytes(system.cat_file(path))

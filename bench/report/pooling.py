@@ -18,7 +18,7 @@ TWINS = ("draws", "batch_size", "balanced")
 IDENTITY = (*NEEDED[:-1], "score", "tier", *TWINS) + tuple(
     f"{column}_{part}" for column in ("defense", "attack") for part in ("params", "version")
 )
-INTERVALS = ("clean", "robust", "null")
+INTERVALS = ("clean", "robust", "null", "rounded")
 MEANS = ("vote_accuracy", "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy")
 COMPARED = {"agrees", "disagrees"}  # verdicts of runs that may be compared with the literature: so may their pool
 

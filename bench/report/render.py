@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING
 
+from bench.draw import MissingMatplotlib
 from bench.report import latex, markup
 from bench.report.curve import Curve, svg
 from bench.report.frames import Result, cells_of, printable_frame, take_planned_batch_sizes, with_expected
@@ -73,7 +75,7 @@ def render(
         return _draw(curve, cells, images)
     if tables and len(written) > 1 and format != "latex":  # LaTeX numbers its floats itself
         written = [replace(sheet, title=f"Table {i}. {sheet.title}") for i, sheet in enumerate(written, 1)]
-    figure = svg(curve, cells, images) if curve is not None and format == "html" else ""
+    figure = _figure(curve, cells, images) if format == "html" else ""
     return _writer(format, standalone, figure)(written)
 
 
@@ -92,6 +94,14 @@ def _draw(curve: Curve | None, cells: Sequence[Result], images: ImagesOf | None)
     if curve is None:
         raise ValueError("Expected a grid with a curve for --format svg, found none. `--grid noise_level` has one.")
     return svg(curve, cells, images)
+
+
+def _figure(curve: Curve | None, cells: Sequence[Result], images: ImagesOf | None) -> str:
+    """The curve under tables in HTML; a sentence in its place where nothing can draw it."""
+    try:
+        return svg(curve, cells, images) if curve is not None else ""
+    except MissingMatplotlib as error:
+        return f"<p>{escape(str(error))}</p>"
 
 
 def _write_rows(frame: pd.DataFrame, format: str, tables: Sequence[Table]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.evidence import EvidenceError, Vault, vault_beside
-from bench.evidence import vault as module
+from bench.evidence import files as module
 
 NAME = "ab12/0.safetensors"
 
