@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bench.commands.browsing import view
 from bench.commands.sharing import exit_with, make_sharing, merge, status, with_db, with_sharing, worker
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -53,6 +54,7 @@ def main() -> None:
 main.add_command(worker)
 main.add_command(status)
 main.add_command(merge)
+main.add_command(view)
 
 
 @main.command()

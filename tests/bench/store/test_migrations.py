@@ -34,6 +34,8 @@ def as_after(url: str, number: int, *changes: str) -> None:
         if number < 7:
             gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("device", "stored_at")]
+        if number < 8:
+            gone.append("DROP TABLE grids")
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
