@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bench import terminal
+from bench.commands.browsing import view
 from bench.commands.drawing import draw, plot, purify
 from bench.commands.launching import take_launching, with_launching
 from bench.commands.looking import export, verify
@@ -79,6 +80,7 @@ main.add_command(plot)
 main.add_command(draw)
 main.add_command(purify)
 main.add_command(export)
+main.add_command(view)
 
 
 @main.command()

@@ -62,7 +62,7 @@ class Tally:
 
 def tally_rows(run: int, rows: Any, votes_of: VotesOf) -> Tally:
     """Tally rows (index, label, draws, clean, robust, null) of a run, each image once."""
-    numbers = np.asarray(rows, dtype=np.int64).reshape(-1, 6)
+    numbers = np.asarray(rows, dtype=np.int32).reshape(-1, 6)
     index, label, draws, clean, robust, null = numbers[np.argsort(numbers[:, 0], kind="stable")].T
     return Tally(index, label, draws, clean, robust, null, (run,), votes_of)
 

@@ -6,22 +6,15 @@ on the spot, slower.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.commands import grid_data
+from bench.commands.sources import sources_hash
+
 FILE = Path(__file__).with_name("catalog.json")
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (
-    "defenses/*.py",
-    "defenses/diffusion/purifier.py",
-    "defenses/models/*.py",
-    "bench/attacks/*.py",
-    "bench/grids/*.py",
-)
-MORE = ("bench/datasets/*.py", "defenses/models/assets/digits/record.json")
 KINDS = ("defenses", "attacks", "datasets", "classifiers", "scores", "grids")
 
 Entry = dict[str, Any]
@@ -114,21 +107,10 @@ def _first_paragraph(text: str | None) -> str:
     return " ".join((text or "").strip().split("\n\n")[0].split())
 
 
-def sources_hash() -> str:
-    """Of every file that the catalogue is made from."""
-    digest = hashlib.sha256()
-    for pattern in (*SOURCES, *MORE):
-        for path in sorted(ROOT.glob(pattern)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
 def refresh() -> None:
     """Write the catalogue's file again."""
     document = {"sources": sources_hash(), "kinds": build()}
     FILE.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    from bench.commands import grid_data
-
     grid_data.refresh()
 
 

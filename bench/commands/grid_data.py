@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.catalog import sources_hash
 from bench.commands.names import Names, StoredNames, gather_names
+from bench.commands.sources import sources_hash
 from bench.grids import Grid, grid_label, grid_names, load_grid
 from bench.grids.described import DEFAULT, PROTOCOLS, DescribedGrid, describe_grid, hash_file, read_grid
 from bench.planned import PlannedCell

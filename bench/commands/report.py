@@ -138,9 +138,10 @@ def _write(
         keys: the cells that are shown where they have run; None is all.
     """
     shown = [cell.key for cell in cells] if cells is not None else keys
-    frame = with_titles(store.frame(shown, rivals=shown is not None), names)
+    frame = with_titles(store.frame(shown, as_text=True), names)
     images = RunImages(store, frame)
     frame = with_outdone(frame, images)
+    frame = frame if "outdone" in frame else frame.assign(outdone=None)  # the columns are those of every database
     if shown is not None:
         frame = frame[frame["cell_key"].isin(set(shown))]
     frame = frame.assign(batch_note=[batch_note(row, names) for row in cells_of(frame[list(BATCH)])])
@@ -163,6 +164,7 @@ def _write(
     )
 
 
+KEPT = 6000  # runs whose images are kept in memory; what is asked for again is read again
 BATCH = ("num_images", "batch_size", "defense", "defense_params")
 
 
@@ -193,6 +195,8 @@ class RunImages:
     def __call__(self, run_id: int) -> Tally:
         """The images of a run."""
         if run_id not in self._read:
+            if len(self._read) > KEPT:
+                self._read.clear()
             self._read |= self._store.tallies(self._together.get(run_id, [run_id]))
         return self._read[run_id]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,23 @@ def with_titles(frame: pd.DataFrame, names: Names | None = None) -> pd.DataFrame
             columns[f"{column}_title"] = [found["title"] if found else None for found in entries]
             if column in ("defense", "attack"):
                 params = frame[f"{column}_params"] if f"{column}_params" in frame else [None] * len(frame)
-                columns[f"{column}_texts"] = [
-                    _field_texts(found or {}, given, title_of) for found, given in zip(entries, params, strict=True)
-                ]
+                columns[f"{column}_texts"] = _write_fields(entries, params, title_of)
                 columns[f"{column}_always"] = [tuple(found["always"]) if found else () for found in entries]
             if column == "defense":
                 columns["defense_caveat"] = [found["caveat"] if found else "" for found in entries]
     return frame.assign(**columns)
+
+
+def _write_fields(entries: Sequence[Entry | None], params: Iterable[Any], title_of: Any) -> list[dict[str, str]]:
+    """Each field as a table writes it, row by row; rows with equal fields share one dictionary."""
+    written: dict[tuple[int, str], dict[str, str]] = {}
+    found = []
+    for entry, given in zip(entries, params, strict=True):
+        place = (id(entry), str(given))
+        if place not in written:
+            written[place] = _field_texts(entry or {}, given, title_of)
+        found.append(written[place])
+    return found
 
 
 def describe(defense: Any, fields: tuple[str, ...]) -> str:

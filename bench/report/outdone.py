@@ -34,10 +34,10 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
     """
     if "outdone" in frame.columns:
         return frame
-    cells = cells_of(frame)
+    cells = cells_of(frame.drop(columns=["gates", "notes"], errors="ignore"))
     mark_outdone(cells, images)
     reasons = [cell.get("outdone") for cell in cells]
-    return frame.assign(outdone=reasons)
+    return frame.assign(outdone=reasons) if any(reasons) else frame
 
 
 def mark_outdone(cells: Sequence[Result], images: ImagesOf | None = None) -> None:

@@ -1,32 +1,42 @@
-"""Sheets as plain text for a terminal, at most 100 columns wide."""
+"""Sheets as plain text, as wide as the terminal; lines break between words and no number is cut."""
 
 from __future__ import annotations
 
+import io
+import os
+import shutil
+import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 
 from bench.report.layout import Entry, Sheet
 
-WIDTH = 100
-NARROWEST = 8  # a column of names is not squeezed below this
-GAP = "  "
+WIDTH = 100  # of a pipe or a file
+NARROWEST = 12  # a column of names is not squeezed below this while numbers can give way
+GAP = 2
+
+
+def find_width() -> int:
+    """Columns of the terminal that this process writes to, or of $COLUMNS; WIDTH for a pipe."""
+    if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
+        return max(20, shutil.get_terminal_size((WIDTH, 24)).columns)
+    return WIDTH
 
 
 def plain(sheets: Sequence[Sheet]) -> str:
     """One table a sheet; the best values carry a star, footnotes their letter in brackets."""
-    return "\n".join(_sheet(sheet) for sheet in sheets)
+    width = find_width()
+    return "\n".join(_sheet(sheet, width) for sheet in sheets)
 
 
-def _sheet(sheet: Sheet) -> str:
-    rows = [[name for _, name in sheet.header], *([_entry(entry) for entry in row] for row in sheet.rows)]
-    widths = _widths(rows, sheet.labels)
-    head, *body = ["\n".join(_lines(row, widths, sheet.labels)) for row in rows]
+def _sheet(sheet: Sheet, width: int) -> str:
+    rows = [[_entry(entry) for entry in row] for row in sheet.rows]
+    header = [name for _, name in sheet.header]
     notes = [f"({mark}) {text}" for mark, text in sheet.marked_notes()]
     above = [sheet.title, *([sheet.caption] if sheet.caption else [])]
-    rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
     below = [" ".join(sheet.legend), *notes]
-    return "\n".join([*map(_fill, above), "", head, rule, *body, "", *map(_fill, below)]) + "\n"
+    table = _table(header, rows, sheet.labels, width)
+    return "\n".join([*(_fill(text, width) for text in above), "", table, "", *(_fill(t, width) for t in below)]) + "\n"
 
 
 def _entry(entry: Entry) -> str:
@@ -34,24 +44,42 @@ def _entry(entry: Entry) -> str:
     return f"{text} {entry.beside}".strip() + (f" ({entry.marks})" if entry.marks else "")
 
 
-def _widths(rows: Sequence[Sequence[str]], labels: int) -> list[int]:
-    """Natural widths of the columns; where they exceed the screen, the widest names give way, letter by letter."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    while sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH and max(widths[:labels]) > NARROWEST:
-        widths[widths.index(max(widths[:labels]))] -= 1
-    return widths
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, width: int) -> str:
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [[name, *(row[i] for row in rows)] for i, name in enumerate(header)]
+    widths = _find_widths(columns, labels, width)
+    rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+    table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
+    for i, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if i < labels else "right", overflow="fold", width=widths[i])
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    out = io.StringIO()
+    every = sum(widths) + 2 * GAP * len(widths)
+    Console(file=out, width=every, color_system=None, force_terminal=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _lines(row: Sequence[str], widths: Sequence[int], labels: int) -> Iterator[str]:
-    """The row, on as many lines as its longest name needs."""
-    names = [textwrap.wrap(text, width) or [""] for text, width in zip(row[:labels], widths, strict=False)]
-    for line in zip_longest(*names, *([text] for text in row[labels:]), fillvalue=""):
-        padded = (
-            text.ljust(width) if i < labels else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        yield GAP.join(padded).rstrip()
+def _find_widths(columns: Sequence[Sequence[str]], labels: int, width: int) -> list[int]:
+    """Natural widths; on a narrow screen names give way to their longest word, then numbers, then names again."""
+    widths = [max(map(len, column)) for column in columns]
+    words = [max((len(word) for text in column for word in text.split()), default=1) for column in columns]
+    names, every = range(labels), range(len(columns))
+    steps = (
+        (names, words),
+        (range(labels, len(columns)), words),
+        (names, [min(word, NARROWEST) for word in words]),
+    )
+    room = width - GAP * (len(columns) - 1)
+    for chosen, least in steps:
+        while sum(widths) > room and (wide := [i for i in chosen if widths[i] > least[i]]):
+            widths[max(wide, key=lambda i: widths[i])] -= 1
+    return [widths[i] for i in every]
 
 
-def _fill(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), WIDTH, break_on_hyphens=False)
+def _fill(text: str, width: int) -> str:
+    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)

@@ -6,20 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from sqlalchemy import Select, and_, func, select, text
+from sqlalchemy import JSON, Select, Text, and_, func, select, text, type_coerce
 
 from bench.records import BatchRecord, ImageRecord, Votes
 from bench.store.database import StoreError
 from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
+from bench.store.packing import unpack
 from bench.store.patience import patient
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow, results_select
-from bench.tally import Tally, tally_rows
 
 if TYPE_CHECKING:
     import pandas
+
+    from bench.tally import Tally
 
 
 AT_ONCE = 500  # runs whose images are read in one query
@@ -36,6 +37,10 @@ def _with_rivals(keys: Sequence[str]) -> Select[Any]:
     score = shown.c.score.is_not_distinct_from(CellRow.score)
     rivals = select(CellRow.key).join(shown, and_(*same, score))
     return results_select().where(CellRow.key.in_(rivals))
+
+
+def _leave_text(column: Any) -> Any:
+    return type_coerce(column, Text).label(column.name) if isinstance(column.type, JSON) else column
 
 
 class ReadableStore(OpenDatabase):
@@ -88,32 +93,36 @@ class ReadableStore(OpenDatabase):
         return self._rows(results_select().order_by(CellRow.dataset, CellRow.defense, CellRow.attack, CellRow.key))
 
     @patient
-    def frame(self, keys: Sequence[str] | None = None, *, rivals: bool = False) -> pandas.DataFrame:
+    def frame(self, keys: Sequence[str] | None = None, *, as_text: bool = False) -> pandas.DataFrame:
         """The view `results` as a data frame.
 
         Args:
-            keys: only these cells; None is all.
-            rivals: also the cells of the same defense under the same threat, which may contradict them.
+            keys: only these cells, and those of the same defense under the same threat, which may contradict them; None
+                is all cells.
+            as_text: leave JSON as the text that it is, a quarter of the memory.
         """
         import pandas
 
+        query = results_select() if keys is None else _with_rivals(keys)
+        if as_text:
+            query = query.with_only_columns(*(_leave_text(column) for column in query.exported_columns))
         with self._reading() as connection:
-            if keys is None:
-                return pandas.read_sql(results_select(), connection)
-            if not rivals:
-                chosen = results_select().where(CellRow.key.in_(keys))
-                return pandas.read_sql(chosen, connection)
-            return pandas.read_sql(_with_rivals(keys), connection)
+            return pandas.read_sql(query, connection)
 
     def tallies(self, run_ids: Sequence[int]) -> dict[int, Tally]:
         """How often the images of runs were right: run -> its images. Votes are read when they are asked for."""
+        import numpy as np
+
+        from bench.tally import tally_rows
+
         names = (ImageRow.run_id, ImageRow.image_index, ImageRow.label, ImageRow.draws)
         query = select(*names, ImageRow.clean_correct, ImageRow.robust_correct, ImageRow.null_correct)
         found: dict[int, Tally] = {}
         for start in range(0, len(run_ids), AT_ONCE):
             chosen = query.where(ImageRow.run_id.in_(run_ids[start : start + AT_ONCE])).order_by(ImageRow.run_id)
             with self._reading() as connection:
-                rows = np.array([tuple(row) for row in connection.execute(chosen)], dtype=np.int64).reshape(-1, 7)
+                answer = connection.execute(chosen)  # of whole numbers alone: the driver's own rows are enough
+                rows = np.array(answer.cursor.fetchall(), dtype=np.int32).reshape(-1, 7)
             runs, starts = np.unique(rows[:, 0], return_index=True)
             for run, part in zip(runs.tolist(), np.split(rows[:, 1:], starts[1:]), strict=True):
                 found[run] = tally_rows(run, part, self._votes)
@@ -148,6 +157,51 @@ class ReadableStore(OpenDatabase):
         if not runs or (known and known[0]["ran_at"] >= runs[0]["started_at"]):
             return known[0]["name"] if known else None
         return runs[0]["grid"]
+
+    def failures(self) -> list[RowValues]:
+        """The cells that have no successful run and whose newest one failed: their columns, as in `results`, and
+        `error`."""
+        newest = select(func.max(RunRow.id)).group_by(RunRow.cell_key)
+        done = select(RunRow.cell_key).where(RunRow.status == "done")
+        names = [column for column in CellRow.__table__.columns if column.name not in ("key", "created_at")]
+        query = select(
+            CellRow.key.label("cell_key"), *names, RunRow.id.label("run_id"), RunRow.error_message.label("error")
+        )
+        failed = query.join(RunRow, RunRow.cell_key == CellRow.key).where(
+            RunRow.id.in_(newest), RunRow.status == "failed"
+        )
+        return self._rows(failed.where(CellRow.key.not_in(done)))
+
+    def newest_runs(self, keys: Sequence[str]) -> dict[str, RowValues]:
+        """Key of a cell -> its newest successful run, else its newest one."""
+        runs = self._rows(select(RunRow).where(RunRow.cell_key.in_(keys)).order_by(RunRow.id))
+        found: dict[str, RowValues] = {}
+        for run in runs:
+            if run["status"] == "done" or found.get(run["cell_key"], run)["status"] != "done":
+                found[run["cell_key"]] = run
+        return found
+
+    def image_lists(self, run_ids: Sequence[int]) -> dict[int, list[Any]]:
+        """Run -> its images in the order in which they were judged, each a row of place, label, draws, right draws
+        (clean, attacked, null), votes on the adversarial image as JSON, distance, broken_by, first_success."""
+        row = ImageRow
+        names = (row.run_id, row.image_index, row.label, row.draws, row.clean_correct, row.robust_correct)
+        votes = type_coerce(row.robust_votes, Text)
+        query = select(*names, row.null_correct, votes, row.distance, row.broken_by, row.first_success)
+        found: dict[int, list[Any]] = {}
+        with self._reading() as connection:
+            chosen = query.where(row.run_id.in_(run_ids)).order_by(row.run_id, row.batch, row.position)
+            for run, *image in connection.execute(chosen).cursor.fetchall():
+                found.setdefault(run, []).append(image)
+        return found
+
+    def curves(self, run_ids: Sequence[int]) -> dict[int, list[list[dict[str, Any]]]]:
+        """Run -> the convergence curves of its batches."""
+        query = select(BatchRow.run_id, BatchRow.curve).where(BatchRow.run_id.in_(run_ids))
+        found: dict[int, list[list[dict[str, Any]]]] = {}
+        for row in self._rows(query.order_by(BatchRow.run_id, BatchRow.number)):
+            found.setdefault(row["run_id"], []).append(unpack(row["curve"]))
+        return found
 
     def count_by_grid(self) -> dict[str, int]:
         """Name of a grid -> how many of its cells are stored, the newest cell's grid first; without cells of none."""

@@ -39,6 +39,8 @@ def as_after(url: str, number: int, *changes: str) -> None:
             gone += [f"ALTER TABLE runs DROP COLUMN rounded_{name}" for name in ("accuracy", "low", "high")]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("evidence", "evidence_sha256")]
             gone += [f"ALTER TABLE images DROP COLUMN {name}" for name in ("rounded_votes", "rounded_correct")]
+        if number < 9:
+            gone.append("DROP TABLE grids")
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
