@@ -37,6 +37,7 @@ ROOMS = (
     ("defenses.memory", "what running out of memory looks like"),
     ("defenses.noise", "randomness as a pure function"),
     ("defenses.recorded", "recorded noise, which tests replay"),
+    ("defenses.sealed", "noise that says nothing of who asks"),
     ("defenses.defended", "what an attack and the judge see"),
     ("defenses.resize", "images of another size"),
     ("defenses.diffusion.schedule", "how noise grows with time: part of a score network, so below the networks"),
