@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from bench.attacks._short import at_most
 from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
 from defenses.base import Defended
@@ -33,7 +34,7 @@ def first_iterate(
     if start == "clean":
         return images
     bare = Defended(lambda x, noise: x, model.classifier)
-    pgd = PGDEOT(steps=TRANSFER_STEPS, step_size=STEP * max(threat.epsilon, 1e-9), eot=1)
+    pgd = PGDEOT(steps=at_most(TRANSFER_STEPS), step_size=STEP * max(threat.epsilon, 1e-9), eot=1)
     return pgd.perturb(bare, images, labels, image_ids, threat, seed).detach()
 
 

@@ -12,7 +12,7 @@ _MOST: ContextVar[int | None] = ContextVar("most", default=None)
 
 @contextmanager
 def cut_short(most: int) -> Iterator[None]:
-    """While it lasts, the gates' Square Attack and the AutoAttack library take at most `most` steps and queries."""
+    """While it lasts, searches of gates, PGD on the bare classifier and AutoAttack take at most `most` steps."""
     token = _MOST.set(most)
     try:
         yield

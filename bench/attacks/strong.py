@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.attacks._ascent import STEP, TRANSFER_STEPS
 from bench.attacks._doubling import Batch, Member
+from bench.attacks._short import at_most
 from bench.attacks.base import UNSEEN, Attack, NoSuchAttack, Trace, check_positive, register
 from bench.attacks.cascade import CONFIRMED
 from bench.attacks.momentum_pgd import MomentumPGD
@@ -157,9 +158,9 @@ def bare(epsilon: float = 1.0) -> Iterator[Member]:
     Args:
         epsilon: radius, image units.
     """
-    step = STEP * max(epsilon, 1e-9)
-    yield "transfer", PGDEOT(steps=TRANSFER_STEPS, step_size=step, eot=1), "transfer"
-    margin = PGDEOT(steps=TRANSFER_STEPS, step_size=step, eot=1, loss="margin", select="best")
+    steps, step = at_most(TRANSFER_STEPS), STEP * max(epsilon, 1e-9)
+    yield "transfer", PGDEOT(steps=steps, step_size=step, eot=1), "transfer"
+    margin = PGDEOT(steps=steps, step_size=step, eot=1, loss="margin", select="best")
     yield "margin transfer", margin, "transfer"
 
 
