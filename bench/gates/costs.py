@@ -9,7 +9,7 @@ from bench.attacks.base import Attack
 from bench.gates.askers import OTHER_CALLS, UNSEEN_IMAGES
 from bench.gates.attackers import NEAREST, SEARCH, SHORT_SEARCH
 from bench.gates.base import CHEAP_DRAWS, DRAWS, FEW
-from bench.gates.gradient import CHEAP_DIFFERENCES, DERIVATIVES, DIFFERENCES, PLACES
+from bench.gates.gradient import CHEAP_DIFFERENCES, CHEAP_PLACES, DERIVATIVES, DIFFERENCES, PLACES
 from bench.gates.images import TRANSFER_STEPS
 from bench.gates.strength import SQUARE
 from bench.threat import ThreatModel
@@ -108,7 +108,8 @@ def _gradients(plain: float, graph: float) -> Callable[[Asked], Cost]:
 def _audit(asked: Asked) -> Cost:
     if asked.attack.gradient_free or asked.threat.gradient not in DERIVATIVES:
         return NOTHING
-    return PLACES * (CHEAP_DIFFERENCES if asked.cheap else DIFFERENCES) * asked.few, PLACES * asked.few
+    places = CHEAP_PLACES if asked.cheap else PLACES
+    return places * (CHEAP_DIFFERENCES if asked.cheap else DIFFERENCES) * asked.few, places * asked.few
 
 
 def _undeclared(asked: Asked) -> Cost:
