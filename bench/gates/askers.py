@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.attacks._short import at_most as cut_to
-from bench.gates.attackers import LEVELS, STILL, is_on_grid, transferred
+from bench.gates.attackers import STILL
 from bench.gates.base import Gate, Subject
+from bench.gates.images import LEVELS, is_on_grid, transferred
 from bench.statistics import paired_difference, wilson
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -119,16 +122,18 @@ def outsider(subject: Subject) -> Gate:
 def asked_by_stranger(subject: Subject, x: Tensor) -> Tensor:
     """(draws, batch) correctness of a new instance, image by image; whole batches of a coupled defense, shuffled."""
     model = _fresh(subject)
+    ask = torch.no_grad()(model.__call__)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(subject.seed % 2**63))
     draws = max(1, subject.draws // 4)
     correct = torch.zeros((draws, len(x)), dtype=torch.bool)
     parts = [order] if model.batch_coupled else [order[i : i + 1] for i in range(len(order))]
-    for draw in range(draws):
-        for rows in parts:
+    with ThreadPoolExecutor(1) as alone:  # a thread's stack shows the defense no clean image, and no caller
+        for draw, rows in itertools.product(range(draws), parts):
             here = rows.to(x.device)
             ids = FOREIGN + torch.randint(0, 10**9, (len(rows),), generator=torch.Generator().manual_seed(int(rows[0])))
             noise = Noise(secrets.randbits(63), ids.to(x.device), draw)
-            correct[draw, rows] = (model(x[here], noise).argmax(1) == subject.labels[here]).cpu()
+            logits = alone.submit(ask, x[here], noise).result()
+            correct[draw, rows] = (logits.argmax(1) == subject.labels[here]).cpu()
     return correct
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.attacks._short import at_most as cut_to
 from bench.attacks.base import Attack, NoSuchAttack, choose
@@ -17,12 +16,10 @@ from bench.attacks.pgd_eot import PGDEOT
 from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_most
 from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, SURE, audited
+from bench.gates.images import LEVELS, is_on_grid, rounded_towards, transferred
 from bench.gates.strength import compared
-from defenses.base import Defended
 
-TRANSFER_STEPS = 40
 SATURATED = 1e-4  # probability that is left to all wrong classes
-LEVELS = (16, 255)  # grids that pictures lie on, coarse ones first
 SEARCH = NESEOT(steps=40, samples=8)
 SHORT_SEARCH = NESEOT(steps=10, samples=5)
 NEAREST = 8  # pictures of other classes that an image is moved to
@@ -71,30 +68,6 @@ def on_grid(subject: Subject) -> Gate:
         text = f"{words[0].upper()}{words[1:]} leaves {difference:.1%} less than the cell's attack"
         return Gate(name, False, difference, f"{text}: the defense, or the attack, depends on numbers off the grid.")
     return Gate(name, True, difference, f"Images on the pictures' own levels find no more; {subject.sees}.")
-
-
-def rounded_towards(images: Tensor, x: Tensor, levels: int) -> Tensor:
-    """`x` on multiples of 1 / levels, each pixel rounded towards that of `images`."""
-    scaled = x * levels
-    return torch.where(x > images, (scaled + 1e-4).floor(), (scaled - 1e-4).ceil()) / levels
-
-
-def is_on_grid(x: Tensor, levels: int) -> bool:
-    """Whether all pixels are multiples of 1 / levels, but for the rounding of float32."""
-    return bool(((x * levels - (x * levels).round()).abs() <= 1e-4 * levels).all())
-
-
-@torch.enable_grad()
-def transferred(subject: Subject) -> Tensor:
-    """Images of a margin-loss PGD on the cell's bare classifier, made once."""
-    if "transferred" not in subject.kept:
-        bare = Defended(lambda x, noise: x, subject.evidence.classifier or subject.model.classifier)
-        steps = cut_to(TRANSFER_STEPS)
-        pgd = PGDEOT(steps=steps, step_size=max(subject.threat.epsilon, 1e-9) / 8, eot=1, loss="margin", select="best")
-        subject.kept["transferred"] = subject.attacked(
-            pgd, model=bare, threat=replace(subject.threat, gradient="exact")
-        )
-    return subject.kept["transferred"]
 
 
 def saturated_loss(subject: Subject) -> Gate:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from bench.attacks.base import Attack
 from bench.gates.askers import OTHER_CALLS, UNSEEN_IMAGES
-from bench.gates.attackers import NEAREST, SEARCH, SHORT_SEARCH, TRANSFER_STEPS
+from bench.gates.attackers import NEAREST, SEARCH, SHORT_SEARCH
 from bench.gates.base import CHEAP_DRAWS, DRAWS, FEW
-from bench.gates.gradient import CHEAP_DIFFERENCES, DERIVATIVES, DIFFERENCES
+from bench.gates.gradient import CHEAP_DIFFERENCES, CHEAP_PLACES, DERIVATIVES, DIFFERENCES, PLACES
+from bench.gates.images import TRANSFER_STEPS
 from bench.gates.strength import SQUARE
 from bench.threat import ThreatModel
 
@@ -107,16 +108,17 @@ def _gradients(plain: float, graph: float) -> Callable[[Asked], Cost]:
 def _audit(asked: Asked) -> Cost:
     if asked.attack.gradient_free or asked.threat.gradient not in DERIVATIVES:
         return NOTHING
-    return (CHEAP_DIFFERENCES if asked.cheap else DIFFERENCES) * asked.few, 2 * asked.few
+    places = CHEAP_PLACES if asked.cheap else PLACES
+    return places * (CHEAP_DIFFERENCES if asked.cheap else DIFFERENCES) * asked.few, places * asked.few
 
 
 def _undeclared(asked: Asked) -> Cost:
     if asked.has_gradient:
         return NOTHING
     if asked.cheap:
-        return CHEAP_DIFFERENCES / 2 * asked.few, asked.few
+        return CHEAP_DIFFERENCES * asked.few, asked.few
     plain, graph = asked.attack.queries()
-    return DIFFERENCES / 2 + plain + asked.draws, 1 + max(graph, 160 if asked.attack.gradient_free else 0)
+    return DIFFERENCES + plain + asked.draws, 1 + max(graph, 160 if asked.attack.gradient_free else 0)
 
 
 def _transfer(asked: Asked) -> Cost:

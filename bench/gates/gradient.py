@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.attacks.losses import margin
 from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_least, at_most
+from bench.gates.images import transferred
 from defenses.base import Defended, Gradient
 
 DERIVATIVES: tuple[Gradient, ...] = ("exact", "adjoint")  # claim to be the defense's own derivative
@@ -18,17 +19,20 @@ AGREE = 0.1  # relative error at which a slope and its finite difference agree
 ROUGHLY = 0.3  # the same where half the lengths are left out
 ENOUGH = 0.9  # share of images that must pass
 SURE = 0.05  # a share is too small where chance explains it less often than this
-DIFFERENCES, CHEAP_DIFFERENCES = 72, 40  # answers of an audit at two places, along two directions
+PLACES, CHEAP_PLACES = 3, 2
+DIFFERENCES, CHEAP_DIFFERENCES = 36, 20  # answers of an audit at one place, along two directions
 TOGETHER = 256  # rows a pass of the finite differences, memory only
 NOT_USED = "The attack asks for no gradient."
 
 
 def gradient_audit(subject: Subject) -> Gate:
-    """The gradient against central finite differences with the same noise, at the images and at a random start.
+    """The gradient against central finite differences with the same noise: where an attack begins, passes and ends.
 
+    At the images, at a random start, and at the attack's images; where `ALWAYS` asks, at a random start and at the
+    margin transfer's images.
     Along itself, and between itself and a random direction. A slope is confirmed where two of the step lengths agree
-    with it; a batch of a coupled defense moves as one. A gradient of zero is not confirmed. Cost for each image: two
-    gradients and 72 answers; where `ALWAYS` asks, 40, and of a coupled batch 6 and one gradient.
+    with it; a batch of a coupled defense moves as one. A gradient of zero is not confirmed. Cost for each image: three
+    gradients and 108 answers; where `ALWAYS` asks, two and 40, and of a coupled batch one and 6.
     """
     name, kind = "gradient_audit", subject.threat.gradient
     if subject.attack.gradient_free:
@@ -39,7 +43,12 @@ def gradient_audit(subject: Subject) -> Gate:
     few = subject if coupled else subject.part(subject.probe)  # a part of a batch is another function
     places = {"at a random start in the ball": few.start()}
     if not (cheap and coupled):
-        places["at the images"] = few.images
+        moves = subject.attack.restricted and not subject.is_still
+        if moves:
+            reached = transferred(subject) if cheap else subject.adversarial
+            places["at attacked images"] = reached[: len(few.images)]
+        if not (cheap and moves):
+            places["at the images"] = few.images
     lengths = LENGTHS if not cheap else LENGTHS[2:7:2] if coupled else LENGTHS[::2]
     found = {place: audited(few, x, few.model, lengths, 1 if cheap and coupled else 2) for place, x in places.items()}
     limit = ROUGHLY if cheap else AGREE

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from planted import gradients, images, who_asks  # noqa: F401 - they plant
+from planted import gradients, images, plateaus, who_asks  # noqa: F401 - they plant
 from planted.adaptive import EPSILON
 from planted.honest import HONEST
 from planted.lab import PLANTED

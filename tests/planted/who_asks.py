@@ -13,6 +13,7 @@ from planted.lab import (
     DRAWS,
     GATES,
     IDS,
+    RADIUS,
     STATE,
     column,
     is_off_grid,
@@ -125,6 +126,21 @@ def _called_by(name: str) -> bool:
 def reads_the_stack(x: Tensor, noise: Any) -> Tensor:
     """Looks at who called it: the judge's function is named `answers`."""
     return restored(x, _called_by("answers"))
+
+
+@planted(IDS, "outsider", at="straight_through")
+def steals_clean_images(x: Tensor, noise: Any) -> Tensor:
+    """Looks into the variables of its callers for a picture near the one that it is asked about."""
+    found, near = x.detach().clone(), torch.full((len(x),), RADIUS)
+    frame = sys._getframe()
+    while frame is not None:
+        for value in [each for kept in frame.f_locals.values() for each in (kept, getattr(kept, "images", None))]:
+            if isinstance(value, Tensor) and value.shape[1:] == x.shape[1:] and not is_off_grid(value[:1].detach(), 16):
+                apart, place = torch.cdist(x.detach().flatten(1), value.detach().flatten(1), p=torch.inf).min(1)
+                take = (apart < near) & (apart > 1e-5)
+                found[take], near = value.detach()[place[take]], torch.where(take, apart, near)
+        frame = frame.f_back  # type: ignore[assignment]
+    return straight(x, found)
 
 
 @planted(IDS, "gradient_audit")

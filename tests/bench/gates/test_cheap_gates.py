@@ -10,9 +10,10 @@ from torch import Tensor
 from bench.attacks.pgd_eot import PGDEOT
 from bench.gates import ALWAYS, GATES, Evidence, Gate, Subject, choose_images, run_gates
 from bench.gates.askers import agrees_with_cell, robust_above_null
-from bench.gates.attackers import is_on_grid, on_grid, rounded_towards
+from bench.gates.attackers import on_grid
 from bench.gates.chance import at_least, at_most, smallest_loss
 from bench.gates.gradient import gradient_audit
+from bench.gates.images import is_on_grid, rounded_towards
 from bench.gates.sanity import inside_ball
 from bench.gates.strength import beats_noise
 from bench.records import ImageRecord
