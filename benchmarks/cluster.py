@@ -100,10 +100,12 @@ def work(url: str, cells: int, batches: int, seconds: float, threads: int, gate:
     pretend(seconds)
     todo = make_cells(cells, batches)
     told: list[tuple[float, float, int]] = []
+    spent: list[float] = []  # CPU seconds when the first worker began
 
     def one() -> None:
         with Store(url, patience=900.0) as store:
             gate.wait()
+            spent.append(time.process_time())
             begin, watcher = time.time(), Silent()
             runner.run_cells(todo, store, Loader(), watcher, grid="sleep", sharing=Sharing(retries=1))  # type: ignore[arg-type]
             told.append((begin, time.time(), watcher.dropped))
@@ -113,7 +115,29 @@ def work(url: str, cells: int, batches: int, seconds: float, threads: int, gate:
         worker.start()
     for worker in workers:
         worker.join()
-    answers.put(told)
+    answers.put((told, time.process_time() - min(spent)))
+
+
+def read_server_time(url: str) -> float:
+    """CPU seconds of all connections that PostgreSQL has served, where it runs on this machine; NaN elsewhere.
+
+    A connection is a child of the postmaster and lives for one transaction. Unlike claims a second, this does not
+    depend on what else the machine does.
+    """
+    with Store(url, readonly=True) as store:
+        if store.url.get_backend_name() != "postgresql":
+            return float("nan")
+        folder = Path(store.query("SELECT current_setting('data_directory')")[1][0][0])
+    try:
+        children = read_stat(int((folder / "postmaster.pid").read_text().split()[0]))[13:15]
+    except OSError:
+        return float("nan")
+    return sum(map(int, children)) / os.sysconf("SC_CLK_TCK")
+
+
+def read_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the program's name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def simulate(url: str, workers: int, processes: int, cells: int, batches: int, seconds: float) -> dict[str, float]:
@@ -126,7 +150,10 @@ def simulate(url: str, workers: int, processes: int, cells: int, batches: int, s
     ]
     for process in started:
         process.start()
-    told = [entry for _ in started for entry in answers.get()]
+    before = read_server_time(url)
+    given = [answers.get() for _ in started]
+    told, client = [entry for entries, _ in given for entry in entries], sum(spent for _, spent in given)
+    server = read_server_time(url) - before
     for process in started:
         process.join()
     with Store(url, readonly=True) as store:
@@ -141,6 +168,8 @@ def simulate(url: str, workers: int, processes: int, cells: int, batches: int, s
         "wall s": wall,
         "claims/s": cells * (batches + 1) / wall,
         "batches/s": (cells * batches - workers) / span if span else float("nan"),
+        "client CPU ms/claim": 1000 * client / (cells * (batches + 1)),
+        "server CPU ms/claim": 1000 * server / (cells * (batches + 1)),
         "busy": cells * batches * seconds / (workers * wall),
         "dropped": sum(n for _, _, n in told),
     }

@@ -15,14 +15,14 @@ for program in munged slurmctld slurmd sbatch; do
 done
 
 end() { # the process whose number a file holds
-    if [ -s "$1" ]; then
-        kill "$(cat "$1")" 2>/dev/null || true
-        for _ in $(seq 100); do
-            kill -0 "$(cat "$1")" 2>/dev/null || break
-            sleep 0.1
-        done
-        rm -f "$1"
-    fi
+    [ -s "$1" ] || return 0
+    pid=$(cat "$1")
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    rm -f "$1"
 }
 
 case $what in
