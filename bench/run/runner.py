@@ -332,7 +332,7 @@ class _Worker:
         with suppress(ChangedNetwork):  # the next cell gets its networks as they lie on disk
             self.loader.check_intact()
         self._tries[cell.key] = self._tries.get(cell.key, 0) + 1
-        if self._tries[cell.key] > self.sharing.retries:
+        if self._tries[cell.key] > self.sharing.retries or isinstance(error, BrokenContract):
             return "failed", text
         self.watcher.end_cell(cell, "retried", text)
         return "again", ""
