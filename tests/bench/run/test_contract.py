@@ -65,6 +65,8 @@ LIES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "dtype": (lambda x, n: x.double(), {}, "to return torch.float32, found torch.float64"),
 }
 HONEST: dict[str, tuple[Any, dict[str, Any]]] = {
+    "constant": (lambda x, n: x * 0.0, {"stochastic": False}),
+    "grey": (lambda x, n: torch.full_like(x, 0.5), {"stochastic": False}),
     "plain": (lambda x, n: x * 0.9, {"stochastic": False}),
     "noise": (lambda x, n: x + 0.1 * n.normal(x, step=0), {}),
     "coupled": (lambda x, n: x - 0.1 * x.mean(0), {"batch_coupled": True}),
