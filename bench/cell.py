@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -178,5 +178,5 @@ def _check_part(field: str, part: Any, base: type) -> None:
             f"Expected a registered {field}, got {type(part).__name__}, which has no name. Write @register above the "
             "class."
         )
-    for name in part.__dataclass_fields__:  # type: ignore[attr-defined]
-        check_plain(f"{name} of {type(part).__name__}", getattr(part, name))
+    for own in fields(part):  # type: ignore[arg-type]
+        check_plain(f"{own.name} of {type(part).__name__}", getattr(part, own.name))

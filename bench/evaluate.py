@@ -53,7 +53,7 @@ def evaluate(
     check_images(images, image_ids)
     trace = trace or Trace()
     given = (images.clone(), labels.clone(), image_ids.clone())  # an attack may write into what it is given
-    adversarial = attack.perturb(model, *given, threat, seed, trace=trace).detach().clone()
+    adversarial = _check_returned(attack.perturb(model, *given, threat, seed, trace=trace), images, attack)
     if attack.restricted:
         adversarial = threat.project(adversarial, images)
     threat.check(adversarial, images, restricted=attack.restricted)
@@ -129,6 +129,17 @@ def price_looks(oracle: Oracle, images: Tensor, looks: Mapping[int, int]) -> dic
 def round_to_8_bits(images: Tensor) -> Tensor:
     """The images as a picture file with 8 bits a channel holds them; it may lie 1/510 outside of their ball."""
     return (images * 255).round().clamp(0, 255) / 255
+
+
+def _check_returned(found: object, images: Tensor, attack: Attack) -> Tensor:
+    """A copy of what an attack returned. Raises ValueError for what is no images of the shape of `images`."""
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(
+            f"Expected images {tuple(images.shape)} from {type(attack).__name__}.perturb, found {what}. Return the "
+            "adversarial images."
+        )
+    return found.detach().clone()
 
 
 @torch.no_grad()

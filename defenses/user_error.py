@@ -12,6 +12,7 @@ HINTS = {
     "non-default argument": "Write @dataclass(frozen=True, kw_only=True) above the class.",
     "mutable default <class 'list'>": "Write the default as a tuple: (1, 2) in place of [1, 2].",
     "unexpected keyword argument": "`bench list defenses NAME` and `bench list attacks NAME` print the fields.",
+    "cannot assign to field": "A frozen class needs no __init__: write its fields as `sigma: float = 0.5`.",
     "takes 1 positional argument": "Fields are given by name: MyBlur(sigma=0.3).",
     "No module named": "Modules beside the file can be imported; others must be installed.",
     "abstract": "Define the methods that the message names; docs/your-own.md shows them.",

@@ -14,6 +14,20 @@ from bench.commands.catalog import Entry, catalog, entries_of
 from defenses.plugins import installed_plugins
 from defenses.user_file import has_loaded_files
 
+PATTERNS = {
+    "datasets": (
+        "npz:<path>", "imagefolder:<path>", "imagefolder:<size>:<path>", "hf:<folder>", "<file>.py:<function>",
+    ),
+    "classifiers": (
+        "robustbench:<dataset>:<threat>:<model>", "timm:<name>", "hf:<folder>", "file:<architecture>:<path>",
+        "<file>.py:<function>",
+    ),
+    "scores": (
+        "diffusers:<repository or folder>", "file:ddpmpp<size>:<path>", "file:guided<size>:<path>",
+        "file:blocks<size>:<path>", "file:velocity<size>:<path>", "<file>.py:<function>",
+    ),
+}  # fmt: skip
+"""Names made on the spot; the registries hold the same (a test compares them), but would import torch."""
 WIDTH = 60  # of a cell of a listing
 MAX_WIDTH, MAX_CELL = 120, 22  # of a description; of a cell of its table of fields
 
@@ -24,7 +38,18 @@ def listing(kind: str) -> str:
     columns = list(entries[0])
     rows = [columns, *([_cell(entry[column]) for column in columns] for entry in entries)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *_footer(kind)])
+
+
+def _footer(kind: str) -> list[str]:
+    """The names that stand for files and hubs, where there are such."""
+    if kind not in PATTERNS:
+        return []
+    return [
+        "",
+        *textwrap.wrap(f"Also {', '.join(PATTERNS[kind])} (docs/your-own.md).", MAX_WIDTH, break_on_hyphens=False),
+    ]
 
 
 def _entries(kind: str) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,19 @@ def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
         raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
     with told_with_its_line(Path(name)) if name.endswith(".py") else nullcontext():
         chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
-        return list({cell.key: cell for cell in chosen}.values())
+        return list({cell.key: cell for cell in _checked(chosen)}.values())
+
+
+def _checked(chosen: object) -> Iterator[Cell]:
+    from bench.cell import Cell
+
+    if not isinstance(chosen, Iterable):
+        found = "nothing" if chosen is None else f"a {type(chosen).__name__}"
+        raise ValueError(f"Expected cells() to yield cells, found {found}. Write `yield Cell(...)`.")
+    for cell in chosen:
+        if not isinstance(cell, Cell):
+            raise ValueError(f"Expected cells() to yield cells, found {cell!r}. Write `yield Cell(...)`.")
+        yield cell
 
 
 def _grid_of(module: ModuleType, name: str) -> Grid:

@@ -381,7 +381,7 @@ class _Worker:
         with suppress(ChangedNetwork):  # the next cell gets its networks as they lie on disk
             self.loader.check_intact()
         self._tries[cell.key] = self._tries.get(cell.key, 0) + 1
-        if self._tries[cell.key] > self.sharing.retries or isinstance(error, CellTimeout):
+        if self._tries[cell.key] > self.sharing.retries or isinstance(error, (BrokenContract, CellTimeout)):
             return "failed", text
         self.watcher.end_cell(cell, "retried", text)
         return "again", ""

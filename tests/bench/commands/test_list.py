@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from bench.attacks import attacks
-from bench.commands.list import describe
+from bench.commands.list import describe, listing
 from defenses import defenses
 from defenses.registry import field_docs
 
@@ -55,3 +55,14 @@ def test_every_class_has_a_description_with_its_summary(kind: str) -> None:
         text = describe(kind, name)
         assert words((inspect.getdoc(cls) or "").split("\n\n")[0]) in words(text)
         assert all(field.name in text for field in dataclasses.fields(cls))
+
+
+def test_names_made_on_the_spot_are_those_of_the_registries() -> None:
+    from bench.commands.list import PATTERNS
+    from bench.datasets import DATASETS
+    from defenses.models.classifiers import CLASSIFIERS
+    from defenses.models.scores import SCORES
+
+    for kind, registry in (("datasets", DATASETS), ("classifiers", CLASSIFIERS), ("scores", SCORES)):
+        assert set(PATTERNS[kind]) == set(registry.patterns)  # type: ignore[attr-defined]
+        assert "<file>.py:<function>" in listing(kind)

@@ -126,11 +126,15 @@ def test_a_folder_of_the_library_datasets(tmp_path: Path) -> None:
         with pytest.raises(MissingData, match="library `datasets` .* not installed. pip install datasets"):
             load_dataset(f"hf:{tmp_path}")
         return
-    import datasets
-
-    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
-    rows = {"img": [Image.fromarray(x) for x in PIXELS], "label": LABELS.tolist()}
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
-    found = load_dataset(f"hf:{tmp_path / 'saved'}")
-    assert found.class_names == ("a", "b", "c") and found.labels.tolist() == LABELS.tolist()
-    torch.testing.assert_close(found.images([2])[0], torch.from_numpy(PIXELS[2].transpose(2, 0, 1).copy()) / 255)
+    (tmp_path / "state.json").unlink()
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.fromarray(PIXELS[label]).save(tmp_path / "test" / name / "0.png")
+    found = load_dataset(f"hf:{tmp_path}")
+    assert found.class_names == ("cat", "dog") and found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.images([1])[0], torch.from_numpy(PIXELS[1].transpose(2, 0, 1).copy()) / 255)
+    with pytest.raises(MissingData, match="Expected a split train in .*, found test"):
+        load_dataset(f"hf:{tmp_path}", split="train")
+    (tmp_path / "script.py").write_text("")
+    with pytest.raises(ValueError, match="found a script, which reading would run"):
+        load_dataset(f"hf:{tmp_path}", split="train")

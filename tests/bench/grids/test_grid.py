@@ -156,6 +156,16 @@ MISTAKES = {
     "no such module": ("from bench.cell", "from bench.sell", "ModuleNotFoundError: .*bench.sell"),
     "syntax": ("def cells():", "def cells()", r"line \d+: SyntaxError"),
     "exit": ("def cells():", "def cells():\n    raise SystemExit(0)", r"line \d+: SystemExit: 0"),
+    "returned": (
+        "    yield Cell",
+        "    return Cell",
+        "Expected cells.. to yield cells, found a Cell. Write `yield",
+    ),
+    "own init": (
+        "    def build",
+        "    def __init__(self, sigma):\n        self.sigma = sigma\n\n    def build",
+        "FrozenInstanceError: .* A frozen class needs no __init__",
+    ),
     "no threat": ("threat=threat", "threat='Linf'", r"Expected threat=ThreatModel\(...\), got 'Linf'"),
 }
 

@@ -54,6 +54,7 @@ LIES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "draws": (lambda x, n: x + 0.1 * n.normal(x, step=0), {"stochastic": False}, "Declare stochastic = True"),
     "no graph": (lambda x, n: x.detach() * 1.0, {}, r"declares the gradient 'exact', but its answer has none"),
     "rounding": (lambda x, n: x.round(), {}, r"declare gradients = \(\): it is then attacked straight through"),
+    "numpy inside": (lambda x, n: torch.from_numpy(x.numpy()), {}, "but its answer has none .*numpy"),
     "two faces": (two_faced, {}, "computes something else while a gradient is recorded"),
     "shape": (lambda x, n: x.mean(1), {}, r"to return images \(2, 1, 8, 8\), found a tensor \(2, 8, 8\)"),
     "nothing": (lambda x, n: None, {}, "found nothing: write `return`"),
@@ -64,6 +65,8 @@ LIES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "dtype": (lambda x, n: x.double(), {}, "to return torch.float32, found torch.float64"),
 }
 HONEST: dict[str, tuple[Any, dict[str, Any]]] = {
+    "constant": (lambda x, n: x * 0.0, {"stochastic": False}),
+    "grey": (lambda x, n: torch.full_like(x, 0.5), {"stochastic": False}),
     "plain": (lambda x, n: x * 0.9, {"stochastic": False}),
     "noise": (lambda x, n: x + 0.1 * n.normal(x, step=0), {}),
     "coupled": (lambda x, n: x - 0.1 * x.mean(0), {"batch_coupled": True}),
