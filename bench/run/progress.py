@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.attacks.base import UNSEEN, Attack
 from bench.attacks.cascade import Cascade
@@ -143,6 +144,12 @@ def _attack_cost(cell: Cell) -> float:
 
 def _network(cell: Cell) -> str:
     return f"score {cell.score}" if cell.score else f"{cell.classifier} {cell.defense.name}"
+
+
+def always_shown(cell: Cell) -> dict[str, Any]:
+    """Columns with the fields of a defense that its name always carries, such as the model of adversarial training."""
+    fields = {name: str(getattr(cell.defense, name)) for name in cell.defense.always_shown}
+    return {"defense_always": tuple(fields), "defense_texts": fields}
 
 
 def write_time(seconds: float) -> str:
