@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.grids.file import GridFileError, load_file, told_with_its_line
 from bench.grids.grid import Grid
@@ -61,7 +62,19 @@ def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
         raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
     with told_with_its_line(Path(name)) if name.endswith(".py") else nullcontext():
         chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
-        return list({cell.key: cell for cell in chosen}.values())
+        return list({cell.key: cell for cell in _check_cells(chosen)}.values())
+
+
+def _check_cells(chosen: Any) -> Iterator[Cell]:
+    """What a function `cells()` gave, one by one; ValueError for what is no cell."""
+    from bench.cell import Cell
+
+    if not isinstance(chosen, Iterable):
+        raise ValueError(f"Expected cells() to yield cells or return a list of them, got {chosen!r}.")
+    for number, cell in enumerate(chosen):
+        if not isinstance(cell, Cell):
+            raise ValueError(f"Expected cells() to give Cell(...) only, found {cell!r} at place {number}.")
+        yield cell
 
 
 def _grid_of(module: ModuleType, name: str) -> Grid:
