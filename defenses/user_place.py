@@ -14,7 +14,7 @@ def find_place(error: BaseException, path: Path) -> str:
         path: the user's file.
 
     Returns:
-        "my_grid.py, line 3", or "my_blur.py, line 7 (from my_grid.py, line 3)" for what the file imports from beside it.
+        "my_grid.py, line 3", or "my_blur.py, line 7 (from my_grid.py, line 3)" for what it imports from beside it.
     """
     path = path.resolve()
     frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
