@@ -18,8 +18,8 @@ def find_place(error: BaseException, path: Path) -> str:
     """
     path = path.resolve()
     frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in frames if file.is_relative_to(path.parent) and not _is_library(file)]
-    if isinstance(error, SyntaxError) and error.filename and _is_near(Path(error.filename), path):
+    own = [(file, line) for file, line in frames if _is_own(file, path)]
+    if isinstance(error, SyntaxError) and error.filename and _is_own(Path(error.filename).resolve(), path):
         own.append((Path(error.filename).resolve(), error.lineno))
     if not own:
         return path.name
@@ -39,9 +39,7 @@ def say(error: BaseException) -> str:
     return str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
 
 
-def _is_near(file: Path, path: Path) -> bool:
-    return file.resolve().is_relative_to(path.parent)
-
-
-def _is_library(file: Path) -> bool:
-    return any(part in ("site-packages", "dist-packages") for part in file.parts)
+def _is_own(file: Path, path: Path) -> bool:
+    """Whether a file lies beside the user's; generated code ("<string>") is no file, and libraries are not the user's."""
+    library = any(part in ("site-packages", "dist-packages") for part in file.parts)
+    return file.is_relative_to(path.parent) and not library and file.is_file()

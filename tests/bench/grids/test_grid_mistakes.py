@@ -31,7 +31,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
-def test_a_sentence_with_the_line(mistake: str, tmp_path: Path) -> None:
+def test_a_sentence_with_the_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     text, sentence = MISTAKES[mistake]
     for name, content in HELPERS.items():
         if name.removesuffix(".py") in text:
