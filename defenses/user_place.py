@@ -40,6 +40,6 @@ def say(error: BaseException) -> str:
 
 
 def _is_own(file: Path, path: Path) -> bool:
-    """Whether a file lies beside the user's; generated code ("<string>") is no file, and libraries are not the user's."""
+    """Whether a file lies beside the user's and is no library; generated code ("<string>") is no file at all."""
     library = any(part in ("site-packages", "dist-packages") for part in file.parts)
     return file.is_relative_to(path.parent) and not library and file.is_file()
