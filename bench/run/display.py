@@ -96,7 +96,10 @@ class Lines:
         gates: Sequence[str] = (),
     ) -> None:
         self.console, self.showing = console, showing
-        self._names = name_cells(cells)
+        try:
+            self._names = name_cells(cells)
+        except Exception:  # code of the user's: a name is not worth a run
+            self._names = {}
         self._progress = progress.start(cells, gates)
         self._stack = ExitStack()
         self._log: TextIO | None = None

@@ -69,7 +69,10 @@ class Progress:
         """A cell begins."""
         self._number, self._begin, self._cell = number, self._clock(), cell
         self.images, self.steps, self._base = 0, 0, -1.0
-        self.expected = count_steps(cell.attack)
+        try:
+            self.expected = count_steps(cell.attack)
+        except Exception:
+            self.expected = None
 
     def finish_images(self, done: int) -> None:
         """A batch is finished, or found finished."""
@@ -121,7 +124,7 @@ class Progress:
         return self.images * each + batch * share * _attack_cost(cell)
 
     def _per_image(self, cell: Cell) -> float:
-        return _attack_cost(cell) + count_judged(cell) * _evaluations(cell)
+        return _attack_cost(cell) + _judged(cell) * _evaluations(cell)
 
     def _work(self, cell: Cell) -> float:
         every, gates = self._gated(cell), 0.0
@@ -133,12 +136,25 @@ class Progress:
 
 
 def _evaluations(cell: Cell) -> int:
-    return max(1, cell.defense.network_evaluations)
+    try:
+        return max(1, int(cell.defense.network_evaluations))
+    except Exception:  # code of the user's: an estimate is not worth a cell
+        return 1
+
+
+def _judged(cell: Cell) -> int:
+    try:
+        return count_judged(cell)
+    except Exception:
+        return 1
 
 
 def _attack_cost(cell: Cell) -> float:
     """Evaluations that the attack asks for each image."""
-    plain, differentiated = cell.attack.queries()
+    try:
+        plain, differentiated = map(float, cell.attack.queries())
+    except Exception:
+        plain, differentiated = 0.0, 1.0
     return (plain + differentiated * DEAR.get(cell.threat.gradient, 1.0)) * _evaluations(cell)
 
 
