@@ -164,7 +164,9 @@ class Cell:
 
     def __str__(self) -> str:
         threat = f"{self.threat.norm} {epsilon_text(self.threat.epsilon)} {self.threat.gradient}"
-        return f"{self.dataset} {self.classifier} {self.defense.name} {self.attack.name} ({threat})"
+        shown = [str(getattr(self.defense, name)) for name in self.defense.always_shown]
+        defense = f"{self.defense.name} ({', '.join(shown)})" if shown else self.defense.name
+        return f"{self.dataset} {self.classifier} {defense} {self.attack.name} ({threat})"
 
 
 def _check_part(field: str, part: Any, base: type) -> None:

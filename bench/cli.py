@@ -27,7 +27,7 @@ from bench.commands.sharing import (
     with_sharing,
     worker,
 )
-from bench.commands.showing import take_showing, with_showing
+from bench.commands.showing import take_showing, with_limits, with_showing
 from bench.printable import printable
 
 FORMATS = ("text", "latex", "markdown", "html", "csv", "json", "svg")
@@ -284,17 +284,7 @@ def list_(kind: str, name: str | None) -> None:
     show_default=True,
     help="How to write the rows.",
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N", help="At most N rows."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="A query that takes longer is stopped.",
-)
+@with_limits
 @with_db
 def query(sql: str, form: str, limit: int, timeout: float, db: str) -> None:
     """Ask the database in SQL; nothing can be changed (docs/schema.md describes the tables).

@@ -98,8 +98,8 @@ def _sentence(owner: str, name: str, expected: str, value: Any) -> str:
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     if expected.startswith("among "):
         return f"Expected {name} {expected}, got {shown}."
-    quoted = isinstance(value, str) and "number" in expected
-    remedy = " Write the number without quotes." if quoted and value.strip() else ""
+    quoted = isinstance(value, str) and "number" in expected and re.fullmatch(r"[-+./\deE ]*\d[-+./\deE ]*", value)
+    remedy = " Write the number without quotes." if quoted else ""
     return f"Expected {name} of {owner} to be {expected}, got {shown}.{remedy}"
 
 
@@ -201,8 +201,10 @@ def _fit_bool(value: Any) -> bool:
 def _fit_whole(value: Any) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise _Misfit("a whole number")
+    if abs(value) >= LARGEST:
+        raise _Misfit(f"a whole number below {LARGEST}")
     return value
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from defenses.user_place import find_place, say
 
 HINTS = {
     "cannot inherit non-frozen dataclass": "Write @dataclass(frozen=True, kw_only=True) above the class.",
@@ -32,10 +33,6 @@ def told_with_its_line(path: Path) -> Iterator[None]:
     except UserFileError:
         raise
     except (Exception, SystemExit) as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
-        place = f"{path.name}, line {line}" if line else path.name
-        kind = "" if isinstance(error, ValueError | LookupError) else f"{type(error).__name__}: "
         hint = next((hint for said, hint in HINTS.items() if said in str(error)), "")
-        text = f"{place}: {kind}{error}"
+        text = f"{find_place(error, path)}: {say(error)}"
         raise UserFileError(text.removesuffix(".") + f". {hint}" if hint else text) from error

@@ -34,6 +34,7 @@ ROOMS = (
     ("defenses.traits", "class attributes that an instance's fields decide"),
     ("defenses.field_types", "fields are plain data of their annotated types; cells and threats use it too"),
     ("defenses.compat", "libraries that need a hand"),
+    ("defenses.user_place", "where in a user's files an error happened"),
     ("defenses.memory", "what running out of memory looks like"),
     ("defenses.noise", "randomness as a pure function"),
     ("defenses.recorded", "recorded noise, which tests replay"),

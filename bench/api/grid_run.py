@@ -77,6 +77,7 @@ def run(
     protocol: str | None = None,
     force: bool = False,
     take_over: bool = False,
+    cell_timeout: float | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     progress: bool = True,
@@ -96,6 +97,7 @@ def run(
             paper and strong.
         force: run again what is done; the old results stay.
         take_over: do not wait for the leases of processes that have stopped.
+        cell_timeout: minutes after which a cell whose code still runs fails; None is without end.
         data_dir: folder of the data sets.
         download: whether torchvision may download a missing data set.
         progress: whether to show how far it is.
@@ -111,7 +113,7 @@ def run(
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address) as store:
         with make_watcher(console, cells, gates=load_grid(name).gates) as shown:
-            sharing = Sharing(take_over=take_over)
+            sharing = Sharing(take_over=take_over, cell_timeout=cell_timeout)
             vault = vault_beside(address) if evidence else None
             outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing, vault=vault)
         keys = [cell.key for cell in cells]

@@ -1,4 +1,4 @@
-"""The options that say how much a run shows, and which file keeps it."""
+"""The options that say how much is shown: of a run, and of a query."""
 
 from __future__ import annotations
 
@@ -21,6 +21,30 @@ def with_showing(command: Command) -> Command:
             help="Add every line to this file, with its time, and the tracebacks of cells that fail.",
         ),
         click.option("-v", "--verbose", is_flag=True, help="Say more often how far it is, and print tracebacks."),
+    ):
+        command = option(command)
+    return command
+
+
+def with_limits(command: Command) -> Command:
+    """Add the options --limit and --timeout of a query."""
+    for option in (
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=60.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="A query that takes longer is stopped.",
+        ),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            default=100_000,
+            show_default=True,
+            metavar="N",
+            help="At most N rows.",
+        ),
     ):
         command = option(command)
     return command

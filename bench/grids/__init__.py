@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.grids.config import load_config
 from bench.grids.grid import Grid
@@ -73,18 +73,21 @@ def grid_cells(name: str, protocol: str | None = None) -> list[Cell]:
         raise ValueError(f"The grid {name} has one protocol only. Leave --protocol out.")
     with told_with_its_line(Path(name)) if name.endswith(".py") else nullcontext():
         chosen = grid.cells() if protocol is None else grid.cells(protocol=protocol)
-        return list({cell.key: cell for cell in _checked(chosen)}.values())
+        return list({cell.key: cell for cell in _check_cells(chosen)}.values())
 
 
-def _checked(chosen: object) -> Iterator[Cell]:
+def _check_cells(chosen: object) -> Iterator[Cell]:
+    """What a function `cells()` gave, one by one; ValueError for what is no cell."""
     from bench.cell import Cell
 
     if not isinstance(chosen, Iterable):
         found = "nothing" if chosen is None else f"a {type(chosen).__name__}"
         raise ValueError(f"Expected cells() to yield cells, found {found}. Write `yield Cell(...)`.")
-    for cell in chosen:
+    for number, cell in enumerate(chosen):
         if not isinstance(cell, Cell):
-            raise ValueError(f"Expected cells() to yield cells, found {cell!r}. Write `yield Cell(...)`.")
+            raise ValueError(
+                f"Expected cells() to yield Cell(...) only, found {cell!r} at place {number}. Write `yield Cell(...)`."
+            )
         yield cell
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from bench.literature.verdict import MODELS
 from bench.report.frames import Result, group_by
 from bench.report.numbers import COLUMN_TITLES, name_text
 from bench.report.pooling import TWINS
@@ -48,6 +49,19 @@ def part_twins(cells: Sequence[Result], place: Callable[[Result], Any]) -> None:
     for group in group_by(cells, place):
         if len(group) > 1:
             _label_group(group, "defense", [{name: cell.get(name) for name in TWINS} for cell in group])
+
+
+def name_models(cells: Sequence[Result]) -> None:
+    """Call the network of a defense that is a classifier itself by its own name, in place of the cell's classifier.
+
+    The row stays where it was: `classifier_place` keeps the other name.
+    """
+    for cell in cells:
+        if cell.get("defense") in MODELS:
+            params, texts = cell.get("defense_params") or {}, cell.get("defense_texts") or {}
+            model = texts.get("model") or params.get("model")
+            cell["classifier_place"] = label_of(cell, "classifier")
+            cell["classifier_label"] = model or (label_of(cell, "score") if cell.get("score") else str(cell["defense"]))
 
 
 def part_rest(cells: Sequence[Result], place: Callable[[Result], Any], column: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
 from bench.report.frames import Result, gates_failed, has_run, unfinished
-from bench.report.labels import label_of, part_rest, part_twins, set_labels
+from bench.report.labels import label_of, name_models, part_rest, part_twins, set_labels
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, name_text, percent_text
 from bench.report.pooling import ImagesOf, pool_seeds
 
@@ -143,6 +143,8 @@ def _make_sheet(table: Table, cells: Sequence[Result], scope: Sequence[str], hol
     keys = [name for name in keys if name not in constant]
     table = replace(table, values=tuple(value for value in table.values if value not in constant))
     named = [value for value in table.values if value in NAMED]
+    if "classifier" in (*keys, *table.columns):
+        name_models(cells)
     shown = (*keys, *table.columns, *named)
     part_twins(cells, lambda cell: tuple(label_of(cell, key) for key in shown))
     if shown and not any(value in NAMED for value in table.values):  # else they stand below each other
@@ -241,16 +243,19 @@ class _Body:
 def _places(cells: Sequence[Result], keys: Sequence[str], table: Table) -> list[list[Result | None]]:
     """Cells by row and column group, in order of first appearance; cells in one place are stacked."""
     places: dict[tuple[tuple[str, int], ...], dict[Names, Result]] = {}
-    first: dict[tuple[tuple[str, int], ...], int] = {}
+    order: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    first: dict[tuple[Any, ...], int] = {}
     for cell in cells:
         column = tuple(label_of(cell, key) for key in table.columns)
         copy = 0
         while column in places.setdefault(row := (*((label_of(cell, key), 0) for key in keys), ("", copy)), {}):
             copy += 1
         places[row][column] = cell
-        for end in range(1, len(row) + 1):
-            first.setdefault(row[:end], len(first))
-    rows = sorted(places, key=lambda row: [first[row[:end]] for end in range(1, len(row) + 1)])
+        standing = (*(cell.get(f"{key}_place") or label_of(cell, key) for key in keys), copy, row)
+        for end in range(1, len(standing) + 1):
+            first.setdefault(standing[:end], len(first))
+        order.setdefault(row, [first[standing[:end]] for end in range(1, len(standing) + 1)])
+    rows = sorted(places, key=lambda row: order[row])
     columns = list(dict.fromkeys(column for found in places.values() for column in found))
     return [[places[row].get(column) for column in columns] for row in rows]
 

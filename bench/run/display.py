@@ -20,6 +20,7 @@ from bench.epsilon import epsilon_text
 from bench.printable import one_line
 from bench.report.labels import set_labels
 from bench.run import progress
+from bench.run.progress import always_shown
 
 EVERY, OFTEN, FIRST = (
     60.0,
@@ -65,9 +66,9 @@ def make_watcher(
 
 def name_cells(cells: Sequence[Cell]) -> dict[str, str]:
     """Key -> the cell in words: the fields of defenses and attacks that differ within the run stand in brackets."""
-    rows = [cell.row() for cell in cells]
+    rows = [cell.row() | always_shown(cell) for cell in cells]
     set_labels(rows)
-    names = {}
+    names: dict[str, str] = {}
     for cell, row in zip(cells, rows, strict=True):
         defense, attack = (row.get(f"{part}_label") or row[part] for part in ("defense", "attack"))
         threat = f"{cell.threat.norm} {epsilon_text(cell.threat.epsilon)} {cell.threat.gradient}"
@@ -95,7 +96,10 @@ class Lines:
         gates: Sequence[str] = (),
     ) -> None:
         self.console, self.showing = console, showing
-        self._names = name_cells(cells)
+        try:
+            self._names = name_cells(cells)
+        except Exception:  # code of the user's: a name is not worth a run
+            self._names = {}
         self._progress = progress.start(cells, gates)
         self._stack = ExitStack()
         self._log: TextIO | None = None

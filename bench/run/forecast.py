@@ -18,7 +18,7 @@ from bench.report.labels import set_labels
 from bench.run.gating import count_gate_answers, has_every_gate
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
-from bench.run.progress import count_judged, write_time
+from bench.run.progress import always_shown, count_judged, write_time
 from bench.run.runner import is_done
 from bench.store import Store, StoreError
 from bench.store.database import parse_url, sqlite_path
@@ -115,7 +115,8 @@ def _group_cells(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
         group = found.setdefault(replace(cell, seed=0, data_seed=0).key, _Group([]))
         group.cells.append(cell)
         group.done += store is not None and is_done(store, cell)
-    rows = [group.cells[0].row() for group in found.values()]
+    firsts = [group.cells[0] for group in found.values()]
+    rows = [cell.row() | always_shown(cell) for cell in firsts]
     set_labels(rows)
     for group, row in zip(found.values(), rows, strict=True):
         threat = f"{row['norm']} {epsilon_text(row['epsilon'])} {row['gradient']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.attacks.base import UNSEEN, Attack
 from bench.attacks.cascade import Cascade
@@ -65,7 +66,10 @@ class Progress:
         """A cell begins."""
         self._number, self._begin, self._cell = number, self._clock(), cell
         self.images, self.steps, self._base = 0, 0, -1.0
-        self.expected = count_steps(cell.attack)
+        try:
+            self.expected = count_steps(cell.attack)
+        except Exception:
+            self.expected = None
 
     def finish_images(self, done: int) -> None:
         """A batch is finished, or found finished."""
@@ -117,31 +121,55 @@ class Progress:
         return self.images * each + batch * share * _attack_cost(cell)
 
     def _per_image(self, cell: Cell) -> float:
-        return _attack_cost(cell) + count_judged(cell) * _evaluations(cell)
+        return _attack_cost(cell) + _judged(cell) * _evaluations(cell)
 
     def _work(self, cell: Cell) -> float:
-        every = self._gated(cell)
-        gates = 0.0 if every is None else _cost(cell, count_gate_answers(cell, every=every))
-        return cell.num_images * self._per_image(cell) + gates
+        return cell.num_images * self._per_image(cell) + _gate_cost(cell, self._gated(cell))
 
 
 def _evaluations(cell: Cell) -> int:
-    return max(1, cell.defense.network_evaluations)
+    try:
+        return max(1, int(cell.defense.network_evaluations))
+    except Exception:  # code of the user's: an estimate is not worth a cell
+        return 1
+
+
+def _judged(cell: Cell) -> int:
+    try:
+        return count_judged(cell)
+    except Exception:
+        return 1
+
+
+def _gate_cost(cell: Cell, every: bool | None) -> float:
+    try:
+        return 0.0 if every is None else _cost(cell, count_gate_answers(cell, every=every))
+    except Exception:
+        return 0.0
 
 
 def _attack_cost(cell: Cell) -> float:
     """Evaluations that the attack asks for each image."""
-    return _cost(cell, cell.attack.usual_queries())
+    try:
+        return _cost(cell, cell.attack.usual_queries())
+    except Exception:  # an attack of the user's that cannot count its queries
+        return _cost(cell, (0.0, 1.0))
 
 
 def _cost(cell: Cell, answers: tuple[float, float]) -> float:
     """Evaluations behind answers without a gradient and with one."""
-    plain, differentiated = answers
+    plain, differentiated = map(float, answers)
     return (plain + differentiated * DEAR.get(cell.threat.gradient, 1.0)) * _evaluations(cell)
 
 
 def _network(cell: Cell) -> str:
     return f"score {cell.score}" if cell.score else f"{cell.classifier} {cell.defense.name}"
+
+
+def always_shown(cell: Cell) -> dict[str, Any]:
+    """Columns with the fields of a defense that its name always carries, such as the model of adversarial training."""
+    fields = {name: str(getattr(cell.defense, name)) for name in cell.defense.always_shown}
+    return {"defense_always": tuple(fields), "defense_texts": fields}
 
 
 def write_time(seconds: float) -> str:

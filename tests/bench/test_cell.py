@@ -115,3 +115,14 @@ def test_epsilon_range_is_named() -> None:
     with pytest.raises(ValueError, match=r"epsilon in \[0, 1\]"):
         ThreatModel(epsilon=8)
     assert dataclasses.replace(ThreatModel(epsilon=0.5, norm="L2"), epsilon=3.0).epsilon == 3.0
+
+
+def test_the_words_of_a_cell_name_the_adversarially_trained_model() -> None:
+    from bench.run.display import name_cells
+    from defenses.adversarial_training import AdversarialTraining
+
+    one = Cell(
+        dataset="digits", classifier="digits_cnn", defense=AdversarialTraining(model="digits_cnn_at"),
+        attack=PGDEOT(steps=1), threat=ThreatModel(epsilon=0.1),
+    )  # fmt: skip
+    assert "(digits_cnn_at)" in str(one) and "(digits_cnn_at)" in name_cells([one])[one.key]

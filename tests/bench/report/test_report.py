@@ -462,3 +462,14 @@ def test_the_mark_outlives_filtering_and_pooling() -> None:
         dict(c, data_seed=k) for k, c in enumerate(full[full["defense"] == "guided"].head(1).to_dict("records") * 2)
     ]
     assert "leaves 40.0 %" in pool_seeds(cells)[0]["outdone"]
+
+
+def test_a_defense_that_is_a_classifier_is_called_by_its_own() -> None:
+    """The row names the model that was evaluated, and stands where it stood."""
+    trained = row("adversarial_training", 41.0, defense_params='{"model": "mine_at"}', defense_texts={"model": "My AT"})
+    smoothed = row("diffusion_classifier", 42.0, score="my_score")
+    results = frame(row("undefended", 4.0), trained, smoothed, row("jpeg", 9.0), row("jpeg", 8.0, classifier="other"))
+    table = Table(name="t", rows=("classifier", "defense", "gradient"))
+    lines = render(results, format="markdown", tables=[table]).splitlines()
+    names = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")][2:]
+    assert names == ["small_cnn", "My AT", "my_score", "small_cnn", "other"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,24 @@ def test_the_traceback_is_kept_and_shown(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["run", "--log", str(tmp_path / "nowhere" / "x.log"), "--limit", "1"])
     assert ran.exit_code == 2 and "There is no folder" in ran.stderr
+
+
+def test_a_user_class_whose_costs_fail_costs_no_run() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Odd(Undefended):
+        @property
+        def network_evaluations(self) -> int:
+            raise RuntimeError("not counted")
+
+    @dataclass(frozen=True, kw_only=True)
+    class OddAttack(PGDEOT):
+        def queries(self) -> tuple[int, int]:
+            raise RuntimeError("not counted")
+
+    one, out = cell(defense=Odd(), attack=OddAttack(steps=3)), io.StringIO()
+    with make_watcher(Console(file=out, width=200), [one]) as watcher:
+        watcher.begin_cell(0, 1, one)
+        watcher._said = -1e9
+        watcher.show_step("pgd_eot", 0)
+        watcher.end_cell(one, "done", "clean 1 %")
+    assert "step 1 of 3" in out.getvalue() and "clean 1 %" in out.getvalue()
