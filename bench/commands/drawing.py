@@ -14,6 +14,7 @@ from bench.commands.sharing import with_db
 @click.command()
 @click.argument("cells", nargs=-1, metavar="[CELL ...]")
 @click.option("--grid", metavar="NAME|FILE.py", help="All cells of a grid that have run.")
+@click.option("--protocol", metavar="NAME", help="Only these cells of the grid; see `bench run --help`.")
 @click.option(
     "--kind",
     type=click.Choice(("curve", "convergence", "votes", "worst", "published")),

@@ -60,9 +60,11 @@ def draw_scatter(
                 elinewidth=0.7, label=clean_text(group), **style,
             )  # fmt: skip
         for mark in marks:
+            side = -1 if mark.x > 50 else 1
             axes.annotate(
-                clean_text(mark.name), (mark.x, mark.y), xytext=(4, 2), textcoords="offset points", fontsize=5.5
-            )
+                clean_text(mark.name), (mark.x, mark.y), xytext=(4 * side, 2), textcoords="offset points",
+                ha="right" if side < 0 else "left", fontsize=5.5,
+            )  # fmt: skip
         axes.set(xlabel=clean_text(x_label), ylabel=clean_text(y_label), title=clean_text(title), xlim=(-2, 102))
         axes.set_ylim(-2, 102)
         figure.legend(loc="outside lower center", ncols=min(3, len(groups)))

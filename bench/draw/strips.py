@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LARGEST = 1.3  # inches of a tile
 RIGHT, WRONG = "#000000", "#b34700"
 LETTERS = {"column": 66, "page": 120}  # in a line of the remark
 
@@ -53,7 +54,8 @@ def draw_strip(
     Raises:
         MissingMatplotlib: it is not installed.
     """
-    columns, size = len(heads), WIDTHS[width]
+    columns = len(heads)
+    size = min(WIDTHS[width], LARGEST * columns)
     told, above = wrap(remark, LETTERS[width]), wrap(title, LETTERS[width] * 9 // 10)
     with styled():
         tile = size / columns
