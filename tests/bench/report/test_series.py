@@ -70,7 +70,7 @@ def test_votes_and_worst_of_k() -> None:
 def test_published_stands_beside_measured() -> None:
     with_number = cell(0.1, 40.0, published_robust=45.0, published_source="nie2022", verdict="agrees")
     (mark,) = published_marks([with_number, cell(0.2, 30.0), cell(0.3, 30.0, published_robust=float("nan"))])
-    assert (mark.x, mark.y, mark.low, mark.high, mark.group, mark.name) == (45.0, 40.0, 35.0, 45.0, "agrees", "nie2022")
+    assert (mark.x, mark.y, mark.low, mark.high, mark.group) == (45.0, 40.0, 35.0, 45.0, "nie2022: agrees")
 
 
 def test_a_footnote_says_what_8_bit_pictures_leave() -> None:
