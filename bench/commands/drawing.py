@@ -14,6 +14,7 @@ from bench.commands.sharing import with_db
 @click.command()
 @click.argument("cells", nargs=-1, metavar="[CELL ...]")
 @click.option("--grid", metavar="NAME|FILE.py", help="All cells of a grid that have run.")
+@click.option("--protocol", metavar="NAME", help="Only these cells of the grid; see `bench run --help`.")
 @click.option(
     "--kind",
     type=click.Choice(("curve", "convergence", "votes", "worst", "published")),
@@ -31,7 +32,7 @@ from bench.commands.sharing import with_db
 @click.option("--log", is_flag=True, help="Logarithmic x.")
 @click.option("--title", metavar="TEXT", help="Heading. Default: the grid's.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="plot.svg", show_default=True,
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="my_plot.svg", show_default=True,
     help="The file: .svg, .png or .pdf.",
 )  # fmt: skip
 @with_db
@@ -40,7 +41,7 @@ def plot(cells: tuple[str, ...], grid: str | None, by: str, output: Path, db: st
 
     \b
     bench plot --grid cifar10_noise_level --x t --y robust --by defense -o curve.pdf
-    bench plot 3f2a --kind votes -o votes.svg
+    bench plot 3f2a --kind votes -o my_votes.svg
     """
     from bench.commands.plot import plot as verb
 

@@ -13,6 +13,7 @@ from bench.draw import draw_bars, draw_lines, draw_scatter
 from bench.draw.style import check_form
 from bench.grids import load_grid
 from bench.literature.publish import published_columns
+from bench.literature.verdict import verdict_columns
 from bench.report.frames import Result, cells_of, has_run
 from bench.report.labels import label_of, set_labels
 from bench.report.run_series import convergence_lines, published_marks, vote_bars, worst_lines
@@ -30,6 +31,7 @@ def plot(
     grid: str | None,
     output: Path,
     *,
+    protocol: str | None = None,
     kind: str = "curve",
     x: str | None = None,
     y: str = "robust",
@@ -44,6 +46,7 @@ def plot(
         db: path or URL of the database.
         keys: cells, by the beginnings of their keys.
         grid: all cells of this grid; None with no keys is every cell.
+        protocol: only these cells of the grid.
         output: the file; its ending says whether it is an SVG, a PNG or a PDF.
         kind: one of KINDS.
         x: what a curve is drawn against; see `bench.report.series.number_of`.
@@ -58,7 +61,7 @@ def plot(
     """
     form = check_form(output.suffix)
     with Store(db, readonly=True) as store:
-        cells = _cells(store, keys, grid)
+        cells = _cells(store, keys, grid, protocol)
         shown: dict[str, Any] = {"width": width, "form": form}
         shown["title"] = title if title is not None else load_grid(grid).title if grid else ""
         if kind == "curve":
@@ -78,17 +81,26 @@ def plot(
     return f"Wrote {output}: {said}."
 
 
-def _cells(store: Store, keys: Sequence[str], grid: str | None) -> list[Result]:
+def _cells(store: Store, keys: Sequence[str], grid: str | None, protocol: str | None) -> list[Result]:
     frame = with_titles(store.frame())
     wanted = {store.cell(key)["key"] for key in keys}
-    published: dict[str, Any] = {}
+    published: dict[str, dict[str, Any]] = {}
     if grid is not None:
-        ours = chosen(grid)
+        ours = chosen(grid, protocol=protocol)
         wanted |= {cell.key for cell in ours} if not keys else set()
         known = {row["key"]: row for row in store.published()}
-        published = {cell.key: published_columns(known.get(cell.published or "")) for cell in ours}
+        caveats = {cell.key: cell.defense.published_caveat for cell in ours}
+        literature = {cell.key: known.get(cell.published or "") for cell in ours}
+        published = {key: published_columns(row) for key, row in literature.items()}
     found = [cell for cell in cells_of(frame) if not (keys or grid) or cell["cell_key"] in wanted]
     found = [{**cell, **published.get(cell["cell_key"], {})} for cell in found if has_run(cell)]
+    if grid is not None:  # another grid, which named no number, may have run the cell
+        found = [
+            {**cell, **verdict_columns(cell, literature[key], caveats[key])}
+            if (key := cell["cell_key"]) in caveats
+            else cell
+            for cell in found
+        ]
     if not found:
         raise LookupError(f"No such cell has run in {store.where}. Run it with `bench run`.")
     return found

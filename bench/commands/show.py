@@ -11,9 +11,9 @@ from bench.store import Store
 
 RUN_COLUMNS = (
     "clean_accuracy", "robust_accuracy", "robust_low", "robust_high", "null_accuracy", "vote_accuracy",
-    "worst_accuracy", "first_success_accuracy", "null_first_success_accuracy", "verdict", "verdict_reason",
-    "network_evaluations", "seconds", "device", "precision", "commit_hash", "dirty", "weights", "licences", "packages",
-    "notes", "error_class", "error_message", "remedy",
+    "worst_accuracy", "rounded_accuracy", "first_success_accuracy", "null_first_success_accuracy", "verdict",
+    "verdict_reason", "network_evaluations", "seconds", "device", "precision", "commit_hash", "dirty", "weights",
+    "licences", "packages", "notes", "error_class", "error_message", "remedy",
 )  # fmt: skip
 ROWS, SECONDS = 100_000, 60.0  # of an answer, unless more is asked for
 
@@ -27,6 +27,7 @@ def show(db: str, key: str) -> str:
         for run in runs:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
             lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
+            lines += _write_evidence(store, run["id"], cell["key"])
             lines += [f"  gate {g['gate']}: {_write_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
             if run["error_traceback"]:
                 lines += ["  traceback:", *(f"    {line}" for line in run["error_traceback"].splitlines())]
@@ -36,6 +37,15 @@ def show(db: str, key: str) -> str:
         elif not runs:
             lines += ["", "Not run yet."]
     return "\n".join(lines)
+
+
+def _write_evidence(store: Store, run_id: int, key: str) -> list[str]:
+    """Where the adversarial images of a run lie, and what to do with them."""
+    kept = [batch.evidence for batch in store.batches(run_id) if batch.evidence is not None]
+    if not kept:
+        return ["  adversarial images: none were kept"]
+    files = f"{len(kept)} files, the first is" if len(kept) > 1 else "one file,"
+    return [f"  adversarial images: {files} {kept[0]} (bench verify {key[:8]}, bench draw {key[:8]})"]
 
 
 def _write_pairs(row: dict[str, Any]) -> list[str]:

@@ -17,8 +17,7 @@ class Mark:
         y: measured, percent.
         low: lower end of the measured one's interval; None without one.
         high: upper end of it.
-        group: what the legend says, such as the verdict.
-        name: a short text beside the mark.
+        group: what the legend says, such as the source and the verdict.
     """
 
     x: float
@@ -26,7 +25,6 @@ class Mark:
     low: float | None
     high: float | None
     group: str
-    name: str = ""
 
 
 def draw_scatter(
@@ -47,7 +45,9 @@ def draw_scatter(
     """
     groups = list(dict.fromkeys(mark.group for mark in marks))
     with styled():
-        figure = new_figure(WIDTHS[width], WIDTHS[width] * (1.0 if width == "column" else 0.7))
+        columns = 1 if width == "column" else 2
+        height = WIDTHS[width] * (0.95 if width == "column" else 0.7) + 0.15 * -(-len(groups) // columns)
+        figure = new_figure(WIDTHS[width], height)
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, zorder=1)
         for number, group in enumerate(groups):
@@ -59,11 +59,7 @@ def draw_scatter(
                 [m.x for m in own], [m.y for m in own], yerr=list(zip(*ends, strict=True)), capsize=1.5,
                 elinewidth=0.7, label=clean_text(group), **style,
             )  # fmt: skip
-        for mark in marks:
-            axes.annotate(
-                clean_text(mark.name), (mark.x, mark.y), xytext=(4, 2), textcoords="offset points", fontsize=5.5
-            )
         axes.set(xlabel=clean_text(x_label), ylabel=clean_text(y_label), title=clean_text(title), xlim=(-2, 102))
         axes.set_ylim(-2, 102)
-        figure.legend(loc="outside lower center", ncols=min(3, len(groups)))
+        figure.legend(loc="outside lower center", ncols=columns)
         return write(figure, form)

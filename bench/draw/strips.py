@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LARGEST = 1.3  # inches of a tile
 RIGHT, WRONG = "#000000", "#b34700"
-LETTERS = {"column": 46, "page": 110}  # in a line of the remark
+LETTERS = {"column": 66, "page": 120}  # in a line of the remark
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def draw_strip(
     Raises:
         MissingMatplotlib: it is not installed.
     """
-    columns, size = len(heads), WIDTHS[width]
+    columns = len(heads)
+    size = min(WIDTHS[width], LARGEST * columns)
     told, above = wrap(remark, LETTERS[width]), wrap(title, LETTERS[width] * 9 // 10)
     with styled():
         tile = size / columns
@@ -79,9 +81,9 @@ def draw_strip(
                     fontweight="bold" if shown.wrong else "normal",
                 )  # fmt: skip
         for head, axes in zip(heads, grid[0], strict=True):
-            axes.set_title(clean_text(head), fontsize=font + 0.5, pad=2.5)
+            axes.set_title(clean_text(head), fontsize=font, pad=2.5)
         if above:
-            figure.suptitle(above, fontsize=8)
+            figure.suptitle(above, fontsize=font + 1)
         if told:
-            figure.supxlabel(told, fontsize=6.5)
+            figure.supxlabel(told, fontsize=min(6.5, font + 0.5))
         return write(figure, form)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +103,7 @@ def unpack_batch(data: bytes) -> EvidenceBatch:
         if told.get("format") != FORMAT:
             raise ValueError(f"its format is {told.get('format')!r}, this version reads {FORMAT!r}")
         shape = tuple(int(size) for size in tensors["shape"])
-        pixels = np.frombuffer(lzma.decompress(tensors["images_xz"].tobytes()), dtype="<f4").reshape(shape)
+        pixels = np.frombuffer(_unsqueeze(tensors["images_xz"].tobytes(), shape), dtype="<f4").reshape(shape)
         outcomes = tuple(json.loads(told["outcomes"]))
         index = tuple(int(i) for i in tensors["index"])
         if not len(pixels) == len(index) == len(outcomes) == len(tensors["labels"]):
@@ -112,6 +113,15 @@ def unpack_batch(data: bytes) -> EvidenceBatch:
         return EvidenceBatch(images=pixels, index=index, outcomes=outcomes, about=json.loads(told["about"]))
     except (SafetensorError, lzma.LZMAError, KeyError, ValueError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a file of adversarial images, found another or a damaged one: {error}.") from error
+
+
+def _unsqueeze(data: bytes, shape: tuple[int, ...]) -> bytes:
+    """The pixels of a file, and never more memory than its shape says: the file may be a stranger's."""
+    size = 4 * math.prod(shape)
+    pixels = lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(data, max_length=size + 1)
+    if len(pixels) != size:
+        raise ValueError(f"its pixels are not of the shape {shape}")
+    return pixels
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -21,7 +21,7 @@ def write_npz(outcomes: Outcomes, path: Path) -> None:
 
 
 def write_png(outcomes: Outcomes, folder: Path) -> None:
-    """Pictures of 8 bits a channel, <index>.png, and outcomes.csv beside them."""
+    """Pictures of 8 bits a channel, <index>.png, and index.csv beside them."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def write_png(outcomes: Outcomes, folder: Path) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()})
-    (folder / "outcomes.csv").write_text(text.getvalue(), encoding="utf-8")
+    (folder / "index.csv").write_text(text.getvalue(), encoding="utf-8")
 
 
 def write_parquet(outcomes: Outcomes, path: Path) -> None:

@@ -11,6 +11,7 @@ from bench.report.labels import label_of
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, interval_text, percent_text
 
 PASSED, FAILED = "✓", "!"
+ROUNDING = 0.5  # points: what rounding to 8 bits has to move before a footnote says so
 SHORT = {"not comparable": "n/c"}
 CONFIDENCE = {
     "digest": "published value from a digest of the source",
@@ -73,7 +74,16 @@ def robust(cell: Mapping[str, Any], notes: Notes) -> Entry:
     reasons = failed + ([f"{cell['runs']} of {cell['planned']} runs so far"] if unfinished else [])
     if not absent(cell.get("batch_note")):
         reasons.append(cell["batch_note"])
+    reasons += _say_rounded(cell)
     return Entry(percent_text(cell["robust_accuracy"]), " ".join(filter(None, parts)), notes.marks(reasons))
+
+
+def _say_rounded(cell: Mapping[str, Any]) -> list[str]:
+    """The accuracy once the adversarial images are 8-bit pictures, where that is another number."""
+    rounded = cell.get("rounded_accuracy")
+    if absent(rounded) or rounded is None or abs(rounded - cell["robust_accuracy"]) < ROUNDING:
+        return []
+    return [f"As 8-bit pictures the adversarial images leave {rounded:.1f} %."]
 
 
 def published(cell: Mapping[str, Any], notes: Notes) -> Entry:

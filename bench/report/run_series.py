@@ -70,8 +70,7 @@ def published_marks(cells: Sequence[Result]) -> list[Mark]:
             cell["robust_accuracy"],
             cell.get("robust_low"),
             cell.get("robust_high"),
-            group=str(cell.get("verdict") or "no verdict"),
-            name=str(cell.get("published_source")),
+            group=f"{cell.get('published_source')}: {cell.get('verdict') or 'no verdict'}",
         )
         for cell in cells
         if has_run(cell) and not absent(cell.get("published_robust"))

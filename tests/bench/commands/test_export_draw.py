@@ -77,7 +77,7 @@ def test_npz_is_what_the_judge_saw_and_can_be_judged_again(db: Path, tmp_path: P
 
 def test_png_and_its_table(db: Path, tmp_path: Path) -> None:
     assert "Rounded to 8 bits" in bench(db, "export", NOISY.key, "--format", "png", "-o", tmp_path / "p")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "p" / "outcomes.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "p" / "index.csv").read_text())))
     assert len(rows) == 6 and json.loads(rows[0]["robust_votes"])
     assert all(Image.open(tmp_path / "p" / row["file"]).size == (8, 8) for row in rows)
 

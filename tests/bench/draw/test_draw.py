@@ -32,7 +32,7 @@ PICTURES: dict[str, Any] = {
     ),
     "bars": lambda form: draw_bars({NASTY: [1, 2], "b": [3, 0]}, x_label=NASTY, y_label="n", title=NASTY, form=form),
     "scatter": lambda form: draw_scatter(
-        [Mark(50.0, 40.0, 30.0, 45.0, NASTY, NASTY), Mark(1.0, 2.0, None, None, "b")],
+        [Mark(50.0, 40.0, 30.0, 45.0, NASTY), Mark(1.0, 2.0, None, None, "b")],
         x_label=NASTY, y_label="", form=form,
     ),
     "strip": lambda form: draw_strip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_other_safetensors_programs_can_read_it() -> None:
 def test_a_damaged_file_is_told(cut: int) -> None:
     with pytest.raises(ValueError, match="damaged"):
         unpack_batch(pack_batch(pixels(), RECORDS, {})[:cut])
+
+
+def test_a_file_that_unpacks_to_more_than_it_says_is_refused() -> None:
+    from safetensors.numpy import load, save
+
+    data = pack_batch(pixels(), RECORDS, {})
+    told = {**load(data), "shape": np.array([2, 3, 4, 4])}
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    with pytest.raises(ValueError, match="not of the shape"):
+        unpack_batch(save(told, header))
 
 
 def test_equal_pictures_take_little_room() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from store_data import image
 
-from bench.report.run_series import convergence_lines, vote_bars, worst_lines
+from bench.report.entries import Notes, robust
+from bench.report.run_series import convergence_lines, published_marks, vote_bars, worst_lines
 from bench.report.series import lines_of, number_of, numbers_of
 
 
@@ -64,6 +65,19 @@ def test_votes_and_worst_of_k() -> None:
     (line,) = worst_lines({"D": records})
     assert [p.x for p in line.points] == list(range(1, 11))
     assert [p.y for p in line.points[:2]] == pytest.approx([50.0, 100 * (1 + 20 / 90) / 3])
+
+
+def test_published_stands_beside_measured() -> None:
+    with_number = cell(0.1, 40.0, published_robust=45.0, published_source="nie2022", verdict="agrees")
+    (mark,) = published_marks([with_number, cell(0.2, 30.0), cell(0.3, 30.0, published_robust=float("nan"))])
+    assert (mark.x, mark.y, mark.low, mark.high, mark.group) == (45.0, 40.0, 35.0, 45.0, "nie2022: agrees")
+
+
+def test_a_footnote_says_what_8_bit_pictures_leave() -> None:
+    for rounded, said in ((40.2, ""), (41.6, "As 8-bit pictures the adversarial images leave 41.6 %."), (None, "")):
+        notes = Notes()
+        robust(cell(0.1, 40.0, rounded_accuracy=rounded), notes)
+        assert " ".join(notes.texts) == said
 
 
 def test_convergence_is_weighted_by_images() -> None:
