@@ -231,7 +231,7 @@ def m009_grids(connection: Connection) -> None:
     grids = Table(
         "grids",
         MetaData(),
-        Column("name", String(120), primary_key=True),
+        Column("name", Text, primary_key=True),
         *_columns(Text, "source digest"),
         *_columns(json, "described?"),
         *_columns(DateTime, "ran_at"),
