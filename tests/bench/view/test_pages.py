@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = folder / "strip.png"
         picture.write_bytes(b"\x89PNG\r\n\x1a\n")
         pages = make_pages(store, lambda key: [picture] if key.startswith("00") else [])
-        assert write_bundle(pages, folder / "site") == 10 + 2 * 4 + 1
+        assert write_bundle(pages, folder / "site") == 11 + 2 * 4 + 1
     return folder / "site"
 
 
@@ -145,6 +145,7 @@ def browser() -> Iterator[Any]:
 
 def look(browser: Any, page: Path, query: str = "", wait: str = "document.body.dataset.ready") -> None:
     """Open a page and wait until its table is drawn; no error may stand in the console."""
+    wait = "document.body.dataset.marked" if page.name == "index.html" else wait
     browser.get(page.as_uri() + query)
     end = time.monotonic() + 30
     while not browser.execute_script(f"return {wait}"):
