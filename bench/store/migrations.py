@@ -235,6 +235,7 @@ def m009_grids(connection: Connection) -> None:
         *_columns(Text, "source digest"),
         *_columns(json, "described?"),
         *_columns(DateTime, "ran_at"),
+        sqlite_with_rowid=False,
     )
     grids.create(connection)
 
