@@ -260,6 +260,22 @@ def test_letters_stand_out_from_their_ground(site: Path, browser: Any) -> None:
         assert browser.execute_script(CONTRAST) == [], page
 
 
+def test_what_other_results_contradict_is_in_doubt(tmp_path: Path) -> None:
+    """The same attack with another gradient breaks all images: the table hears of it, and the cell's page says it."""
+    with Store(tmp_path / "r.sqlite") as store:
+        for gradient, right in (("exact", 10), ("straight_through", 0)):
+            key = f"{right:02d}" + "0" * 14
+            store.add_cell(CELL | {"key": key, "gradient": gradient, "num_images": 20, "batch_size": 20})
+            run = store.start_run(key, **PROVENANCE)
+            store.save_batch(run, batch(0), [image(index, right) for index in range(20)])
+            store.finish_run(run, **(SUMMARY | {"robust_accuracy": 10.0 * right, "first_success_accuracy": None}))
+        pages = make_pages(store)
+        marks = json.loads((pages.content("data/marks.js") or b"").decode().partition(" = ")[2].rstrip(";\n"))
+        assert list(marks) == ["10" + "0" * 14] and "straight_through gradient leaves 0.0 %" in marks["10" + "0" * 14]
+        assert "leaves 0.0 %" in (pages.content("cell/" + "10" + "0" * 14 + ".html") or b"").decode()
+        assert "leaves 0.0 %" not in (pages.content("cell/" + "00" + "0" * 14 + ".html") or b"").decode()
+
+
 def test_an_empty_database_says_so(tmp_path: Path) -> None:
     with Store(tmp_path / "r.sqlite") as store, pytest.raises(ValueError, match="no results"):
         make_pages(store)
