@@ -253,8 +253,8 @@ def is_surely_above_zero(differences: ArrayLike, confidence: float = 0.95) -> bo
     if mean - z2 / (images + z2) <= 1e-9:
         return None
     spread = float(((values - mean) ** 2).mean())
-    exponent = images * mean**2 / (2 * (spread + (mean - float(values.min())) * mean / 3))
-    return True if exponent > 8 else None
+    bound = 2 * (spread + (mean - float(values.min())) * mean / 3)
+    return True if images * mean**2 > 8 * bound else None
 
 
 def compare(a: Sequence[ImageRecord], b: Sequence[ImageRecord], *, seed: int = 0) -> dict[str, float]:

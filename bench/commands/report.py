@@ -138,7 +138,7 @@ def _write(
         keys: the cells that are shown where they have run; None is all.
     """
     shown = [cell.key for cell in cells] if cells is not None else keys
-    frame = with_titles(store.frame(shown, as_text=True), names)
+    frame = with_titles(store.frame(shown, as_text=form != "csv"), names)
     images = RunImages(store, frame)
     frame = with_outdone(frame, images)
     frame = frame if "outdone" in frame else frame.assign(outdone=None)  # the columns are those of every database

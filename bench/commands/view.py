@@ -43,14 +43,28 @@ def make_pages(store: Store, pictures: Callable[[str], Sequence[Path]] = no_pict
         for start in range(0, len(keys), AT_ONCE):
             yield from _read_details(store, keys[start : start + AT_ONCE], commands)
 
-    return Pages(Site(cells=cells, read=read, published=store.published(), where=where, pictures=pictures))
+    return Pages(
+        Site(
+            cells=cells, read=read, published=store.published(), where=where, pictures=pictures,
+            find_marks=lambda: _find_marks(store),
+        )
+    )  # fmt: skip
+
+
+def _find_marks(store: Store) -> dict[str, str]:
+    """Key of a cell -> why other results contradict it."""
+    frame = with_titles(store.frame(as_text=True), find_names(store))
+    marked = with_outdone(frame, RunImages(store, frame))
+    if "outdone" not in marked:
+        return {}
+    return {key: why for key, why in zip(marked["cell_key"], marked["outdone"], strict=True) if isinstance(why, str)}
 
 
 def _read_cells(store: Store) -> list[Result]:
-    """Rows of `results` with what tables call them and what contradicts them, then the cells that only failed."""
+    """Rows of `results` with what tables call them, then the cells that only failed."""
     names = find_names(store)
     frame = with_titles(store.frame(as_text=True), names)
-    cells = cells_of(with_outdone(frame, RunImages(store, frame))) if len(frame) else []
+    cells = cells_of(frame)
     for cell in cells:
         cell["batch_note"] = batch_note(cell, names)
     import pandas as pd

@@ -121,19 +121,22 @@ def _fields(cell: Result, column: str) -> dict[str, Any]:
 
 
 def _label_group(group: Sequence[Result], column: str, fields: Sequence[Mapping[str, Any]]) -> None:
-    names = sorted({name for given in fields for name in given})
-    differing = {name for name in names if len({json.dumps(given.get(name)) for given in fields}) > 1}
-    told: list[list[str]] = []
-    for cell, given in zip(group, fields, strict=True):
+    written = [json.dumps(given, sort_keys=True) for given in fields]
+    kinds = dict(zip(written, zip(group, fields, strict=True), strict=True))  # many cells have equal fields
+    names = sorted({name for _, given in kinds.values() for name in given})
+    differing = {name for name in names if len({json.dumps(given.get(name)) for _, given in kinds.values()}) > 1}
+    told: dict[str, list[str]] = {}
+    for text, (cell, given) in kinds.items():
         texts = cell.get(f"{column}_texts") or {}
         shown = [name for name in names if name in differing or name in (cell.get(f"{column}_always") or ())]
         remarks = filter(None, (texts.get(name, field_text(name, given.get(name))) for name in shown))
-        told.append(sorted(remarks, key=_is_number))  # words before numbers
-    words = [[text for text in remarks if not _is_number(text)] for remarks in told]
-    enough = len({str(remarks) for remarks in words}) == len({json.dumps(given, sort_keys=True) for given in fields})
-    for cell, every, short in zip(group, told, words, strict=True):
+        told[text] = sorted(remarks, key=_is_number)  # words before numbers
+    words = {text: [remark for remark in remarks if not _is_number(remark)] for text, remarks in told.items()}
+    enough = len({str(remarks) for remarks in words.values()}) == len(kinds)
+    for cell, text in zip(group, written, strict=True):
+        every, short = told[text], words[text]
         cell[f"{column}_label"] = join_label(label_of(cell, column), short if enough else every)
-        cell[f"{column}_details"] = ", ".join(text for text in every if text not in short) if enough else ""
+        cell[f"{column}_details"] = ", ".join(remark for remark in every if remark not in short) if enough else ""
 
 
 def _is_number(text: str) -> bool:

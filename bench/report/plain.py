@@ -52,6 +52,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, wi
 
     columns = [[name, *(row[i] for row in rows)] for i, name in enumerate(header)]
     widths = _find_widths(columns, labels, width)
+    if sum(widths) + GAP * (len(widths) - 1) > width:
+        return _stack(header, rows, width)
     rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
     table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
     for i, name in enumerate(header):
@@ -62,6 +64,18 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, wi
     every = sum(widths) + 2 * GAP * len(widths)
     Console(file=out, width=every, color_system=None, force_terminal=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _stack(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Row under row, a line for each column: what is left where no table fits."""
+    blocks = [
+        "\n".join(
+            textwrap.fill(f"{name}: {text}", width, subsequent_indent="  ", break_on_hyphens=False)
+            for name, text in zip(header, row, strict=True)
+        )
+        for row in rows
+    ]
+    return "\n\n".join(blocks)
 
 
 def _find_widths(columns: Sequence[Sequence[str]], labels: int, width: int) -> list[int]:

@@ -246,10 +246,11 @@ def m009_grids(connection: Connection) -> None:
     grids = Table(
         "grids",
         MetaData(),
-        Column("name", String(120), primary_key=True),
+        Column("name", Text, primary_key=True),
         *_columns(Text, "source digest"),
         *_columns(json, "described?"),
         *_columns(DateTime, "ran_at"),
+        sqlite_with_rowid=False,
     )
     grids.create(connection)
 

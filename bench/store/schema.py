@@ -208,7 +208,7 @@ class GridRow(Base):
     """A grid that has run here: what its tables look like, as plain data."""
 
     __tablename__ = "grids"
-    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
     source: Mapped[str]
     digest: Mapped[str]
     described: Mapped[dict[str, Any] | None] = mapped_column(Json)

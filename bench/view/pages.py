@@ -69,6 +69,8 @@ class Site:
         published: rows of the table `published`.
         where: the database in words.
         pictures: key -> picture files, which its page shows.
+        find_marks: () -> key -> why other results contradict the cell. It reads every image: the table of all cells is
+            shown without waiting for it.
     """
 
     cells: Sequence[Result]
@@ -76,6 +78,7 @@ class Site:
     published: Sequence[Mapping[str, Any]]
     where: str
     pictures: Callable[[str], Sequence[Path]] = field(default=no_pictures)
+    find_marks: Callable[[], Mapping[str, str]] = field(default=dict)
 
 
 class Pages:
@@ -103,7 +106,8 @@ class Pages:
     def fixed(self) -> list[str]:
         """Paths of everything but the cells."""
         assets = [f"assets/{name}" for name in (*FILES, *OWN)]
-        return ["index.html", "compare.html", "literature.html", "data/cells.js", "data/literature.js", *assets]
+        data = [f"data/{name}.js" for name in ("cells", "marks", "literature")]
+        return ["index.html", "compare.html", "literature.html", *data, *assets]
 
     def content(self, path: str) -> bytes | None:
         """The file of a path; None where there is none."""
@@ -125,10 +129,16 @@ class Pages:
             return (HERE / "static" / name).read_bytes() if name in OWN else read_asset(name)
         if name == "cells.js":
             return f"window.benchCells = {write_script(clean(self._cells()))};\n".encode()
+        if name == "marks.js":
+            return f"window.benchMarks = {write_script(self._marks)};\n".encode()
         if name == "literature.js":
             return f"window.benchLiterature = {write_script(clean(self._literature()))};\n".encode()
         values = {"where": self.site.where, "count": len(self.site.cells), "top": ""}
         return self._templates.get_template(name).render(**values).encode()
+
+    @cached_property
+    def _marks(self) -> dict[str, str]:
+        return dict(self.site.find_marks())
 
     def _cells(self) -> dict[str, Any]:
         return {"columns": COLUMNS, "rows": [self._row(cell) for cell in self.site.cells]}
@@ -161,7 +171,7 @@ class Pages:
 
     def cell_page(self, key: str, data: CellData) -> bytes:
         """The page of a cell."""
-        cell = self.by_key[key]
+        cell = self.by_key[key] | {"outdone": self._marks.get(key)}
         numbers = [
             (title, cell.get(f"{name}_accuracy"), cell.get(f"{name}_low"), cell.get(f"{name}_high"), meaning)
             for name, title, meaning in NUMBERS

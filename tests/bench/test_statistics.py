@@ -208,3 +208,20 @@ def test_pool_of_one_has_no_spread_and_of_unknown_ends_no_interval() -> None:
     assert one == {"mean": 50.0, "low": None, "high": None, "spread": None, "seeds": 1}
     with pytest.raises(ValueError, match="at least one run"):
         statistics.pool([])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_quick_answer_is_the_bootstraps_or_none(seed: int) -> None:
+    """Wherever the exact bound and Bernstein's decide, the interval of the bootstrap says the same."""
+    random, known = np.random.default_rng(seed), 0
+    for _ in range(40):
+        images, draws = int(random.integers(2, 200)), int(random.integers(1, 11))
+        a, b = (random.binomial(draws, random.beta(0.3, 0.3, images)) for _ in range(2))
+        b = (b * random.uniform(0, 1)).astype(int)
+        quick = statistics.is_surely_above_zero(a / draws - b / draws)
+        if quick is not None:
+            known += 1
+            assert quick == (statistics.paired_difference(a, [draws] * images, b, [draws] * images)[1] > 0)
+    assert known > 20
+    assert statistics.is_surely_above_zero(np.ones(20)) is True
+    assert statistics.is_surely_above_zero(np.zeros(20)) is False

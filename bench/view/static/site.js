@@ -40,6 +40,18 @@ const bench = (() => {
     const made = [{ title: "<span aria-label='Compare'>✓</span>", data: null, orderable: false, searchable: false, render: (row, type) => pick(row, type) },
       ...shown.map(([title, name, options, className]) => ({ title, data: at[name], render: text, ...options, className: [className, options?.className].filter(Boolean).join(" ") }))];
     makeTable("cells", { data: rows, columns: made }).then((table) => {
+      $("chosen").textContent = "Looking for results that contradict each other …";
+      load("data/marks.js").then(() => {
+        for (const row of rows) {
+          const reason = window.benchMarks[row[at.key]];
+          if (!reason) continue;
+          row[at.gates] = "doubt";
+          row[at.doubts] = [row[at.doubts], reason].filter(Boolean).join("\n");
+        }
+        table.rows().invalidate().draw(false);
+        $("chosen").textContent = "Tick two cells to compare them.";
+        document.body.dataset.marked = "yes";
+      }, (error) => { $("chosen").textContent = error.message; });
       for (const name of ["grid", "dataset", "defense", "attack", "gradient", "tier"]) {
         const place = 1 + shown.findIndex((entry) => entry[1] === name);
         addFilter($("filters"), shown[place - 1][0], rows.map((row) => row[at[name]]), (value) =>
@@ -96,16 +108,21 @@ const bench = (() => {
     makeTable("literature", { data: window.benchLiterature, columns: made, pageLength: 25, order: [[3, "desc"]] });
   }
 
-  function loadImages(key) {
+  function load(source) {
     return new Promise((done, fail) => {
-      const known = window.benchCells.rows.map((row) => row[0]).filter((name) => name.startsWith(key));
-      if (!key || known.length !== 1) return fail(new Error(`${known.length} cells have a key that begins with "${key}". Give more of it, or another.`));
       const script = document.createElement("script");
-      script.src = `data/${encodeURIComponent(known[0])}.js`;
-      script.onload = () => done(window.benchImages[known[0]]);
-      script.onerror = () => fail(new Error(`The images of ${known[0]} are not in this site.`));
+      script.src = source;
+      script.onload = done;
+      script.onerror = () => fail(new Error(`${source} is not in this site.`));
       document.head.append(script);
     });
+  }
+
+  async function loadImages(key) {
+    const known = window.benchCells.rows.map((row) => row[0]).filter((name) => name.startsWith(key));
+    if (!key || known.length !== 1) throw new Error(`${known.length} cells have a key that begins with "${key}". Give more of it, or another.`);
+    await load(`data/${encodeURIComponent(known[0])}.js`);
+    return window.benchImages[known[0]];
   }
 
   function showComparison() {
