@@ -141,7 +141,11 @@ def undeclared_gradient(subject: Subject) -> Gate:
         x = subject.attacked(attack, model=model, threat=replace(subject.threat, gradient="exact"))
     except NoSuchAttack as error:
         return Gate(name, None, None, f"There is no such attack: {error}")
-    return compared(name, subject, x, "autograd's gradient, which the defense does not declare,")
+    gate = compared(name, subject, x, "autograd's gradient, which the defense does not declare,")
+    if gate.passed:  # what so few images show is no excuse
+        reason = f"The defense has a gradient that it does not declare, and the cell's attack had none. {gate.reason}"
+        return replace(gate, passed=False, reason=reason)
+    return gate
 
 
 def plateau(subject: Subject) -> Gate:

@@ -93,7 +93,7 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader, gates: Collection[s
             yield f"{group.line}: would fail: {error}"
             continue
         cost, evaluations = (left * value for value in _estimate_cost(cell, rates[name]))
-        extra, gated = (0.0, 0.0) if group.done else _estimate_gates(cell, rates[name], gates)
+        extra, gated = _estimate_gates(cell, rates[name], gates)
         seconds, units, checks = seconds + cost + extra, units + evaluations, checks + gated
         share = f", {gated:.3g} for its gates" if gated else ""
         yield f"{group.line}: {evaluations:.3g} network evaluations{share}, {write_time(cost + extra)}"

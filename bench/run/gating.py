@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bench.run.meter import Meter
 from bench.run.prepare import Prepared
 from defenses.base import Defended, Gradient
 from defenses.defended import ALWAYS as UNIVERSAL
+from defenses.noise import role_seed
 
 ALWAYS_SUBSET = 16
 
@@ -106,6 +108,15 @@ def has_every_gate(cell: Cell, gates: Collection[str]) -> bool:
     return cell.tier != "quick" or cell.attack.name in gates
 
 
+def find_gated(cells: Sequence[Cell]) -> set[str]:
+    """Find the keys of the cells that are the last among those that differ in seed and data seed alone.
+
+    Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks. By
+    the last one a defense with a memory has met the pictures. Cells whose images come from elsewhere have no gates.
+    """
+    return set({replace(cell, seed=0, data_seed=0).key: cell.key for cell in cells if not cell.attack.given}.values())
+
+
 def tried_kinds(cell: Cell) -> frozenset[Gradient]:
     """Kinds of gradient that members of the cell's attack ask for beside the threat model's."""
     cascade = cell.attack.cascade(cell.threat.epsilon) if isinstance(cell.attack, Gold) else cell.attack
@@ -133,7 +144,9 @@ def _other_pictures(prepared: Prepared, count: int, data_dir: Path | None) -> tu
         taken = set(prepared.indices.tolist())
     if data.fingerprint() == prepared.data.fingerprint():  # a data set of one split
         taken = set(prepared.indices.tolist())
-    order = shuffled(len(rest), cell.seed)
+    order = shuffled(
+        len(rest), role_seed(cell.seed, cell.key) % 2**31
+    )  # others for every cell: nothing met them before
     picked = [place for place in order if place not in taken][:count]
     if not picked:
         return None

@@ -10,8 +10,7 @@ from bench.attacks.base import UNSEEN, Attack
 from bench.attacks.cascade import Cascade
 from bench.attacks.gold import REFERENCE_EPSILON, Gold
 from bench.cell import Cell
-from bench.run.gating import count_gate_answers, has_every_gate
-from bench.run.runner import find_gated
+from bench.run.gating import count_gate_answers, find_gated, has_every_gate
 
 DEAR = {"exact": 4.0, "guidance_detached": 4.0, "adjoint": 5.0, "surrogate": 2.0, "transfer": 0.1, "none": 0.1}
 """Gradient kind -> what an answer with it costs, in answers without: its passes forward, again and backward."""

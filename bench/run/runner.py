@@ -13,20 +13,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from bench.attacks._convergence import write_convergence
 from bench.cell import Cell
 from bench.evaluate import evaluate
-from bench.evidence import EvidenceError, Vault
+from bench.evidence import Vault
 from bench.literature.verdict import verdict_columns
 from bench.records import BatchRecord, ImageRecord
 from bench.run.contract import BrokenContract, check_contract
-from bench.run.gating import check_gates, has_every_gate
+from bench.run.gating import check_gates, find_gated, has_every_gate
 from bench.run.guest import CellTimeout, Guests
 from bench.run.intact import ChangedNetwork
+from bench.run.keeping import describe_evidence, kept_images
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
 from bench.run.provenance import describe_origin, hash_own_code, own_code_in
@@ -101,18 +100,6 @@ def run_cells(
             if left and not moved:
                 worker.wait_for_others([cell for _, cell in left])
     return outcome
-
-
-def find_gated(cells: Sequence[Cell]) -> set[str]:
-    """Find the keys of the cells that are the first among those that differ in seed and data seed alone.
-
-    Their gates stand for the group's: a gate asks about the defense and the attack, at the cost of a dozen attacks.
-    Cells whose images come from elsewhere have none.
-    """
-    firsts: dict[str, str] = {}
-    for cell in (cell for cell in cells if not cell.attack.given):
-        firsts.setdefault(replace(cell, seed=0, data_seed=0).key, cell.key)
-    return set(firsts.values())
 
 
 def is_done(store: Store, cell: Cell, after: int = 0) -> bool:
@@ -283,7 +270,7 @@ class _Worker:
                 if claim.unit == "gates":
                     self.watcher.show_step("gates", 0)
                     records, folder = self.store.images(run_id), self.loader.data_dir
-                    kept = self._kept_images(run_id)
+                    kept = kept_images(self.store, self.vault, run_id)
                     with self.guests.hosting(cell.key):
                         found = check_gates(prepared, records, every=bool(every), data_dir=folder, kept=kept)
                     self.loader.check_intact()
@@ -329,19 +316,9 @@ class _Worker:
         )
         if self.vault is not None:  # before the row: a kill in between leaves a file without a row, never the reverse
             self.heart.check()
-            kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, _describe_evidence(cell, number))
+            kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, describe_evidence(cell, number))
             batch = replace(batch, evidence=kept.place, evidence_sha256=kept.sha256)
         self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
-
-    def _kept_images(self, run_id: int) -> dict[int, Tensor]:
-        """Image id -> its adversarial image, of all that were kept and can be read here."""
-        found: dict[int, Tensor] = {}
-        for batch in self.store.batches(run_id) if self.vault is not None else ():
-            with suppress(EvidenceError, ValueError):  # the attack is run again for the gates
-                if self.vault is not None and batch.evidence:
-                    file = self.vault.read_batch(batch.evidence, batch.evidence_sha256)
-                    found |= zip(file.index, torch.from_numpy(np.array(file.images)), strict=True)
-        return found
 
     def _summarize(self, cell: Cell, claim: Claim) -> str:
         images = self.store.images(claim.run_id)
@@ -408,14 +385,6 @@ def _measure(
             keep=keep,
         )
         return records, time.perf_counter() - begin, meter.take()
-
-
-def _describe_evidence(cell: Cell, number: int) -> dict[str, str]:
-    """What a file of adversarial images says of itself."""
-    return {
-        "cell": cell.key, "batch": str(number), "dataset": cell.dataset, "classifier": cell.classifier,
-        "defense": repr(cell.defense), "attack": repr(cell.attack), "threat": repr(cell.threat), "seed": str(cell.seed),
-    }  # fmt: skip
 
 
 def _write_outcome(summary: dict[str, Any]) -> str:
