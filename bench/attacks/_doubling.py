@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bench.attacks._convergence import BY_LENGTH, POINT
+from bench.attacks._named_draws import NamedDraws
 from bench.attacks.base import UNSEEN, Attack, Oracle, Trace
-from bench.attacks.cascade import CONFIRMED, Relabelled, Worst
+from bench.attacks.cascade import CONFIRMED, Worst
 from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
 from defenses.noise import role_seed
@@ -62,7 +63,9 @@ class Batch:
                 rows = torch.arange(len(self.images), device=self.images.device)
             view = self.model if kind is None else self.model.with_gradient(kind)
             threat = self.threat if kind is None else replace(self.threat, gradient=kind)
-            own = None if self.trace is None else _Named(self.trace, label, draws, looks=view.gradient not in UNSEEN)
+            own = (
+                None if self.trace is None else NamedDraws(self.trace, label, draws, looks=view.gradient not in UNSEEN)
+            )
             seed = role_seed(self.seed, draws) if draws else self.seed
             given = self.images[rows], self.labels[rows], self.image_ids[rows]
             found = attack.perturb(view, *given, threat, seed, trace=own).detach()
@@ -97,15 +100,3 @@ class Batch:
         """A point of the curve: accuracy on the check draws of all images, those that went no further too."""
         if self.trace is not None:
             self.trace.point(BY_LENGTH, steps, self.image_ids, self.worst.margin, 1 - self.worst.wrong[None])
-
-
-class _Named(Relabelled):
-    """A part's trace whose draws have a name: a draw of the same number under another name is another draw."""
-
-    def __init__(self, parent: Trace, label: str, draws: str, *, looks: bool) -> None:
-        super().__init__(parent, label, looks=looks)
-        self._draws_name = draws
-
-    def look(self, image_ids: Tensor, correct: Tensor, draws: Sequence[Hashable]) -> None:
-        """See `Trace.look`."""
-        super().look(image_ids, correct, [(self._draws_name, draw) for draw in draws])
