@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from bench.attacks._convergence import BY_LENGTH, POINT
+from bench.attacks._named_draws import NamedDraws
 from bench.attacks.base import UNSEEN, Attack, Oracle, Trace
-from bench.attacks.cascade import CONFIRMED, Relabelled, Worst
+from bench.attacks.cascade import CONFIRMED, Worst
 from bench.threat import ThreatModel
 from defenses.base import Defended, Gradient
+from defenses.noise import role_seed
 
 CLOSER = 0.1  # share of the margin that is progress on an image of which every check draw is right
 Member = tuple[str, Attack, Gradient | None]
@@ -45,11 +47,12 @@ class Batch:
         self.worst = Worst(images, check, confirm if unsure else None, settled)
         self.going = torch.ones(len(images), dtype=torch.bool, device=images.device)
 
-    def run(self, members: Iterable[Member], *, rounded: bool = False) -> None:
+    def run(self, members: Iterable[Member], *, draws: str = "", rounded: bool = False) -> None:
         """Let members attack the images that go on and are not settled.
 
         Args:
             members: in order.
+            draws: name of the selection draws that they see; other names stand for other draws.
             rounded: whether their images are offered as 8-bit pictures too.
         """
         for label, attack, kind in members:
@@ -60,9 +63,12 @@ class Batch:
                 rows = torch.arange(len(self.images), device=self.images.device)
             view = self.model if kind is None else self.model.with_gradient(kind)
             threat = self.threat if kind is None else replace(self.threat, gradient=kind)
-            own = None if self.trace is None else Relabelled(self.trace, label, looks=view.gradient not in UNSEEN)
+            own = (
+                None if self.trace is None else NamedDraws(self.trace, label, draws, looks=view.gradient not in UNSEEN)
+            )
+            seed = role_seed(self.seed, draws) if draws else self.seed
             given = self.images[rows], self.labels[rows], self.image_ids[rows]
-            found = attack.perturb(view, *given, threat, self.seed, trace=own).detach()
+            found = attack.perturb(view, *given, threat, seed, trace=own).detach()
             self.worst.offer(label, threat.project(found, self.images[rows]), rows)
             if rounded:
                 self._offer_rounded(label, found, rows)

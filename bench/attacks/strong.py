@@ -32,9 +32,10 @@ class Strong(Attack):
 
     First PGD on the bare classifier, with cross-entropy and with the margin, then a run on the defense's surrogate;
     then, from the clean image with cross-entropy and from the transfer image with the margin loss, runs of `first` and
-    of twice as many steps. An image goes on to a further doubling where the last one gained on it: more check draws
-    are wrong, or, while all are right, its mean margin came a tenth closer to zero. Where gradients gained less than a
-    tenth of the check draws over the bare classifier's images, straight-through and a search without gradients try too.
+    of twice as many steps, on other draws: these decide which of several optima a run finds. An image goes on to a
+    further doubling where the last one gained on it: more check draws are wrong, or, while all are right, its mean
+    margin came a tenth closer to zero. Where gradients gained less than a tenth of the check draws over the bare
+    classifier's images, straight-through and a search without gradients try too.
     Where the defense has guidance, runs hold it constant as well; all of them if its answers depend on the batch.
 
     Images of the bare classifier's attacks and of the first length, and the worst of all, are tried rounded to 8 bits
@@ -90,12 +91,12 @@ class Strong(Attack):
         return checks + others, runs + surrogate
 
     def looks(self) -> int:
-        """Those of the longest run and of the search, and the check draws: runs ask the same draws, step by step."""
-        return max(self.check_draws, CONFIRMED) + self.longest + NES["steps"]
+        """Those of the runs and of the search, and the check draws: runs of one length ask the same draws."""
+        return max(self.check_draws, CONFIRMED) + sum(self.lengths) + self.first + NES["steps"]
 
     def usual_looks(self) -> int:
-        """Those of the second length, and the check draws."""
-        return max(self.check_draws, CONFIRMED) + 2 * self.first
+        """Those of two lengths, and the check draws."""
+        return max(self.check_draws, CONFIRMED) + 3 * self.first
 
     def _runs_at_most(self) -> Iterator[Member]:
         for steps in self.lengths:
@@ -145,7 +146,8 @@ class Strong(Attack):
         for steps in self.lengths:
             held = guided and (batch.model.batch_coupled or steps == self.first)
             wrong, margin = batch.worst.wrong.clone(), batch.worst.margin.clone()
-            batch.run(runs(steps, (None, "guidance_detached") if held else (None,)), rounded=steps == self.first)
+            kinds: tuple[Gradient | None, ...] = (None, "guidance_detached") if held else (None,)
+            batch.run(runs(steps, kinds), draws=f"{steps} steps", rounded=steps == self.first)
             batch.tell(steps)
             if steps > self.first:
                 batch.going &= batch.gained(wrong, margin)

@@ -87,6 +87,21 @@ def test_what_the_last_doubling_won_is_told_over_all_batches() -> None:
     assert write_convergence([{"attack": "pgd_eot", "step": 1, "accuracy": 0.5, "images": 3, "loss": 0.0}]) == []
 
 
+def test_each_length_has_draws_of_its_own_and_all_are_counted_as_looks() -> None:
+    classifier, images, labels, ids = problem(12)
+    seen: dict[int, set[int]] = {}
+
+    def purify(x: Tensor, noise: Noise) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            seen.setdefault(noise.seed, set()).update(noise.draws.tolist())
+        return x + 0.5 * noise.normal(x, step=0)
+
+    trace, threat = Trace(), ThreatModel(epsilon=1e-3)
+    Strong(first=4, longest=8).perturb(Defended(purify, classifier), images, labels, ids, threat, 0, trace=trace)
+    assert sorted(len(draws) for draws in seen.values()) == [4, 8]
+    assert max(trace.looks.values()) >= 20 + 4 + 8 and max(trace.looks.values()) <= Strong(first=4, longest=8).looks()
+
+
 def test_an_image_goes_on_where_the_doubling_gained() -> None:
     classifier, images, labels, ids = problem(5)
     given = (defended(classifier, 0.1), images, labels, ids, THREAT, 0, None)
