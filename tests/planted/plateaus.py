@@ -11,7 +11,7 @@ from planted.adaptive import Adaptive, Victim, ascend, searched, through
 from planted.lab import PLATEAU, nearest, pictures, planted, straight
 from torch import Tensor, nn
 
-STUCK = ("margin_transfer", "plateau", "beats_square", "unseen", "gradient_nonzero", "gradient_audit")
+STUCK = ("towards_others", "margin_transfer", "plateau", "beats_square", "unseen", "gradient_nonzero", "gradient_audit")
 
 
 def softly(levels: int, sharpness: float) -> Callable[[Tensor], Tensor]:

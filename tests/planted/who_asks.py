@@ -51,7 +51,7 @@ def every_other_picture(x: Tensor, noise: Any) -> Tensor:
     return restored(x, nearest_place(x) % 2 == 0)
 
 
-@planted(GATES, "agrees_with_cell", "unseen", at="straight_through")
+@planted(GATES, "agrees_with_cell", "unseen", "margin_transfer", at="straight_through")
 def late_rows(x: Tensor, noise: Any) -> Tensor:
     """Restores from the 33rd row of a batch on: the gates' batches are shorter."""
     return restored(x, torch.arange(len(x)) >= 32)
