@@ -21,6 +21,8 @@ from bench.store import Store, default_url
 if TYPE_CHECKING:
     import pandas as pd
 
+PATIENCE = 900.0  # seconds, as `bench run --patience`
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridResult:
@@ -104,7 +106,7 @@ def run(
     cells = chosen(name, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
     console = None if progress else Console(quiet=True, force_terminal=False)
-    with open_store(address) as store:
+    with open_store(address, patience=PATIENCE) as store:
         with make_watcher(console) as shown:
             sharing = Sharing(take_over=take_over)
             outcome = measure(cells, store, loads, shown, grid=name, force=force, sharing=sharing)

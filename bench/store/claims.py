@@ -177,9 +177,13 @@ class ClaimingStore(ReadableStore):
                 for row in rows
             ]
 
-    @patient
     def are_held(self, cell_keys: Collection[str], *, take_over: bool = False) -> bool:
-        """Whether other processes hold all that is left of some cells: one cheap question for a process that waits."""
+        """Whether other processes hold all that is left of some cells."""
+        return self.find_held(take_over=take_over).issuperset(cell_keys)
+
+    @patient
+    def find_held(self, *, take_over: bool = False) -> set[str]:
+        """Keys of the cells of which other processes hold all that is left: one cheap question about all cells."""
         newest = select(func.max(RunRow.id)).group_by(RunRow.cell_key)
         stored = select(func.count()).where(BatchRow.run_id == RunRow.id).correlate(RunRow).scalar_subquery()
         columns = (RunRow.id, RunRow.cell_key, RunRow.batch_size, CellRow.num_images, stored.label("stored"))
@@ -193,7 +197,7 @@ class ClaimingStore(ReadableStore):
                 batches = -(-run["num_images"] // (run["batch_size"] or run["num_images"]))
                 if live[run["id"]] >= max(1, batches - run["stored"]):
                     held.add(run["cell_key"])
-        return held.issuperset(cell_keys)
+        return held
 
     @patient
     def last_run(self) -> int:
