@@ -101,6 +101,8 @@ class ClaimingStore(ReadableStore):
             query = select(RunRow).where(RunRow.cell_key == cell_key, RunRow.id > max(last, after))
             differs: tuple[str, ...] = ()
             for run in connection.execute(query.order_by(RunRow.id.desc()).with_for_update()).mappings():
+                if run["status"] == "done":  # finished while this waited for its row: it is not opened again
+                    return Joined(run_id=None)
                 other = tuple(name for name, value in wanted.items() if not is_equal(run[name], value))
                 differs = differs or other
                 if not other:
