@@ -158,6 +158,8 @@ def simulate(url: str, workers: int, processes: int, cells: int, batches: int, s
         process.join()
     with Store(url, readonly=True) as store:
         rows = store.results()
+        errors = [row for row in store.progress() if row["status"] != "done"]
+        assert not errors, errors
         assert len(rows) == cells and all(len(store.runs_of(row["cell_key"])) == 1 for row in rows)
         stored = [row[0] for row in store.query("SELECT stored_at FROM batches ORDER BY stored_at")[1]]
     wall = max(end for _, end, _ in told) - min(begin for begin, _, _ in told)

@@ -23,6 +23,8 @@ from bench.store import Store, default_url
 if TYPE_CHECKING:
     import pandas as pd
 
+PATIENCE = 900.0  # seconds, as `bench run --patience`
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridResult:
@@ -111,7 +113,7 @@ def run(
     cells = chosen(name, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
     loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
     console = None if progress else Console(quiet=True, force_terminal=False)
-    with open_store(address) as store:
+    with open_store(address, patience=PATIENCE) as store:
         with make_watcher(console, cells, gates=load_grid(name).gates) as shown:
             sharing = Sharing(take_over=take_over, cell_timeout=cell_timeout)
             vault = vault_beside(address) if evidence else None

@@ -87,6 +87,9 @@ def run_cells(
         while left:
             still, moved = [], False
             for number, cell in left:
+                if worker.is_held(cell):
+                    still.append((number, cell))
+                    continue
                 watcher.begin_cell(number, len(cells), cell)
                 every = has_every_gate(cell, gates)
                 status, text = worker.visit(cell, every if cell.key in gated else None)
@@ -144,6 +147,9 @@ class _Worker:
         self._told: set[str] = set()
         self._contracts: dict[str, str | None] = {}
         self._claim: Claim | None = None
+        self._held: set[str] = set()
+        self._looked = float("-inf")
+        self._passed: set[str] = set()  # cells that others held: when they are done, it was elsewhere
         self._moments = random.Random()  # of its own: it moves no number
 
     def remember_failures(self, cells: Sequence[Cell]) -> None:
@@ -198,6 +204,17 @@ class _Worker:
         except (Exception, SystemExit) as error:  # a failed cell is a row, never a hole
             return self._fail(cell, run_id, error, made_by)
 
+    def is_held(self, cell: Cell) -> bool:
+        """Whether others hold all of a cell, by a look at most a moment old: no need to visit it, where one waits."""
+        if not self.sharing.wait:
+            return False
+        now = time.monotonic()
+        if now - self._looked > self.sharing.poll:
+            self._held, self._looked = self.store.find_held(take_over=self.sharing.take_over), now
+        if cell.key in self._held:
+            self._passed.add(cell.key)
+        return cell.key in self._held
+
     def wait_for_others(self, cells: Sequence[Cell]) -> None:
         """Wait until something of the cells may be free: asked with one question, ever less often."""
         self.tell_waiting(cells)
@@ -226,7 +243,11 @@ class _Worker:
         run = self.store.latest_done(cell.key)
         newest = run["id"] if run else 0
         if newest != self._known.get(cell.key) and is_done(self.store, cell, self.sharing.after):
-            return ("skipped", "done before") if first else ("elsewhere", "done by another process")
+            return (
+                ("skipped", "done before")
+                if first and cell.key not in self._passed
+                else ("elsewhere", "done by another process")
+            )
         self._known[cell.key] = newest
         return None
 

@@ -101,6 +101,8 @@ class ClaimingStore(ReadableStore):
             query = select(RunRow).where(RunRow.cell_key == cell_key, RunRow.id > max(last, after))
             differs: tuple[str, ...] = ()
             for run in connection.execute(query.order_by(RunRow.id.desc()).with_for_update()).mappings():
+                if run["status"] == "done":  # finished while this waited for its row: it is not opened again
+                    return Joined(run_id=None)
                 other = tuple(name for name, value in wanted.items() if not is_equal(run[name], value))
                 differs = differs or other
                 if not other:
@@ -177,9 +179,13 @@ class ClaimingStore(ReadableStore):
                 for row in rows
             ]
 
-    @patient
     def are_held(self, cell_keys: Collection[str], *, take_over: bool = False) -> bool:
-        """Whether other processes hold all that is left of some cells: one cheap question for a process that waits."""
+        """Whether other processes hold all that is left of some cells."""
+        return self.find_held(take_over=take_over).issuperset(cell_keys)
+
+    @patient
+    def find_held(self, *, take_over: bool = False) -> set[str]:
+        """Keys of the cells of which other processes hold all that is left: one cheap question about all cells."""
         newest = select(func.max(RunRow.id)).group_by(RunRow.cell_key)
         stored = select(func.count()).where(BatchRow.run_id == RunRow.id).correlate(RunRow).scalar_subquery()
         columns = (RunRow.id, RunRow.cell_key, RunRow.batch_size, CellRow.num_images, stored.label("stored"))
@@ -193,7 +199,7 @@ class ClaimingStore(ReadableStore):
                 batches = -(-run["num_images"] // (run["batch_size"] or run["num_images"]))
                 if live[run["id"]] >= max(1, batches - run["stored"]):
                     held.add(run["cell_key"])
-        return held.issuperset(cell_keys)
+        return held
 
     @patient
     def last_run(self) -> int:

@@ -156,6 +156,23 @@ def test_who_finds_everything_claimed_waits_until_the_lease_ends(tmp_path: Path)
         assert len(store.runs_of(one.key)) == 1
 
 
+def test_what_others_hold_is_passed_without_a_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench.run.runner as runner
+
+    true, visited = runner._Worker.visit, []
+
+    def visit(self: object, one: Cell, every: bool | None) -> tuple[str, str]:
+        visited.append(one)
+        return true(self, one, every)
+
+    with Store(tmp_path / "r.sqlite") as store:
+        hold_all(store, held := cell())
+        monkeypatch.setattr(runner._Worker, "visit", visit)
+        free = cell(seed=1)
+        outcome = run_cells([held, free], store, LOADER, Silent(), grid="t", sharing=Sharing(poll=0.1))
+        assert outcome.done == [free, held] and visited[0] == free and visited.count(held) <= 2
+
+
 def test_a_failed_cell_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.run.runner as runner
 
