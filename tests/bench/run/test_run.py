@@ -347,9 +347,9 @@ def test_a_defense_with_a_network_of_its_own_is_counted(tmp_path: Path) -> None:
     measure(path, robust)
     with Store(path) as store:
         run = store.latest_done(robust.key)
-    # 12 images: 3 steps x 2 draws, forward and backward; clean, robust (null and looks are those of clean), and the two
-    # draws that must agree
-    assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 4)
+    # 12 images: 3 steps x 2 draws, forward and backward; clean, robust, robust at 8 bits (null and looks are those of
+    # clean), and the two draws that must agree
+    assert run["network_evaluations"] == 12 * (3 * 2 * 2 + 5)
 
 
 @pytest.mark.parametrize("gradient", ["transfer", "straight_through", "exact"])
