@@ -46,12 +46,13 @@ class Notes:
     """Footnotes of a table: equal texts share a letter."""
 
     texts: list[str] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def mark(self, text: str) -> str:
         """The letter of `text`: a .. z, then aa, ab ..."""
-        if text not in self.texts:
+        place = self._places.setdefault(text, len(self.texts))
+        if place == len(self.texts):
             self.texts.append(text)
-        place = self.texts.index(text)
         return ("" if place < 26 else chr(96 + place // 26)) + chr(97 + place % 26)
 
     def marks(self, texts: list[str]) -> str:
