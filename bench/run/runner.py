@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,16 +17,15 @@ from torch import Tensor
 
 from bench.attacks._convergence import write_convergence
 from bench.cell import Cell
-from bench.evaluate import evaluate
 from bench.evidence import Vault
 from bench.literature.verdict import verdict_columns
-from bench.records import BatchRecord, ImageRecord
+from bench.records import BatchRecord
 from bench.run.contract import BrokenContract, check_contract
 from bench.run.gating import check_gates, find_gated, has_every_gate
 from bench.run.guest import CellTimeout, Guests
 from bench.run.intact import ChangedNetwork
 from bench.run.keeping import describe_evidence, kept_images
-from bench.run.meter import Meter
+from bench.run.measuring import measure_batch
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
 from bench.run.provenance import describe_origin, hash_own_code, own_code_in
 from bench.run.work import Heart, Outcome, Sharing, WatchedTrace, Watcher
@@ -329,7 +328,7 @@ class _Worker:
         trace = WatchedTrace(self.watcher.show_step, self.heart.check)
         found: list[Tensor] = []
         with self.guests.hosting(cell.key):
-            records, seconds, units = _measure(prepared, model, rows, trace, found.append)
+            records, seconds, units = measure_batch(prepared, model, rows, trace, found.append)
         self.loader.check_intact()
         device = self._origins[cell.key]["device"]
         batch = BatchRecord(
@@ -383,29 +382,6 @@ class _Worker:
             return "failed", text
         self.watcher.end_cell(cell, "retried", text)
         return "again", ""
-
-
-def _measure(
-    prepared: Prepared, model: Defended, rows: slice, trace: WatchedTrace, keep: Callable[[Tensor], None]
-) -> tuple[list[ImageRecord], float, int]:
-    """Measure one batch: the records of its images, seconds, network evaluations."""
-    cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
-    begin = time.perf_counter()
-    with Meter(prepared.counted(model)) as meter:
-        records = evaluate(
-            model,
-            cell.attack,
-            images,
-            labels,
-            ids,
-            cell.threat,
-            draws=cell.judging_draws,
-            seed=cell.seed,
-            stochastic=cell.defense.stochastic,
-            trace=trace,
-            keep=keep,
-        )
-        return records, time.perf_counter() - begin, meter.take()
 
 
 def _write_outcome(summary: dict[str, Any]) -> str:
