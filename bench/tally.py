@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bench.records import ImageRecord, Votes
 from bench.statistics import compare_counts, is_vote_correct
 
-COUNTS = ("draws", "clean", "robust", "null")
+COUNTS = ("draws", "clean", "robust", "null", "rounded")
+UNKNOWN = -1  # where images were not judged as 8-bit pictures
 VotesOf = Callable[[Sequence[int], Sequence[int]], Mapping[int, Votes]]
 """(runs, places of images) -> place -> votes on the adversarial image, summed over the runs."""
 
@@ -29,6 +30,7 @@ class Tally:
         clean: (images,) draws that gave the clean image its label.
         robust: (images,) the same of the adversarial image.
         null: (images,) the same of the null image.
+        rounded: (images,) the same of the adversarial image as an 8-bit picture, UNKNOWN where it was not asked.
         runs: whose images they are.
         votes_of: asked for the votes of the few images where the counts do not decide who has most.
     """
@@ -39,6 +41,7 @@ class Tally:
     clean: NDArray[np.int64]
     robust: NDArray[np.int64]
     null: NDArray[np.int64]
+    rounded: NDArray[np.int64]
     runs: tuple[int, ...]
     votes_of: VotesOf
 
@@ -61,10 +64,10 @@ class Tally:
 
 
 def tally_rows(run: int, rows: Any, votes_of: VotesOf) -> Tally:
-    """Tally rows (index, label, draws, clean, robust, null) of a run, each image once."""
-    numbers = np.asarray(rows, dtype=np.int32).reshape(-1, 6)
-    index, label, draws, clean, robust, null = numbers[np.argsort(numbers[:, 0], kind="stable")].T
-    return Tally(index, label, draws, clean, robust, null, (run,), votes_of)
+    """Tally rows (index, label, draws, clean, robust, null, rounded) of a run, each image once."""
+    numbers = np.asarray(rows, dtype=np.int32).reshape(-1, 7)
+    index, label, *counts = numbers[np.argsort(numbers[:, 0], kind="stable")].T
+    return Tally(index, label, *counts, runs=(run,), votes_of=votes_of)
 
 
 def tally_records(run: int, records: Sequence[ImageRecord], find: Callable[[int], Sequence[ImageRecord]]) -> Tally:
@@ -83,7 +86,11 @@ def tally_records(run: int, records: Sequence[ImageRecord], find: Callable[[int]
             found[record.index].update(record.robust_votes)
         return dict(found)
 
-    rows = [(r.index, r.label, r.draws, r.clean_correct, r.robust_correct, r.null_correct) for r in records]
+    rows = [
+        (r.index, r.label, r.draws, r.clean_correct, r.robust_correct, r.null_correct)
+        + (UNKNOWN if r.rounded_votes is None else r.rounded_votes.get(r.label, 0),)
+        for r in records
+    ]
     return tally_rows(run, rows, votes_of)
 
 
@@ -98,6 +105,8 @@ def join_tallies(tallies: Sequence[Tally]) -> Tally:
         name: np.bincount(place, np.concatenate([getattr(tally, name) for tally in tallies])).astype(np.int64)
         for name in COUNTS
     }
+    unknown = np.bincount(place, np.concatenate([tally.rounded == UNKNOWN for tally in tallies])) > 0
+    sums["rounded"][unknown] = UNKNOWN
     runs = tuple(run for tally in tallies for run in tally.runs)
     return replace(tallies[0], index=kept, label=label, runs=runs, **sums)
 

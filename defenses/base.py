@@ -290,7 +290,7 @@ class Purifier(Defense):
             combine=self.combine,
             batch_coupled=self.batch_coupled,
             split_draws=self.batch_coupled and not self.groups_draws,
-            stochastic=self.stochastic,
+            stochastic=getattr(self, "stochastic", True),  # a class that is not registered may not say it
             rebuild=lambda kind: self.defend(classifier, score, gradient=kind),
             kinds=self.gradients,
             with_score=None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -25,12 +26,13 @@ def view(bundle: Path | None, port: int, db: str) -> None:
     bench view
     bench view --bundle site
     """
+    from bench.commands.page_pictures import find_strips
     from bench.commands.view import make_pages
     from bench.store import Store
     from bench.view import make_server, write_bundle
 
-    with Store(db, readonly=True) as store:
-        pages = make_pages(store)
+    with Store(db, readonly=True) as store, tempfile.TemporaryDirectory() as folder:
+        pages = make_pages(store, find_strips(store, db, Path(folder)))
         if bundle is not None:
             count = write_bundle(pages, bundle)
             click.echo(f"Wrote {count} files. Open {bundle / 'index.html'} in a browser.")

@@ -14,6 +14,8 @@ PLAIN: Entry = {"title": None, "words": [], "always": [], "caveat": "", "batch_c
 """`title`: what tables call it. Of a defense or an attack also `words`, pairs of a field's value and how tables write
 it, and `always`, the fields that are always shown. Of a defense also `caveat`, what is known against its published
 numbers, and `batch_coupled`, None where that depends on the fields."""
+BESIDES: Mapping[tuple[str, str], Entry] = {("attack", "external"): {"always": ["by"]}}
+"""What no grid writes down: images of others, see `bench.attacks._external`."""
 
 
 class Names(Protocol):
@@ -51,7 +53,7 @@ class StoredNames:
         found = self._entries.get((kind, name))
         if found is None and self._others is not None:
             return self._others.entry(kind, name)
-        return found or {**PLAIN, "title": name}
+        return found or {**PLAIN, "title": name, **BESIDES.get((kind, name), {})}
 
     def is_batch_coupled(self, defense: str, params: Mapping[str, Any]) -> bool:
         """As written down; of fields that nobody wrote down the class is asked, which imports torch."""

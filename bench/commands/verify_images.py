@@ -20,13 +20,13 @@ from bench.commands.run import open_store
 from bench.epsilon import parse_epsilon
 from bench.evidence import Vault
 from bench.evidence.handed_in import check_ball, read_images
-from bench.grids.file import load_file
 from bench.run.display import make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import run_cells
 from bench.run.work import Outcome
 from bench.threat import ThreatModel
 from defenses.base import Defense
+from defenses.user_file import load_file
 
 GRID = "external"  # what the database calls the grid of these cells
 

@@ -10,7 +10,7 @@ from bench.records import ImageRecord
 from bench.report.frames import NEEDED, Result, group_by, has_run
 from bench.report.numbers import absent
 from bench.statistics import pool, single_draw
-from bench.tally import Tally, join_tallies, tally_records
+from bench.tally import UNKNOWN, Tally, join_tallies, tally_records
 
 ImagesOf = Callable[[int], Tally | Sequence[ImageRecord]]  # run_id -> its images, as records or counted
 
@@ -69,6 +69,8 @@ def _count_pictures_once(done: Sequence[Result], images: ImagesOf) -> Result:
     stochastic = bool((tally.draws > 1).any())
     found: Result = {"num_images": len(tally)}
     for kind in INTERVALS:
+        if (getattr(tally, kind) == UNKNOWN).any():
+            continue
         numbers = single_draw(getattr(tally, kind), tally.draws, stochastic=stochastic)
         found |= dict(zip((f"{kind}_{part}" for part in ("accuracy", "low", "high")), numbers, strict=True))
     return found

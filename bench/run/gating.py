@@ -150,4 +150,7 @@ def _other_pictures(prepared: Prepared, count: int, data_dir: Path | None) -> tu
     picked = [place for place in order if place not in taken][:count]
     if not picked:
         return None
-    return data.images(picked), torch.as_tensor(data.labels)[torch.tensor(picked)]
+    try:
+        return data.images(picked), torch.as_tensor(data.labels)[torch.tensor(picked)]
+    except LookupError:  # of pictures given in Python the sample alone is kept
+        return None

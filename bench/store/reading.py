@@ -113,16 +113,17 @@ class ReadableStore(OpenDatabase):
         """How often the images of runs were right: run -> its images. Votes are read when they are asked for."""
         import numpy as np
 
-        from bench.tally import tally_rows
+        from bench.tally import UNKNOWN, tally_rows
 
         names = (ImageRow.run_id, ImageRow.image_index, ImageRow.label, ImageRow.draws)
-        query = select(*names, ImageRow.clean_correct, ImageRow.robust_correct, ImageRow.null_correct)
+        rounded = func.coalesce(ImageRow.rounded_correct, UNKNOWN)
+        query = select(*names, ImageRow.clean_correct, ImageRow.robust_correct, ImageRow.null_correct, rounded)
         found: dict[int, Tally] = {}
         for start in range(0, len(run_ids), AT_ONCE):
             chosen = query.where(ImageRow.run_id.in_(run_ids[start : start + AT_ONCE])).order_by(ImageRow.run_id)
             with self._reading() as connection:
                 answer = connection.execute(chosen)  # of whole numbers alone: the driver's own rows are enough
-                rows = np.array(answer.cursor.fetchall(), dtype=np.int32).reshape(-1, 7)
+                rows = np.array(answer.cursor.fetchall(), dtype=np.int32).reshape(-1, 8)
             runs, starts = np.unique(rows[:, 0], return_index=True)
             for run, part in zip(runs.tolist(), np.split(rows[:, 1:], starts[1:]), strict=True):
                 found[run] = tally_rows(run, part, self._votes)

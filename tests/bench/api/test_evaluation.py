@@ -251,4 +251,4 @@ def test_the_report_shows_rows_of_networks_that_are_gone(model: nn.Module, tmp_p
 
     db = tmp_path / "results.sqlite"
     bench.evaluate(model, X, Y, defense=NOISE, db=db, **FAST)
-    assert "given:" in report(str(db), None, "text")
+    assert "given:" in report(str(db), None, "text")[0]

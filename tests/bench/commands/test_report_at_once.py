@@ -140,7 +140,7 @@ def test_shipped_grids_are_described_as_they_are() -> None:
         assert [t.name for t in read.tables] == [t.name for t in load_grid(name).tables]
     paper = read_grid(grid_data.shipped()["paper_tables"])
     assert [cell.key for cell in paper.cells("quick")] == [cell.key for cell in grid_cells("paper_tables", "quick")]
-    with pytest.raises(ValueError, match="Expected protocol among paper, gold, both, quick"):
+    with pytest.raises(ValueError, match="Expected protocol among paper, strong, gold, both, quick"):
         paper.cells("silver")
 
 

@@ -13,17 +13,17 @@ HELPERS = {
     "syntax_of_mistakes.py": "x = 1\ny = (2,\nz = 3\n",
 }
 MISTAKES = {
-    "in a module beside it": ("import helper_of_mistakes\n", r"helper_\w+.py, line 5 \(from \w+.py, line 1\): NameE"),
-    "syntax beside it": ("\nimport syntax_of_mistakes\n", r"syntax_\w+.py, line 2 \(from \w+.py, line 2\): SyntaxE"),
+    "in a module beside it": ("import helper_of_mistakes\n", r"^helper_\w+.py, line 5: NameError"),
+    "syntax beside it": ("\nimport syntax_of_mistakes\n", r"^syntax_\w+.py, line 2: SyntaxError"),
     "syntax": ("x = 1\ndef cells()\n    yield 1\n", r"^grid_\w+.py, line 2: SyntaxError: expected ':'$"),
     "inside cells": ("def make():\n    return {}['x']\ndef cells():\n    yield make()\n", r"line 2: KeyError: 'x'"),
     "a value": (
         "from defenses.diffpure_sde import DiffPureSDE\ndef cells():\n    yield DiffPureSDE(steps=2.5)\n",
         r"^grid_\w+.py, line 3: Expected steps of DiffPureSDE to be a whole number or None, got 2.5",
     ),
-    "no list": ("def cells():\n    return 3\n", "Expected cells.. to yield cells or return a list of them, got 3"),
+    "no list": ("def cells():\n    return 3\n", "Expected cells.. to yield cells, found a int"),
     "no cell": ("def cells():\n    yield 'a'\n", "found 'a' at place 0"),
-    "none": ("def cells():\n    pass\n", "got None"),
+    "none": ("def cells():\n    pass\n", "found nothing"),
     "an exit": ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0 ends the program"),
     "no UTF-8": ("x = '\udcff'\n", "SyntaxError"),
     "without end": ("def cells():\n    return cells()\n", "line 2: RecursionError"),

@@ -143,7 +143,7 @@ def test_a_failed_cell_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
 
     wrong = {"missing": cell(classifier="file:blocks:/nowhere.safetensors"), "unknown": cell(score="digits_scoer")}
     measure(tmp_path / "r.sqlite", *wrong.values())
-    monkeypatch.setattr("bench.run.runner.evaluate", too_much)
+    monkeypatch.setattr("bench.run.measuring.evaluate", too_much)
     measure(tmp_path / "r.sqlite", cell())
     with Store(tmp_path / "r.sqlite") as store:
         remedies = [store.runs_of(c.key)[0]["remedy"] for c in (*wrong.values(), cell())]
@@ -310,7 +310,7 @@ def test_notes_of_an_attack_are_kept_once(tmp_path: Path, monkeypatch: pytest.Mo
         trace.notes += ["AutoAttack: beware"]
         return evaluate(*arguments, trace=trace, **options)
 
-    monkeypatch.setattr("bench.run.runner.evaluate", noting)
+    monkeypatch.setattr("bench.run.measuring.evaluate", noting)
     measure(tmp_path / "r.sqlite", cell())
     with Store(tmp_path / "r.sqlite") as store:
         assert store.results()[0]["notes"] == ["AutoAttack: beware"]  # of three batches

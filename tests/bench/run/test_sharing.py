@@ -174,9 +174,9 @@ def test_what_others_hold_is_passed_without_a_visit(tmp_path: Path, monkeypatch:
 
 
 def test_a_failed_cell_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.run.runner as runner
+    import bench.run.measuring as measuring
 
-    true, calls = runner.evaluate, []
+    true, calls = measuring.evaluate, []
 
     def sometimes(*arguments: object, **options: object) -> object:
         calls.append(1)
@@ -184,7 +184,7 @@ def test_a_failed_cell_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
             raise RuntimeError("the GPU fell off the bus")
         return true(*arguments, **options)
 
-    monkeypatch.setattr(runner, "evaluate", sometimes)
+    monkeypatch.setattr(measuring, "evaluate", sometimes)
     with Store(tmp_path / "r.sqlite") as store:
         watcher = Silent()
         first = run_cells([one := cell()], store, LOADER, watcher, grid="t", sharing=Sharing(retries=1))

@@ -1,0 +1,46 @@
+"""Strips for the pages of `bench view`: drawn when a cell's page is first asked for, where its images are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.store import Store
+
+SHOWN = 6  # images of a strip
+
+
+def find_strips(store: Store, db: str, folder: Path) -> Callable[[str], Sequence[Path]]:
+    """A function from a cell's key to its strip, none where there are no images or no way to draw them.
+
+    Args:
+        store: the results.
+        db: their path or URL.
+        folder: where strips are written.
+    """
+    known: dict[str, list[Path]] = {}
+
+    def find(key: str) -> Sequence[Path]:
+        if key not in known:
+            known[key] = [path for path in [folder / key / "strip.png"] if _draw(store, db, key, path)]
+        return known[key]
+
+    return find
+
+
+def _draw(store: Store, db: str, key: str, path: Path) -> bool:
+    run = store.latest_done(key)
+    if run is None or not any(batch.evidence for batch in store.batches(run["id"])):
+        return False  # without loading a network library
+    try:
+        import torch
+
+        from bench.commands.draw import draw
+        from bench.evidence import vault_beside
+        from bench.run.prepare import Loader
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(db, key, path, Loader(torch.device("cpu")), vault_beside(db), images=SHOWN)
+    except (LookupError, ValueError, OSError, ImportError):  # a page without pictures is a page
+        return False
+    return path.exists()
