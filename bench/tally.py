@@ -66,8 +66,8 @@ class Tally:
 def tally_rows(run: int, rows: Any, votes_of: VotesOf) -> Tally:
     """Tally rows (index, label, draws, clean, robust, null, rounded) of a run, each image once."""
     numbers = np.asarray(rows, dtype=np.int32).reshape(-1, 7)
-    index, label, *counts = numbers[np.argsort(numbers[:, 0], kind="stable")].T
-    return Tally(index, label, *counts, runs=(run,), votes_of=votes_of)
+    index, label, draws, clean, robust, null, rounded = numbers[np.argsort(numbers[:, 0], kind="stable")].T
+    return Tally(index, label, draws, clean, robust, null, rounded, (run,), votes_of)
 
 
 def tally_records(run: int, records: Sequence[ImageRecord], find: Callable[[int], Sequence[ImageRecord]]) -> Tally:

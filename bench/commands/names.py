@@ -14,7 +14,9 @@ PLAIN: Entry = {"title": None, "words": [], "always": [], "caveat": "", "batch_c
 """`title`: what tables call it. Of a defense or an attack also `words`, pairs of a field's value and how tables write
 it, and `always`, the fields that are always shown. Of a defense also `caveat`, what is known against its published
 numbers, and `batch_coupled`, None where that depends on the fields."""
-BESIDES: Mapping[tuple[str, str], Entry] = {("attack", "external"): {"always": ["by"]}}
+BESIDES: Mapping[tuple[str, str], Entry] = {
+    ("attack", "external"): {"title": "images made elsewhere", "always": ["by"]}
+}
 """What no grid writes down: images of others, see `bench.attacks._external`."""
 
 
