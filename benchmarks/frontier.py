@@ -172,11 +172,11 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
 def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
     """Put table and figure into the documentation, between the marks of docs/attacks.md."""
     page = docs / "attacks.md"
-    begin, end = "<!-- frontier -->", "<!-- /frontier -->"
+    begin, end = "<!-- by benchmarks/frontier.py -->", "<!-- /by benchmarks/frontier.py -->"
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
     page.write_text(f"{before}{begin}\n\n{table(found)}\n\n{end}{after}")
-    title = f"Robust accuracy minus gold's, points ({dataset})"
+    title = f"Robust accuracy minus gold's, points: {dataset}"
     (docs / "frontier").with_suffix(".svg").write_text(figure(found, title))
 
 

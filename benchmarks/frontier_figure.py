@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -13,8 +14,10 @@ COLOURS = {"strong": "#d55e00", "gold": "#0072b2"}
 
 
 def figure(found: Sequence[Line], title: str) -> str:
-    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, of all defenses measured."""
-    shown = [line for line in found if line.defense == ALL]
+    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, of the defense with most attacks."""
+    counts = Counter(line.defense for line in found if line.defense != ALL)
+    defense = max(counts, key=lambda name: counts[name])
+    shown, title = [line for line in found if line.defense == defense], f"{title}, {defense}"
     top = max([5.0, *(100 * line.difference[2] for line in shown)])
     bottom = min([-5.0, *(100 * line.difference[1] for line in shown)])
     left = math.floor(math.log10(min([0.01, *(line.share for line in shown)])))
@@ -35,13 +38,17 @@ def figure(found: Sequence[Line], title: str) -> str:
     for power in range(left, 1):
         label = f"{100 * 10.0**power:g} %"
         parts.append(f'<text x="{x(10.0**power):.1f}" y="{HEIGHT - 28}" text-anchor="middle">{label}</text>')
-    for line in shown:
+    for number, line in enumerate(sorted(shown, key=lambda line: line.share), start=1):
         colour = next((c for name, c in COLOURS.items() if line.method.startswith(name)), "#555")
         middle, low, high = (y(100 * value) for value in line.difference)
-        at = x(line.share)
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+        at, beside = x(line.share), middle - 8 if number % 2 else middle + 17
+        parts.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}" opacity="0.4"/>'
+        )
         parts.append(f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{at + 7:.1f}" y="{middle + 4:.1f}" fill="{colour}">{escape(line.method)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{beside:.1f}" text-anchor="middle" fill="{colour}">{number}</text>')
+        name = f"{number}  {line.method}"
+        parts.append(f'<text x="{WIDTH - 172}" y="{40 + 18 * number}" fill="{colour}">{escape(name)}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH - 180) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
         "network evaluations of the attack, share of gold's</text>"

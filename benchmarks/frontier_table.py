@@ -28,7 +28,7 @@ class Line:
 
 
 def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str]) -> list[Line]:
-    """Every attack beside gold, paired by image and seed; ALL pools the defenses that the attack was run on.
+    """Every attack beside gold, paired by image and seed; ALL pools the defenses where there are several.
 
     Args:
         db: with the table `measured`.
@@ -44,7 +44,7 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str]) -> list[Li
     for (defense, method), mine in rows.items():
         gold = rows.get((defense, "gold"), {})
         pairs = sorted(mine.keys() & gold.keys())
-        if not pairs:
+        if not pairs or (defense == ALL and len({pair[0] for pair in pairs}) < 2):
             continue
         (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
         mean = float((a / n).mean())
