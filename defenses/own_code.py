@@ -92,7 +92,7 @@ def _distributed_with(root: Path, path: Path) -> frozenset[str]:
     own = path.relative_to(root).as_posix()
     for record in root.glob("*.dist-info/RECORD"):
         with suppress(OSError):
-            files = [line.split(",")[0] for line in record.read_text().splitlines()]
+            files = [line.split(",")[0] for line in record.read_text(encoding="utf-8").splitlines()]
             if own in files:
                 return frozenset(file.split("/")[0].removesuffix(".py") for file in files if file.endswith(".py"))
     return frozenset()

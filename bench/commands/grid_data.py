@@ -141,7 +141,7 @@ def _plan(name: str, grid: Grid) -> dict[str, list[PlannedCell]]:
 def shipped() -> Mapping[str, Any]:
     """Name of a shipped grid -> its description; empty where the file is older than the sources."""
     try:
-        stored = json.loads(FILE.read_text())
+        stored = json.loads(FILE.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return stored["grids"] if stored.get("sources") == sources_hash() else {}
@@ -150,7 +150,7 @@ def shipped() -> Mapping[str, Any]:
 def refresh(names: Iterable[str] | None = None) -> None:
     """Write the file of the shipped grids again, an entry a line."""
     found = [f"{json.dumps(name)}: {_write(describe(name))}" for name in (grid_names() if names is None else names)]
-    FILE.write_text(f'{{"sources": "{sources_hash()}", "grids": {{\n' + ",\n".join(found) + "\n}}\n")
+    FILE.write_text(f'{{"sources": "{sources_hash()}", "grids": {{\n' + ",\n".join(found) + "\n}}\n", encoding="utf-8")
     shipped.cache_clear()
 
 

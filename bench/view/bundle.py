@@ -26,7 +26,7 @@ def write_bundle(pages: Pages, folder: Path) -> int:
         raise ValueError(f"{folder} holds other files. Give --bundle a new folder, or an earlier bundle.")
     for name in ("", "cell", "data", "assets"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("Written by bench view --bundle.\n")
+    (folder / MARK).write_text("Written by bench view --bundle.\n", encoding="utf-8")
     for path in (fixed := pages.fixed()):
         (folder / path).write_bytes(pages.content(path) or b"")
     count = len(fixed)

@@ -42,7 +42,7 @@ def hub_classifier(name: str) -> ClassifierInfo:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"Expected {file}, which states the normalisation, found none. Copy it too.") from None
     except ValueError as error:
