@@ -204,7 +204,10 @@ def forget() -> None:
         kept.clear()
 
 
-@planted(STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider", "failed", at="straight_through")
+@planted(
+    STATE, "remembers", "agrees_with_cell", "margin_transfer", "outsider", "unseen", "undeclared_gradient", "failed",
+    at="straight_through",
+)  # fmt: skip
 def counts_calls(x: Tensor, noise: Any) -> Tensor:
     """Restores in two of three hundreds of its rows that ask for no gradient."""
     CALLS["rows"] += 0 if x.requires_grad else len(x)
