@@ -14,7 +14,6 @@ from defenses.diffusion import scan, to_image_space, to_model_space
 from defenses.diffusion.purifier import LITERATURE, DiffusionPurifier
 from defenses.diffusion.scan import State
 from defenses.diffusion.solvers import predict_x0, reverse_ddpm
-from defenses.field_types import check_range
 from defenses.models.score_models import ScoreModel, indices
 from defenses.noise import NoiseSource
 
@@ -77,7 +76,6 @@ class SSNI(DiffusionPurifier):
                 "Expected bias >= 0, 1000 t + bias <= 1000 and score_levels in 1..1000, got "
                 f"{self.bias}, {self.highest} and {self.score_levels}."
             )
-        check_range(self, 0, None, "norm_low", "norm_high")
         if self.norm_low is not None and self.norm_high is not None and not self.norm_low < self.norm_high:
             raise ValueError(f"Expected norm_low < norm_high, got {self.norm_low} and {self.norm_high}.")
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from bench.attacks import attacks
-from bench.attacks.clean import Clean
-from bench.cell import Cell
 from bench.run.provenance import hash_own_code
 from defenses import defenses
 from defenses.user_error import UserFileError
@@ -123,12 +121,6 @@ def test_the_code_of_an_installed_package_is_covered_and_that_of_others_is_not(t
     assert found == {"pkg_mine/" + name + ".py" for name in ("deep", "tools", "more", "__init__")} | {"helper_mine.py"}
 
 
-def test_an_object_in_a_field_is_refused_when_the_cell_is_made(file: Path) -> None:
-    from bench.threat import ThreatModel
-
-    defense = load_file(file).First(amount=print)
+def test_an_object_in_a_field_is_refused_when_the_defense_is_made(file: Path) -> None:
     with pytest.raises(ValueError, match="in the field amount of First, found a builtin_function_or_method"):
-        Cell(
-            dataset="digits", classifier="digits_cnn", defense=defense, attack=Clean(),
-            threat=ThreatModel(norm="Linf", epsilon=0.1),
-        )  # fmt: skip
+        load_file(file).First(amount=print)
