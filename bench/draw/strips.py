@@ -56,7 +56,8 @@ def draw_strip(
     """
     columns = len(heads)
     size = min(WIDTHS[width], LARGEST * columns)
-    told, above = wrap(remark, LETTERS[width]), wrap(title, LETTERS[width] * 9 // 10)
+    letters = int(LETTERS[width] * size / WIDTHS[width])  # a strip of few columns is narrower than the page
+    told, above = wrap(remark, letters), wrap(title, letters * 9 // 10)
     with styled():
         tile = size / columns
         font = min(7.0, 3.2 + 3.4 * tile)
