@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,6 @@ from bench.planned import PlannedCell, hash_resolved
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 from defenses.field_types import check_fields, check_range
-from defenses.plain_data import check_plain
 
 LARGEST = 2**31 - 1  # what a column of whole numbers holds in every database
 Tier = Literal["quick", "paper", "strong", "gold"]
@@ -180,5 +179,3 @@ def _check_part(field: str, part: Any, base: type) -> None:
             f"Expected a registered {field}, got {type(part).__name__}, which has no name. Write @register above the "
             "class."
         )
-    for own in fields(part):  # type: ignore[arg-type]
-        check_plain(f"{own.name} of {type(part).__name__}", getattr(part, own.name))

@@ -12,6 +12,7 @@ from defenses.base import GRADIENTS, Gradient
 from defenses.field_types import check_fields
 
 Norm = Literal["Linf", "L2"]
+SLACK = 1e-3  # of a level: what rounding of float32 puts beside it
 TOLERANCE = 1e-5  # relative excess over epsilon that float32 rounding explains
 
 
@@ -53,9 +54,7 @@ class ThreatModel:
 
     def round_to_8_bits(self, adversarial: Tensor, images: Tensor) -> Tensor:
         """The nearest 8-bit pictures in the ball: a level inwards where the nearest level lies outside."""
-        levels = adversarial * 255
-        inwards = torch.where(adversarial >= images, (levels + 1e-3).floor(), (levels - 1e-3).ceil()) / 255
-        nearest = levels.round() / 255
+        inwards, nearest = round_towards(images, adversarial, 255), (adversarial * 255).round() / 255
         if self.norm == "Linf":
             outside = (nearest - images).abs() > self.epsilon * (1 + TOLERANCE) + 1e-7
         else:
@@ -96,6 +95,12 @@ class ThreatModel:
                 f"Expected adversarial images in [0, 1] within {self.norm} {self.epsilon:.6g}, found {int(bad.sum())} "
                 f"outside, the first at batch position {first} (distance {far:.6g}). An attack must project its result."
             )
+
+
+def round_towards(images: Tensor, x: Tensor, levels: int) -> Tensor:
+    """`x` on multiples of 1 / levels, each pixel rounded towards that of `images`; both (batch, ...) in [0, 1]."""
+    scaled = x * levels
+    return torch.where(x >= images, (scaled + SLACK).floor(), (scaled - SLACK).ceil()) / levels
 
 
 def check_images(images: Tensor, image_ids: Tensor) -> None:

@@ -71,19 +71,12 @@ class Batch:
             found = attack.perturb(view, *given, threat, seed, trace=own).detach()
             self.worst.offer(label, threat.project(found, self.images[rows]), rows)
             if rounded:
-                self._offer_rounded(label, found, rows)
+                self.worst.offer_rounded(label, found, self.images[rows], rows, self.threat)
 
     def round(self) -> None:
         """Offer the worst so far as 8-bit pictures."""
         rows = torch.arange(len(self.images), device=self.images.device)
-        self._offer_rounded("worst", self.worst.images(), rows)
-
-    def _offer_rounded(self, label: str, found: Tensor, rows: Tensor) -> None:
-        """A defense may answer 8-bit pictures, which files hold, in another way than what lies between."""
-        left = torch.ones_like(rows, dtype=torch.bool) if self.model.batch_coupled else ~self.worst.done[rows]
-        if left.any():
-            pictures = self.threat.round_to_8_bits(found, self.images[rows])
-            self.worst.offer(f"{label} in 8 bits", pictures[left], rows[left])
+        self.worst.offer_rounded("worst", self.worst.images(), self.images, rows, self.threat)
 
     def gained(self, wrong: Tensor, margin: Tensor) -> Tensor:
         """(batch,) whether a doubling was worth it, given the shares and margins before it."""

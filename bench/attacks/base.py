@@ -114,6 +114,10 @@ class Attack(TypedFields, ABC):
         """As `looks`, of a usual image."""
         return self.looks()
 
+    def tried(self) -> frozenset[Gradient]:
+        """Kinds of gradient that it asks for beside the threat model's: gates that ask again would find nothing new."""
+        return frozenset()
+
     def representative(self, threat: ThreatModel) -> Attack:
         """The attack that validity gates vary: this one, or its strongest part where the whole is dear."""
         return self

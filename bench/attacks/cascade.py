@@ -92,6 +92,10 @@ class Cascade(Attack):
         ]
         return own[-1] if own else self.made()[-1]
 
+    def tried(self) -> frozenset[Gradient]:
+        """The members' own kinds."""
+        return frozenset(kind for _, _, kind in self.members if kind)
+
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles."""
         asked = [attack.queries() for attack in self.made()]
@@ -133,7 +137,8 @@ class Cascade(Attack):
             own = None if trace is None else Relabelled(trace, label, looks=view.gradient not in UNSEEN)
             found = attack.perturb(view, images[rows], labels[rows], image_ids[rows], given, seed, trace=own).detach()
             if attack.restricted:
-                worst.offer_twice(label, found, images[rows], rows, threat)
+                worst.offer(label, threat.project(found, images[rows]), rows)
+                worst.offer_rounded(label, found, images[rows], rows, threat)
             else:
                 worst.offer(label, found, rows)
         if trace is not None:
@@ -175,8 +180,8 @@ class Worst:
             self.member[row] = member
         self._settle(candidates, rows, take)
 
-    def offer_twice(self, member: str, found: Tensor, images: Tensor, rows: Tensor, threat: ThreatModel) -> None:
-        """Offer a member's images projected, then rounded to 8 bits those that are not settled.
+    def offer_rounded(self, member: str, found: Tensor, images: Tensor, rows: Tensor, threat: ThreatModel) -> None:
+        """Offer as 8-bit pictures, which a defense may answer in another way, those images that are not settled.
 
         Args:
             member: its name.
@@ -185,13 +190,10 @@ class Worst:
             rows: places in the batch.
             threat: the ball.
         """
-        self.offer(member, threat.project(found, images), rows)
-        if self.check.model.batch_coupled:
-            some = torch.arange(len(rows), device=rows.device)
-        else:
-            some = (~self.done[rows]).nonzero().squeeze(1)
-        if len(some):
-            self.offer(f"{member} in 8 bits", threat.round_to_8_bits(found[some], images[some]), rows[some])
+        left = torch.ones_like(rows, dtype=torch.bool) if self.check.model.batch_coupled else ~self.done[rows]
+        if left.any():
+            pictures = threat.round_to_8_bits(found[left], images[left])
+            self.offer(f"{member} in 8 bits", pictures, rows[left])
 
     def _settle(self, candidates: Tensor, rows: Tensor, take: Tensor) -> None:
         """Which of the candidates just taken are wrong often enough that no further attack is needed."""

@@ -11,7 +11,7 @@ from bench.attacks.base import Attack, Trace, check_positive, register
 from bench.attacks.cascade import Cascade, Member
 from bench.attacks.momentum_pgd import MomentumPGD
 from bench.threat import ThreatModel
-from defenses.base import Defended
+from defenses.base import Defended, Gradient
 
 REFERENCE_EPSILON = 8 / 255  # the radius that Lee & Kim's step of 0.007 belongs to
 
@@ -85,6 +85,10 @@ class Gold(Attack):
     def representative(self, threat: ThreatModel) -> Attack:
         """A single-draw PGD of as much strength at a fiftieth of the cost, so that gates take a part of gold's."""
         return MomentumPGD(steps=max(1, self.steps * 8 // 5))
+
+    def tried(self) -> frozenset[Gradient]:
+        """The members' own kinds."""
+        return self.cascade(REFERENCE_EPSILON).tried()
 
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles."""

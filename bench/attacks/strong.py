@@ -74,6 +74,10 @@ class Strong(Attack):
         """The margin run at four times the first length."""
         return MomentumPGD(steps=min(4 * self.first, self.longest), loss="margin", start="transfer")
 
+    def tried(self) -> frozenset[Gradient]:
+        """Those of the members that every image meets."""
+        return frozenset(("transfer", "surrogate"))
+
     def queries(self) -> tuple[int, int]:
         """(answers without a gradient, answers with one) for an image that nothing settles and every doubling helps."""
         runs = [*bare(), *self._surrogate(), *self._without_gradients(), *self._runs_at_most()]

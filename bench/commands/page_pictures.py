@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from bench.store import Store
@@ -18,12 +19,11 @@ def find_strips(store: Store, db: str, folder: Path) -> Callable[[str], Sequence
         db: their path or URL.
         folder: where strips are written.
     """
-    known: dict[str, list[Path]] = {}
 
+    @cache
     def find(key: str) -> Sequence[Path]:
-        if key not in known:
-            known[key] = [path for path in [folder / key / "strip.png"] if _draw(store, db, key, path)]
-        return known[key]
+        path = folder / key / "strip.png"
+        return (path,) if _draw(store, db, key, path) else ()
 
     return find
 

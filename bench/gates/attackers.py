@@ -16,8 +16,9 @@ from bench.attacks.pgd_eot import PGDEOT
 from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_most
 from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, SURE, audited
-from bench.gates.images import LEVELS, is_on_grid, rounded_towards, transferred
+from bench.gates.images import LEVELS, is_on_grid, transferred
 from bench.gates.strength import compared
+from bench.threat import round_towards
 
 SATURATED = 1e-4  # probability that is left to all wrong classes
 SEARCH = NESEOT(steps=40, samples=8)
@@ -51,7 +52,7 @@ def on_grid(subject: Subject) -> Gate:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
     images, x = subject.images, transferred(subject)
     own = next((n for n in LEVELS if is_on_grid(images, n)), LEVELS[-1])
-    ways = {f"rounded to 1/{n}": rounded_towards(images, x, n) for n in sorted({own, LEVELS[-1]})}
+    ways = {f"rounded to 1/{n}": round_towards(images, x, n) for n in sorted({own, LEVELS[-1]})}
     if subject.threat.norm == "Linf":
         length = max(int(epsilon * own + 1e-6), 1) / own
         ways[f"at the ball's corners, in steps of 1/{own}"] = images + length * (x - images).sign()

@@ -29,12 +29,6 @@ def transferred(subject: Subject) -> Tensor:
     return subject.kept["transferred"]
 
 
-def rounded_towards(images: Tensor, x: Tensor, levels: int) -> Tensor:
-    """`x` on multiples of 1 / levels, each pixel rounded towards that of `images`."""
-    scaled = x * levels
-    return torch.where(x > images, (scaled + 1e-4).floor(), (scaled - 1e-4).ceil()) / levels
-
-
 def is_on_grid(x: Tensor, levels: int) -> bool:
     """Whether all pixels are multiples of 1 / levels, but for the rounding of float32."""
     return bool(((x * levels - (x * levels).round()).abs() <= 1e-4 * levels).all())

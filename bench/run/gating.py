@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from bench.attacks.base import JUDGE_ROWS
-from bench.attacks.cascade import Cascade
-from bench.attacks.gold import Gold
 from bench.cell import Cell
 from bench.datasets import load_dataset, shuffled
 from bench.gates import ALWAYS, GATES, SUBSET, Evidence, choose_images, run_gates
@@ -67,7 +65,7 @@ def check_gates(
         stochastic=cell.defense.stochastic,
         rows=judged_rows(cell),
         adversarial=_kept_images(kept or {}, ids),
-        tried=tried_kinds(cell),
+        tried=cell.attack.tried(),
     )
     with Meter(prepared.counted(prepared.model())) as meter:
         found = run_gates(
@@ -95,7 +93,7 @@ def count_gate_answers(cell: Cell, *, every: bool) -> Cost:
         cheap=not every,
         stochastic=defense.stochastic,
         kinds={*UNIVERSAL, *defense.gradients},
-        tried=tried_kinds(cell),
+        tried=cell.attack.tried(),
         bare=not defense.network_evaluations,
         rows=judged_rows(cell),
     )
@@ -115,12 +113,6 @@ def find_gated(cells: Sequence[Cell]) -> set[str]:
     the last one a defense with a memory has met the pictures. Cells whose images come from elsewhere have no gates.
     """
     return set({replace(cell, seed=0, data_seed=0).key: cell.key for cell in cells if not cell.attack.given}.values())
-
-
-def tried_kinds(cell: Cell) -> frozenset[Gradient]:
-    """Kinds of gradient that members of the cell's attack ask for beside the threat model's."""
-    cascade = cell.attack.cascade(cell.threat.epsilon) if isinstance(cell.attack, Gold) else cell.attack
-    return frozenset(kind for _, _, kind in cascade.members if kind) if isinstance(cascade, Cascade) else frozenset()
 
 
 def judged_rows(cell: Cell) -> int:

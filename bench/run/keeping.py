@@ -24,9 +24,11 @@ def describe_evidence(cell: Cell, number: int) -> dict[str, str]:
 def kept_images(store: Store, vault: Vault | None, run_id: int) -> dict[int, Tensor]:
     """Image id -> its adversarial image, of all of a run that were kept and can be read here."""
     found: dict[int, Tensor] = {}
-    for batch in store.batches(run_id) if vault is not None else ():
+    if vault is None:
+        return found
+    for batch in store.batches(run_id):
         with suppress(EvidenceError, ValueError):  # the attack is run again for the gates
-            if vault is not None and batch.evidence:
+            if batch.evidence:
                 file = vault.read_batch(batch.evidence, batch.evidence_sha256)
                 found |= zip(file.index, torch.from_numpy(np.array(file.images)), strict=True)
     return found

@@ -13,11 +13,11 @@ from bench.gates.askers import agrees_with_cell, robust_above_null
 from bench.gates.attackers import on_grid
 from bench.gates.chance import at_least, at_most, smallest_loss
 from bench.gates.gradient import gradient_audit
-from bench.gates.images import is_on_grid, rounded_towards
+from bench.gates.images import is_on_grid
 from bench.gates.sanity import inside_ball
 from bench.gates.strength import beats_noise
 from bench.records import ImageRecord
-from bench.threat import ThreatModel
+from bench.threat import ThreatModel, round_towards
 from defenses.base import Defended, Purify
 from defenses.noise import Noise
 
@@ -83,7 +83,7 @@ def test_a_defense_that_looks_at_the_grid_of_numbers() -> None:
 
 def test_rounding_towards_an_image_stays_beside_it() -> None:
     clean = torch.tensor([[[[0.5, 0.5, 0.25, 1.0]]]])
-    moved = rounded_towards(clean, torch.tensor([[[[0.61, 0.39, 0.25, 0.8125]]]]), 16)
+    moved = round_towards(clean, torch.tensor([[[[0.61, 0.39, 0.25, 0.8125]]]]), 16)
     assert torch.equal(moved * 16, torch.tensor([[[[9.0, 7.0, 4.0, 13.0]]]]))
     assert is_on_grid(moved, 16) and not is_on_grid(moved + 0.01, 16)
 
