@@ -17,7 +17,7 @@ def check_plain(what: str, value: Any) -> None:
     for place, found in _not_plain(value):
         raise ValueError(
             f"Expected plain data (numbers, texts, True, False, None, tuples of them) in the field {what}{place}, "
-            f"found {_article(found)}. Keep a name, a path or a number there, and make the object of it in the method "
+            f"found {name_type(found)}. Keep a name, a path or a number there, and make the object of it in the method "
             "that uses it."
         )
 
@@ -40,6 +40,7 @@ def _is_number(value: Any) -> bool:
     return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
 
 
-def _article(value: Any) -> str:
+def name_type(value: Any) -> str:
+    """What a value is, with its article: "an int", "a function"."""
     name = "function" if inspect.isfunction(value) else type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

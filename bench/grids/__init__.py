@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.grids.config import load_config
 from bench.grids.grid import Grid
+from defenses.plain_data import name_type
 from defenses.plugins import welcome
 from defenses.registry import ModuleRegistry
 from defenses.user_error import UserFileError as GridFileError
@@ -81,7 +82,7 @@ def _check_cells(chosen: object) -> Iterator[Cell]:
     from bench.cell import Cell
 
     if not isinstance(chosen, Iterable):
-        found = "nothing" if chosen is None else f"a {type(chosen).__name__}"
+        found = "nothing" if chosen is None else name_type(chosen)
         raise ValueError(f"Expected cells() to yield cells, found {found}. Write `yield Cell(...)`.")
     for number, cell in enumerate(chosen):
         if not isinstance(cell, Cell):

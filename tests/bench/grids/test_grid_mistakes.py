@@ -21,7 +21,7 @@ MISTAKES = {
         "from defenses.diffpure_sde import DiffPureSDE\ndef cells():\n    yield DiffPureSDE(steps=2.5)\n",
         r"^grid_\w+.py, line 3: Expected steps of DiffPureSDE to be a whole number or None, got 2.5",
     ),
-    "no list": ("def cells():\n    return 3\n", "Expected cells.. to yield cells, found a int"),
+    "no list": ("def cells():\n    return 3\n", "Expected cells.. to yield cells, found an int"),
     "no cell": ("def cells():\n    yield 'a'\n", "found 'a' at place 0"),
     "none": ("def cells():\n    pass\n", "found nothing"),
     "an exit": ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0 ends the program"),
