@@ -64,7 +64,7 @@ def pretend(seconds: float) -> None:
     """Let the runner sleep where it would measure."""
     votes = {3: 1}
 
-    def measure(prepared: Any, model: Any, rows: slice, trace: Any) -> tuple[list[ImageRecord], float, int]:
+    def measure(prepared: Any, model: Any, rows: slice, trace: Any, keep: Any) -> tuple[list[ImageRecord], float, int]:
         time.sleep(seconds)
         told = {"label": 3, "clean_votes": votes, "robust_votes": votes, "null_votes": votes, "distance": 0.0}
         told |= {"broken_by": None, "first_success": True, "null_first_success": True}
@@ -75,7 +75,7 @@ def pretend(seconds: float) -> None:
     def describe(self: Any, cell: Cell) -> dict[str, Any]:
         return self._origins.setdefault(cell.key, made_by | {"batch_size": cell.batch_size})
 
-    changes = {"_measure": measure, "find_gated": lambda cells: set(), "weights_of": lambda cell: {}}
+    changes = {"measure_batch": measure, "find_gated": lambda cells: set(), "weights_of": lambda cell: {}}
     changes |= {"hash_own_code": lambda *things: {}, "own_code_in": lambda packages: {}}
     for name, value in changes.items():
         setattr(runner, name, value)
