@@ -53,14 +53,18 @@ class Alarm:
 
     def stop(self) -> None:
         """Ring no more, not even what is on its way."""
-        while not self._ended.is_set():
+        ringing = self._after is not None
+        while ringing:
             try:
                 with self._lock:
                     self._ended.set()
+                # What is on its way has to arrive. To take it back (with NULL) leaves the interpreter's flag set for ever,
+                # and then a call under sys.settrace, as in AutoAttack's check for dynamic defenses, never ends (3.11).
+                _raise_in(self._target, TimeIsUp)
+                while True:
+                    time.sleep(0)
             except TimeIsUp:
-                continue
-        if self._after is not None:
-            _raise_in(self._target, None)
+                ringing = not self._ended.is_set()
 
     def _wake(self, number: int, frame: FrameType | None) -> None:
         """A system call that waits returns when a handler of Python's has run; then the exception is raised."""
@@ -87,6 +91,5 @@ class Alarm:
                 )
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    found = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), found)
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from bench.threat import ThreatModel
 from defenses.base import Purifier, Purify
 from defenses.gaussian_noise import GaussianNoise
 
+ROOT = Path(__file__).resolve().parents[3]
 LOADER = Loader(torch.device("cpu"))
 
 
@@ -166,6 +168,13 @@ def test_the_alarm_of_a_cell_that_ended_is_silent() -> None:
             pass
     time.sleep(0.05)
     assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_code_is_traced_after_an_alarm_as_before_it() -> None:
+    """AutoAttack's library traces a call of the model; a flag of the interpreter that stays set never lets it end."""
+    program = "import sys; from bench.run.alarm import Alarm\nwith Alarm(60): pass\ndef call(): return 1\n"
+    program += "sys.settrace(lambda *_: None)\nassert call() == 1"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 def test_a_cell_has_its_time_over_all_its_batches() -> None:
