@@ -58,8 +58,8 @@ class Alarm:
             try:
                 with self._lock:
                     self._ended.set()
-                # What is on its way has to arrive. To take it back (with NULL) leaves the interpreter's flag set for ever,
-                # and then a call under sys.settrace, as in AutoAttack's check for dynamic defenses, never ends (3.11).
+                # What is on its way has to arrive. To take it back (with NULL) leaves a flag of the interpreter set, and
+                # a call under sys.settrace, as in AutoAttack's check for dynamic defenses, never ends (Python 3.11).
                 _raise_in(self._target, TimeIsUp)
                 while True:
                     time.sleep(0)
