@@ -58,7 +58,7 @@ class Alarm:
             try:
                 with self._lock:
                     self._ended.set()
-                # What is on its way has to arrive. To take it back (with NULL) leaves a flag of the interpreter set, and
+                # What is on its way has to arrive. To take it back (with NULL) leaves an interpreter flag set, and
                 # a call under sys.settrace, as in AutoAttack's check for dynamic defenses, never ends (Python 3.11).
                 _raise_in(self._target, TimeIsUp)
                 while True:
