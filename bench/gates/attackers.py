@@ -13,8 +13,9 @@ from bench.attacks.base import Attack, NoSuchAttack, choose
 from bench.attacks.cascade import Cascade
 from bench.attacks.nes_eot import NESEOT
 from bench.attacks.pgd_eot import PGDEOT
+from bench.attacks.square_eot import SquareEOT
 from bench.gates.base import Gate, Subject, share
-from bench.gates.chance import at_most
+from bench.gates.chance import at_least, at_most
 from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, SURE, audited
 from bench.gates.images import LEVELS, is_on_grid, transferred
 from bench.gates.strength import compared
@@ -22,7 +23,8 @@ from bench.threat import round_towards
 
 SATURATED = 1e-4  # probability that is left to all wrong classes
 SEARCH = NESEOT(steps=40, samples=8)
-SHORT_SEARCH = NESEOT(steps=10, samples=5)
+MISSED = 0.05  # share of the images that a random search may break and the cell's attack not
+SHORT_SEARCH, RANDOM_SEARCH = NESEOT(steps=10, samples=5), SquareEOT(steps=500, eot=1)
 NEAREST = 8  # pictures of other classes that an image is moved to
 OTHERS, FEW_OTHERS = 500, 64  # pictures among which they are looked for: small ones, and others
 SMALL = 3 * 64 * 64
@@ -150,19 +152,43 @@ def undeclared_gradient(subject: Subject) -> Gate:
 
 
 def plateau(subject: Subject) -> Gate:
-    """A search by differences of answers with fresh draws and wide steps, which crosses plateaus (see `NESEOT`).
+    """A search without gradients, which crosses plateaus: by differences of answers with fresh draws (see `NESEOT`).
 
-    Where the gate must be cheap it is asked of a defense without a derivative of its own alone.
+    Where the gate must be cheap it is asked of a defense without a derivative of its own alone. Where nothing is drawn
+    either, a random search (see `SquareEOT`) takes its place, which ends with success: what it breaks is broken, so
+    that the images that the cell's attack left count, not a difference between two attacks.
     """
     name = "plateau"
     if not subject.attack.restricted or subject.is_still:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
     if subject.cheap and any(kind in subject.model.kinds for kind in DERIVATIVES):
         return Gate(name, None, None, "The defense declares a gradient of its own.")
-    search = SHORT_SEARCH if subject.cheap else SEARCH
-    search = replace(search, steps=cut_to(search.steps), samples=cut_to(search.samples))
+    search = search_for(subject.cheap, subject.evidence.stochastic)
     queries = search.queries()[0]
+    if isinstance(search, SquareEOT):
+        return _missed(name, subject, search)
     return compared(name, subject, subject.attacked(search), f"a search without gradients ({queries} queries)")
+
+
+@torch.no_grad()
+def _missed(name: str, subject: Subject, search: SquareEOT) -> Gate:
+    other = subject.judged(subject.attacked(search))
+    subject.asked.append(("a random search", other))
+    left = subject.correct.all(0)
+    broken, images = int((left & ~other.all(0)).sum()), len(left)
+    enough = next((k for k in range(images + 1) if at_least(k, images, MISSED) < 0.025), images + 1)
+    reason = f"A random search ({search.steps} queries) breaks {broken} of the {int(left.sum())} images"
+    reason = f"{reason} that the cell's attack leaves of {images}"
+    reason += "." if broken >= enough else f"; {enough} would be more than chance."
+    return Gate(name, broken < enough, broken / images, reason)
+
+
+def search_for(cheap: bool, stochastic: bool) -> Attack:
+    """The search of `plateau`, no longer than `cut_short` allows."""
+    if cheap and not stochastic:
+        return replace(RANDOM_SEARCH, steps=cut_to(RANDOM_SEARCH.steps))
+    search = SHORT_SEARCH if cheap else SEARCH
+    return replace(search, steps=cut_to(search.steps), samples=cut_to(search.samples))
 
 
 @torch.no_grad()

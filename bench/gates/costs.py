@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.attacks.base import Attack
 from bench.gates.askers import OTHER_CALLS, UNSEEN_IMAGES
-from bench.gates.attackers import NEAREST, SEARCH, SHORT_SEARCH
+from bench.gates.attackers import NEAREST, search_for
 from bench.gates.base import CHEAP_DRAWS, DRAWS, FEW
 from bench.gates.gradient import CHEAP_DIFFERENCES, CHEAP_PLACES, DERIVATIVES, DIFFERENCES, PLACES
 from bench.gates.images import TRANSFER_STEPS
@@ -126,7 +126,7 @@ def _transfer(asked: Asked) -> Cost:
 
 
 def _plateau(asked: Asked) -> Cost:
-    search = SHORT_SEARCH if asked.cheap else SEARCH
+    search = search_for(asked.cheap, asked.stochastic)
     return NOTHING if asked.cheap and asked.has_gradient else (search.queries()[0] + asked.draws, 0)
 
 

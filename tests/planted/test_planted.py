@@ -30,7 +30,6 @@ from defenses.undefended import Undefended
 
 FLATTERED = 8.0  # points that a planted number lies above what the attack by hand leaves
 PLANTED = lab.PLANTED
-OPEN = {"planted_patch_codebook"}
 BY_NAME = {"ids": lambda value: getattr(value, "name", value)}
 
 
@@ -95,9 +94,6 @@ def measured() -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("planted", PLANTED, **BY_NAME)
 def test_a_planted_defense_is_marked_by_name_of_the_reason(planted: Any, printed: dict[str, Row]) -> None:
     row = printed[planted.name]
-    if planted.name in OPEN:
-        assert not row.gates & planted.told_by, "told at last: take it out of OPEN and of docs/planted.md"
-        pytest.xfail("an open hole of the quick tier, see docs/planted.md")
     if planted.told_by:
         assert row.gates & {*planted.told_by, "failed"}, row  # a cell that is refused prints no number
     else:
