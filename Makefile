@@ -18,7 +18,7 @@ quick:  ## what fails most often, in under two minutes
 		tests/bench/commands/test_cli.py
 
 test:  ## the whole suite
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	$(PYTHON) -m pytest -n auto
 
 docs:  ## everything that is generated: the catalogue of `bench list`, tables and curves of the documents
 	$(PYTHON) -m bench.commands.catalog

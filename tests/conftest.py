@@ -11,6 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+os.environ.pop("COLUMNS", None)  # tables of the tests are as wide as in a pipe
 
 
 def shared_folder() -> Path:

@@ -91,7 +91,7 @@ def test_the_readme_is_one_screen_and_starts_with_two_commands() -> None:
     lines = README.read_text().splitlines()
     assert len(lines) <= 100
     commands = [line.split("#")[0].strip() for line in lines if line.startswith("    ")]
-    assert commands[1:3] == ["pip install . && bench run", "pip install '.[test]' && pytest -n auto --dist loadfile"]
+    assert commands[1:3] == ["pip install . && bench run", "pip install '.[test]' && pytest -n auto"]
 
 
 def test_numbers_in_the_readme_stand_in_its_table() -> None:

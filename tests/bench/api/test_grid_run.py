@@ -42,7 +42,10 @@ def grid(tmp_path: Path) -> Path:
 
 
 def rows(db: Path) -> pd.DataFrame:
-    return bench.results(db).drop(columns=WHEN, errors="ignore").sort_values("cell_key").reset_index(drop=True)
+    """Without what is never the same twice: times, and the gate whose seed is a secret."""
+    found = bench.results(db).drop(columns=WHEN, errors="ignore").sort_values("cell_key").reset_index(drop=True)
+    repeatable = [[gate for gate in gates if gate["gate"] != "outsider"] for gates in found["gates"]]
+    return found.assign(gates=repeatable)
 
 
 def test_the_command_and_the_function_give_the_same_rows(grid: Path, tmp_path: Path) -> None:
