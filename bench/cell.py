@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from bench.planned import PlannedCell, hash_resolved
 from bench.threat import ThreatModel
 from defenses.base import Defense, defenses
 from defenses.field_types import check_fields, check_range
+from defenses.precision import Precision, check_name
 
 LARGEST = 2**31 - 1  # what a column of whole numbers holds in every database
 Tier = Literal["quick", "paper", "strong", "gold"]
@@ -35,6 +36,9 @@ class Cell:
         seed: of every random draw, in 0..2147483647.
         tier: "quick" (not a robustness claim), "paper", "strong" or "gold".
         balanced: whether each class gives equally many images.
+        attack_precision: what the passes of the attack that record a gradient compute in: "float32", "tf32" or
+            "bfloat16" (the score network alone); judge and check draws stay in float32. Part of the key where it is not
+            float32.
         published: key of the published number that this cell measures again; a label, not part of the key.
     """
 
@@ -51,6 +55,7 @@ class Cell:
     seed: int = 0
     tier: Tier = "quick"
     balanced: bool = False
+    attack_precision: Precision = "float32"
     published: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +69,25 @@ class Cell:
         if self.tier not in get_args(Tier):
             raise ValueError(f"Expected tier among {', '.join(get_args(Tier))}, got {self.tier!r}.")
         self.defense.check_gradient(self.threat.gradient)
+        check_name(self.attack_precision)
+        if not self.can_be_attacked_in(self.attack_precision):
+            raise ValueError(
+                f"Expected attack_precision='float32' for {self.defense.name} under {self.attack.name} with the "
+                f"{self.threat.gradient} gradient, got {self.attack_precision!r}: the attack differentiates no "
+                f"{'score network' if self.attack_precision == 'bfloat16' else 'network'}. Leave it out."
+            )
+
+    def can_be_attacked_in(self, precision: Precision) -> bool:
+        """Whether the attack makes passes that a precision changes: else its name would stand for nothing."""
+        if precision == "float32":
+            return True
+        kinds = {self.threat.gradient, *self.attack.tried()} - {"transfer", "none"}
+        return not self.attack.gradient_free and (precision == "tf32" or (self.score is not None and bool(kinds)))
+
+    def attacked_in(self, precision: Precision) -> Cell:
+        """The cell with its attack in another precision, where there is something to compute in it, else in float32."""
+        check_name(precision)
+        return replace(self, attack_precision=precision if self.can_be_attacked_in(precision) else "float32")
 
     @property
     def batch_coupled(self) -> bool:
@@ -98,6 +122,7 @@ class Cell:
             "draws": self.judging_draws,
             "seed": self.seed,
             "tier": self.tier,
+            **({} if self.attack_precision == "float32" else {"attack_precision": self.attack_precision}),
         }
 
     @cached_property
@@ -134,6 +159,7 @@ class Cell:
             "draws": self.judging_draws,
             "seed": self.seed,
             "published_key": self.published,
+            "attack_precision": self.attack_precision,
         }
 
     @classmethod
@@ -158,6 +184,7 @@ class Cell:
             defense=defenses.make(row["defense"], row["defense_params"]),
             attack=attacks.make(row["attack"], row["attack_params"]),
             threat=ThreatModel(norm=row["norm"], epsilon=row["epsilon"], gradient=row["gradient"]),
+            attack_precision=row.get("attack_precision") or "float32",
             published=row["published_key"],
         )
 

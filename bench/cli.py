@@ -24,6 +24,7 @@ from bench.commands.sharing import (
     with_db,
     with_device,
     with_evidence,
+    with_precision,
     with_sharing,
     worker,
 )
@@ -99,6 +100,7 @@ for tool in (audit, train, fetch, doctor):
 )
 @with_db
 @with_device
+@with_precision
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of every cell, instead of the grid's.")
 @click.option(
     "--num-images",
@@ -131,6 +133,7 @@ def run(
     config: str | None,
     db: str,
     device: str | None,
+    attack_precision: str | None,
     seed: int | None,
     num_images: int | None,
     filters: tuple[str, ...],
@@ -166,7 +169,13 @@ def run(
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
     cells = chosen(
-        grid, protocol=protocol, filters=filters, limit=None if smoke else limit, seed=seed, num_images=num_images
+        grid,
+        protocol=protocol,
+        filters=filters,
+        limit=None if smoke else limit,
+        attack_precision=attack_precision,
+        seed=seed,
+        num_images=num_images,
     )
     if smoke:
         source = click.get_current_context().get_parameter_source("db")
@@ -181,7 +190,7 @@ def run(
         if launching.launcher != "local" or several.count_workers(launching, device) > 1:
             given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
             given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing, **given_showing}
-            given |= {"evidence": evidence, "no_evidence": no_evidence}
+            given |= {"evidence": evidence, "no_evidence": no_evidence, "attack_precision": attack_precision}
             exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
     loader = verb.loader(device, data_dir, download)

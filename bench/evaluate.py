@@ -13,11 +13,13 @@ from bench.records import ImageRecord
 from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
+from defenses.precision import arithmetic
 
 LOOKS = 16  # draws of the clean image asked for at once
 ROUNDING = 1e-3  # relative difference of logits that rounding explains
 
 
+@arithmetic()
 def evaluate(
     model: Defended,
     attack: Attack,
@@ -35,7 +37,8 @@ def evaluate(
     """One record an image: how a defense answers it clean, attacked, and under the null attack.
 
     Args:
-        model: the defended classifier.
+        model: the defended classifier; of one that is attacked in low precision (`AttackedDefense`) the judge sees the
+            float32 answers.
         attack: makes the adversarial images; it gets copies of what it is given.
         images: (batch, channels, height, width) in [0, 1].
         labels: (batch,) integers.
@@ -53,7 +56,10 @@ def evaluate(
     check_images(images, image_ids)
     trace = trace or Trace()
     given = (images.clone(), labels.clone(), image_ids.clone())  # an attack may write into what it is given
-    adversarial = _check_returned(attack.perturb(model, *given, threat, seed, trace=trace), images, attack)
+    trace.sees = model.attack_precision == "float32"
+    with arithmetic(model.attack_precision):
+        found = attack.perturb(model, *given, threat, seed, trace=trace)
+    adversarial = _check_returned(found, images, attack)
     if attack.restricted:
         adversarial = threat.project(adversarial, images)
     threat.check(adversarial, images, restricted=attack.restricted)

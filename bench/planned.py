@@ -30,6 +30,7 @@ class PlannedCell:
     def key(self) -> str:
         """The key of the cell: see `hash_resolved`."""
         row = self.columns
+        precision = row.get("attack_precision") or "float32"
         named = {
             kind: {"name": row[kind], "version": row[f"{kind}_version"], "params": row[f"{kind}_params"]}
             for kind in ("defense", "attack")
@@ -40,6 +41,7 @@ class PlannedCell:
                 **named,
                 "threat": {name: row[name] for name in ("norm", "epsilon", "gradient")},
                 "batch_size": row["batch_size"] if self.batch_coupled else None,
+                **({"attack_precision": precision} if precision != "float32" else {}),
             }
         )
 

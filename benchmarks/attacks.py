@@ -79,7 +79,7 @@ def cascade_saving(images: int, steps: int) -> None:
         ready = prepared(JPEG(), attack, "straight_through", images)
         x, labels, ids = ready.batch(slice(0, images))
         model = ready.model()
-        with Meter(ready.counted(model)) as meter:
+        with Meter(*ready.counted(model)) as meter:
             if settled:
                 attack.perturb(model, x, labels, ids, ready.cell.threat, 0)
             else:

@@ -143,7 +143,7 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
     if have == len(images):
         return
     model, begin = ready.model(), time.perf_counter()
-    with Meter(ready.counted(model)) as meter:
+    with Meter(*ready.counted(model)) as meter:
         try:
             threat: ThreatModel = cell.threat
             found = attack.perturb(model, images.clone(), labels.clone(), ids.clone(), threat, unit.seed, trace=Trace())

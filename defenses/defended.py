@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.noise import Noise, NoiseSource
+from defenses.precision import Precision
 from defenses.recorded import as_source
 from defenses.sealed import seal
 
@@ -41,8 +42,11 @@ class Defended(nn.Module):
         stochastic: whether two answers for one image may differ, as the defense declares; the judge holds it to that.
         with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
             that watch its states; None where there is none.
+        attack_precision: what the passes of an attack compute in, see `defenses.attacked`.
         is_sealed: whether purifier and classifier get noise that hands out draws and nothing else, see `sealed`.
     """
+
+    attack_precision: Precision = "float32"
 
     def __init__(
         self,

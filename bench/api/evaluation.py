@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,6 +43,7 @@ from defenses.base import Defense, Gradient, defenses
 from defenses.models.classifiers import CLASSIFIERS, classifier_info, load_classifier
 from defenses.models.info import ClassifierInfo, ScoreInfo
 from defenses.models.scores import SCORES
+from defenses.precision import Precision
 from defenses.undefended import Undefended
 
 OF_A_DATASET = 64  # images of a data set by name, where no number is given
@@ -83,6 +84,7 @@ def evaluate(
     norm: Norm = "Linf",
     epsilon: float = 8 / 255,
     gradient: Gradient = "exact",
+    attack_precision: Precision = "float32",
     attack: Attack | str | None = None,
     tier: Tier = "quick",
     num_images: int | None = None,
@@ -113,6 +115,8 @@ def evaluate(
         norm: "Linf" or "L2".
         epsilon: radius in image units, >= 0.
         gradient: what the attacker differentiates, see `Defended`.
+        attack_precision: what the attacker's gradients compute in: "float32", "tf32" (a GPU) or "bfloat16" (the score
+            network); the judge stays in float32.
         attack: an instance or a name; None is PGD+EOT of 20 steps in the tier "quick", and `Strong()`
             or `Gold()` in the tiers of these names.
         tier: "quick" (no robustness claim), "paper", "strong" or "gold"; all but the first check every validity gate.
@@ -154,6 +158,7 @@ def evaluate(
             tier=tier,
         )  # fmt: skip
         place = device or device_of(model, used)
+        cell = replace(cell, attack_precision=attack_precision)
         loads = loader(None if place is None else str(place), Path(data_dir) if data_dir else None, download)
         with _registered(parts), _database(db) as address:
             vault = vault_beside(address) if db is not None else None

@@ -16,6 +16,7 @@ from defenses.base import Defended
 from defenses.models.info import ClassifierInfo, ScoreInfo
 from defenses.models.network_hash import hash_network
 from defenses.models.score_models import DataScore, ScoreModel
+from defenses.precision import arithmetic
 
 LICENCE = "the user's own"
 
@@ -115,11 +116,10 @@ def left_as_found(*networks: Any) -> Iterator[None]:
     modes = [(part, part.training) for module in modules for part in module.modules()]
     takes = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     places = [(module, device_of(module)) for module in modules]
-    tf32 = torch.backends.cudnn.allow_tf32
     try:
-        yield
+        with arithmetic():
+            yield
     finally:
-        torch.backends.cudnn.allow_tf32 = tf32
         for module, place in places:
             if place is not None:
                 module.to(place)

@@ -19,6 +19,7 @@ from bench.grids import load_grid
 from bench.run.display import make_watcher
 from bench.run.work import Sharing
 from bench.store import Store, default_url
+from defenses.precision import Precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,7 @@ def run(
     device: str | None = None,
     seed: int | None = None,
     num_images: int | None = None,
+    attack_precision: Precision | None = None,
     filters: Sequence[str] = (),
     limit: int | None = None,
     protocol: str | None = None,
@@ -93,6 +95,8 @@ def run(
         device: as torch writes it; None is a GPU where there is one, else the CPU.
         seed: of every cell, instead of the grid's.
         num_images: of every cell, instead of the grid's.
+        attack_precision: "float32", "tf32" or "bfloat16", of the attacks' gradients, instead of the grid's; judges stay
+            in float32.
         filters: as `--filter` of the command line: "defense=contrastive".
         limit: at most so many cells.
         protocol: of grids that repeat a paper: "paper", "strong", "gold", "both" (paper and gold) or "quick"; None is
@@ -110,7 +114,10 @@ def run(
         ValueError: a database or a device that cannot be used.
     """
     name, address = os.fspath(grid), default_url() if db is None else os.fspath(db)
-    cells = chosen(name, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    cells = chosen(
+        name, protocol=protocol, filters=filters, limit=limit, attack_precision=attack_precision, seed=seed,
+        num_images=num_images,
+    )  # fmt: skip
     loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address, patience=PATIENCE) as store:

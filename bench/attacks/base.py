@@ -155,12 +155,20 @@ class Trace:
     A look is one answer of the defense at one iterate (the step's first draw). First-success robustness
     (DiffBreak, 2025) counts an image as broken at the first wrong look; the judge prices the looks themselves on the
     clean image. `looks` counts the draws behind them: another look with the same draw gives luck no other chance.
+
+    Attributes:
+        looks: image id -> draws that were looked at.
+        survived: image id -> whether every look was right.
+        broken_by: image id -> the member of a cascade that broke it.
+        notes: what a reader of the number must know.
+        sees: whether the steps that are logged answer as the judge hears it; in low precision they are no looks.
     """
 
     looks: dict[int, int] = field(default_factory=dict)
     survived: dict[int, bool] = field(default_factory=dict)
     broken_by: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sees: bool = True
     _sums: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     _draws: dict[int, set[Hashable]] = field(default_factory=dict)
 
@@ -178,7 +186,8 @@ class Trace:
             draw: which selection draw that was; by default one that no other step used.
         """
         self.point(attack, step, image_ids, loss, correct)
-        self.look(image_ids, correct[:1], [(attack, step) if draw is None else draw])
+        if self.sees:
+            self.look(image_ids, correct[:1], [(attack, step) if draw is None else draw])
 
     def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:
         """A point of the convergence curve."""

@@ -18,15 +18,36 @@ def chosen(
     protocol: str | None = None,
     filters: Sequence[str] = (),
     limit: int | None = None,
+    attack_precision: str | None = None,
     **changes: int | None,
 ) -> list[Cell]:
-    """The cells of a grid (see `grid_cells`) that pass the filters, with `changes` (seed, num_images) made."""
+    """The cells of a grid (see `grid_cells`) that pass the filters, with changes made.
+
+    Args:
+        grid: its name or its file.
+        protocol: of a grid that has several.
+        filters: COLUMN=VALUE.
+        limit: at most so many.
+        attack_precision: of the attacks that have one (see `Cell.attacked_in`); None leaves the grid's.
+        changes: field of a cell -> its value in place of the grid's (seed, num_images); None leaves the grid's.
+
+    Raises:
+        ValueError: a filter, a limit or a precision that is none.
+        LookupError: there is no such cell.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"Expected limit >= 1, or none for all cells; got {limit}.")
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     changed = [dataclasses.replace(cell, **wanted) for cell in grid_cells(grid, protocol)]
     if not changed:
         raise LookupError(f"The grid {grid} has no cells in protocol {protocol}. Choose another.")
+    if attack_precision is not None:
+        changed = [cell.attacked_in(attack_precision) for cell in changed]  # type: ignore[arg-type]
+        if all(cell.attack_precision != attack_precision for cell in changed):
+            raise ValueError(
+                f"No attack of {grid} differentiates a network that could compute in {attack_precision}. Leave "
+                "--attack-precision out."
+            )
     rows = {cell.key: (cell, cell.row()) for cell in changed}.values()
     wished = _parse(filters)
     cells = [cell for cell, row in rows if _passes(row, wished)]

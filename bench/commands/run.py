@@ -27,6 +27,7 @@ from bench.store import Store
 from bench.store.database import parse_url, sqlite_path
 from bench.store.network_files import check_alone
 from bench.store.smoke_mark import check_database
+from defenses.precision import stay_in_float32
 
 
 def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
@@ -48,7 +49,7 @@ def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
         raise ValueError(
             f"Expected a device that torch can use here, got {name!r} ({_take_first_line(error)}). Try cpu."
         ) from error
-    torch.backends.cudnn.allow_tf32 = False  # golden numbers and gradients are float32
+    stay_in_float32()
     return Loader(found, data_dir, download)
 
 

@@ -42,6 +42,16 @@ def with_device(command: Command) -> Command:
     )(command)
 
 
+def with_precision(command: Command) -> Command:
+    """Add the option --attack-precision."""
+    return click.option(
+        "--attack-precision",
+        type=click.Choice(("float32", "tf32", "bfloat16")),
+        help="What the gradients of the attacks compute in; judges and checks stay in float32. Another precision is "
+        "another cell. Attacks without such a gradient stay as they are. Default: the grid's, float32.",
+    )(command)
+
+
 def with_evidence(command: Command) -> Command:
     """Add the options that say where adversarial images are kept."""
     command = click.option(
@@ -119,6 +129,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--grid", default="quickstart", show_default=True, metavar="NAME|FILE.py", help="The cells to run.")
 @with_db
 @with_device
+@with_precision
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="As for `bench run`.")
 @click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="As for `bench run`.")
 @click.option("--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="As for `bench run`. Repeatable.")
@@ -136,6 +147,7 @@ def worker(
     grid: str,
     db: str,
     device: str | None,
+    attack_precision: str | None,
     seed: int | None,
     num_images: int | None,
     filters: tuple[str, ...],
@@ -164,7 +176,15 @@ def worker(
         _end_with_parent(os.getppid())
     if not one_host:
         check_shareable(db)
-    cells = chosen(grid, protocol=protocol, filters=filters, limit=limit, seed=seed, num_images=num_images)
+    cells = chosen(
+        grid,
+        protocol=protocol,
+        filters=filters,
+        limit=limit,
+        attack_precision=attack_precision,
+        seed=seed,
+        num_images=num_images,
+    )
     showing = take_showing(sharing)
     rules, patience = make_sharing(**sharing)
     loader = verb.loader(device, data_dir, download)

@@ -111,7 +111,7 @@ def _judge_freshly(
     spent = done = 0
     wanted = judging.draws or cell.judging_draws
     wanted = wanted if cell.defense.stochastic else 1
-    with Meter(prepared.counted(model)) as meter:
+    with Meter(*prepared.counted(model)) as meter:
         while done < wanted:
             for place, (file, label) in enumerate(zip(files, labels, strict=True)):
                 said = judge_again(model, file, label, draws=1, seed=cell.seed, role=role, first=done)

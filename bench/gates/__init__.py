@@ -25,6 +25,7 @@ from bench.gates.attackers import (
 )
 from bench.gates.base import Build, Evidence, Gate, Subject
 from bench.gates.gradient import eot_signal, gradient_audit, gradient_nonzero, gradient_scale
+from bench.gates.precision import precision_cosine
 from bench.gates.sanity import batch_independence, draws_agree, inside_ball, not_identity, repeatable
 from bench.gates.strength import (
     beats_exact,
@@ -51,6 +52,7 @@ ALWAYS: tuple[Check, ...] = (
     unseen,
     gradient_nonzero,
     gradient_audit,
+    precision_cosine,
     draws_agree,
     robust_above_null,
     step_reaches,
@@ -73,6 +75,7 @@ GATES: tuple[Check, ...] = (
     gradient_nonzero,
     gradient_scale,
     eot_signal,
+    precision_cosine,
     robust_above_null,
     step_reaches,
     inside_ball,

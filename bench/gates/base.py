@@ -64,6 +64,7 @@ class Evidence:
         rows: images that the judge of the cell asks about in one pass.
         adversarial: of the gates' images, as the cell's attack left them; None where they were not kept, and the attack
             is run again.
+        attacked: makes the defense as the cell's attack sees it, in low precision; None where that is float32.
         tried: kinds of gradient that members of the cell's attack have had: asked again they would find nothing new.
     """
 
@@ -75,6 +76,7 @@ class Evidence:
     rows: int = JUDGE_ROWS
     adversarial: Tensor | None = None
     tried: frozenset[Gradient] = frozenset()
+    attacked: Build | None = None
 
     @cached_property
     def by_index(self) -> Mapping[int, ImageRecord]:

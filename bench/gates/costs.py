@@ -32,6 +32,7 @@ class Asked:
         tried: kinds of gradient that members of the cell's attack have had.
         bare: whether an answer of the bare classifier costs as much as one of the defense.
         rows: images of one pass of the cell's judge.
+        precise: whether the attack computes in float32.
     """
 
     attack: Attack
@@ -43,6 +44,7 @@ class Asked:
     tried: Collection[str] = ()
     bare: bool = False
     rows: int = 0
+    precise: bool = True
 
     @property
     def draws(self) -> int:
@@ -151,6 +153,7 @@ COSTS: Mapping[str, Callable[[Asked], Cost]] = {
     "gradient_audit": _audit,
     "gradient_nonzero": lambda a: _gradients(0, 3 * min(a.eot, 4))(a),
     "gradient_scale": _gradients(7, 2),
+    "precision_cosine": lambda a: NOTHING if a.precise else _gradients(0, 3)(a),
     "eot_signal": lambda a: _gradients(0, 8)(a) if hasattr(a.attack, "eot") else NOTHING,
     "robust_above_null": lambda a: NOTHING,
     "step_reaches": lambda a: NOTHING,

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 ALIASES = {
     "datasets": "dataset", "classifier": "classifiers", "num_images": "images", "seed": "seeds", "defense": "defenses",
-    "data_seed": "data_seeds", "gradient": "gradients", "attack": "attacks",
+    "data_seed": "data_seeds", "gradient": "gradients", "attack": "attacks", "attack_precision": "attack_precisions",
 }  # fmt: skip
 KEYS: dict[str, Any] = {
     "title": str, "caption": str, "score": str, "images": int, "draws": int, "batch_size": int, "balanced": bool,
     "tier": str, "dataset": None, "classifiers": None, "seeds": None, "data_seeds": None, "gradients": None,
-    "plugins": None, "defenses": None, "attacks": None, "threat": None,
+    "attack_precisions": None, "plugins": None, "defenses": None, "attacks": None, "threat": None,
 }  # fmt: skip
 """Key -> its type; None where there is more to it."""
 NEEDED = ("dataset", "classifiers", "defenses", "attacks", "threat")
@@ -63,7 +63,13 @@ def _checked(found: Mapping[str, Any], file: str) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise UserFileError(f"{file}: expected the key {missing[0]}, found {', '.join(found) or 'none'}. Add it.")
-    for name, kind in (("dataset", str), ("classifiers", str), ("plugins", str), ("gradients", str)):
+    for name, kind in (
+        ("dataset", str),
+        ("classifiers", str),
+        ("plugins", str),
+        ("gradients", str),
+        ("attack_precisions", str),
+    ):
         values[name] = [convert(v, kind, f"{file}: {name}") for v in _list(values.get(name, []))]
     for name in ("seeds", "data_seeds"):
         values[name] = [convert(v, int, f"{file}: {name}") for v in _list(values.get(name, 0))]
@@ -85,6 +91,7 @@ def _cells(values: Mapping[str, Any], path: Path) -> Iterator[Cell]:
     from defenses import defenses
     from defenses.models.classifiers import classifier_info
     from defenses.models.scores import score_info
+    from defenses.precision import PRECISIONS
     from defenses.user_file import load_file
 
     file = path.name
@@ -94,6 +101,10 @@ def _cells(values: Mapping[str, Any], path: Path) -> Iterator[Cell]:
     _look_up(values["classifiers"], classifier_info, f"{file}: classifiers")
     _look_up([values["score"]] if "score" in values else [], score_info, f"{file}: score")
     fields = {CELL[name]: values[name] for name in CELL if name in values}
+    precisions = values["attack_precisions"] or ["float32"]
+    for name in precisions:
+        if name not in PRECISIONS:
+            raise UserFileError(f"{file}: attack_precision: {unknown_name('precision', name, PRECISIONS)}")
     threats = _threats(values["threat"], file, ThreatModel)
     made = [list(_made(entry, attacks, f"{file}: attacks[{k}]")) for k, entry in enumerate(_list(values["attacks"]))]
     chosen = [attack for _, _, attack in sum(made, [])]
@@ -104,15 +115,17 @@ def _cells(values: Mapping[str, Any], path: Path) -> Iterator[Cell]:
             if defense.needs_score and score is None:
                 raise UserFileError(f'{place}: {defense.name} needs a score network, found none. Add score = "...".')
             kinds = _gradients(own, values["gradients"], defense, place)
-            for dataset, classifier, attack, threat, kind, seed, data_seed in product(
-                values["dataset"], values["classifiers"], chosen, threats, kinds, values["seeds"], values["data_seeds"]
+            for dataset, classifier, attack, threat, kind, precision, seed, data_seed in product(
+                *(values["dataset"], values["classifiers"], chosen, threats, kinds, precisions),
+                *(values["seeds"], values["data_seeds"]),
             ):
                 try:
-                    yield Cell(
+                    cell = Cell(
                         dataset=dataset, classifier=classifier, score=score if defense.needs_score else None,
                         defense=defense, attack=attack, threat=replace(threat, gradient=kind), seed=seed,
                         data_seed=data_seed, **fields,
                     )  # fmt: skip
+                    yield cell.attacked_in(precision)
                 except ValueError as error:
                     raise UserFileError(f"{file}: {error}") from error
 

@@ -9,6 +9,7 @@ from bench.report.numbers import name_text
 from bench.statistics import is_established
 
 THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
+BESIDES = ("attack_precision",)  # said where it differs alone
 
 
 def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
@@ -46,5 +47,5 @@ def _conclude(comparison: Mapping[str, float]) -> str:
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    pairs = [(name, name_text(name, a.get(name)), name_text(name, b.get(name))) for name in THREAT]
+    pairs = [(name, name_text(name, a.get(name)), name_text(name, b.get(name))) for name in (*THREAT, *BESIDES)]
     return [pair for pair in pairs if pair[1] != pair[2]]

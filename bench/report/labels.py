@@ -14,7 +14,8 @@ from bench.report.pooling import TWINS
 
 THREAT = ("dataset", "classifier", "norm", "epsilon")
 NAMES = ("defense", "attack", "classifier", "dataset", "norm", "gradient", "tier")
-REST = (*NAMES, "epsilon", "score", "num_images", "seed", "data_seed", "defense_version", "attack_version")
+PRECISION, USUAL = "attack_precision", "float32"  # of an attack: another one is always shown
+REST = (*NAMES, "epsilon", "score", "num_images", "seed", "data_seed", "defense_version", "attack_version", PRECISION)
 NETWORKS = ("dataset", "classifier", "score")
 
 
@@ -117,6 +118,8 @@ def _fields(cell: Result, column: str) -> dict[str, Any]:
     """What tells two cells of one defense or attack apart."""
     network = {"score": cell.get("score")} if column == "defense" else {}
     name = {"registered": cell.get(column)}  # two classes may have one title
+    if column == "attack":
+        name[PRECISION] = cell.get(PRECISION) or USUAL
     return {**(cell.get(f"{column}_params") or {}), **network, **name, "version": cell.get(f"{column}_version")}
 
 
@@ -128,7 +131,8 @@ def _label_group(group: Sequence[Result], column: str, fields: Sequence[Mapping[
     told: dict[str, list[str]] = {}
     for text, (cell, given) in kinds.items():
         texts = cell.get(f"{column}_texts") or {}
-        shown = [name for name in names if name in differing or name in (cell.get(f"{column}_always") or ())]
+        always = {*(cell.get(f"{column}_always") or ()), *([PRECISION] if given.get(PRECISION) != USUAL else [])}
+        shown = [name for name in names if name in differing or name in always]
         remarks = filter(None, (texts.get(name, field_text(name, given.get(name))) for name in shown))
         told[text] = sorted(remarks, key=_is_number)  # words before numbers
     words = {text: [remark for remark in remarks if not _is_number(remark)] for text, remarks in told.items()}

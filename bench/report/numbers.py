@@ -15,6 +15,7 @@ COLUMN_TITLES = {
     "dataset": "Data set",
     "score": "Score network",
     "tier": "Tier",
+    "attack_precision": "Precision",
     "num_images": "Images",
     "norm": "Norm",
     "epsilon": "Epsilon",

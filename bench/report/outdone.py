@@ -18,7 +18,7 @@ SAME_DEFENSE = (
     "dataset", "classifier", "score", "defense", "defense_params", "defense_version", "norm", "epsilon", "tier",
     "balanced",
 )  # fmt: skip
-SAME_ATTACK = ("attack", "attack_params", "attack_version", "num_images")
+SAME_ATTACK = ("attack", "attack_params", "attack_version", "attack_precision", "num_images")
 OWN_GRADIENTS = ("exact", "guidance_detached", "adjoint", "surrogate")
 KNOWLEDGE = {"none": 0, "transfer": 1, "straight_through": 2, **dict.fromkeys(OWN_GRADIENTS, 3)}
 FIRST_SUCCESS_GAP = (
@@ -94,6 +94,8 @@ def _rival_reason(line: Sequence[Result], lines: Sequence[Sequence[Result]], ima
 def _write_reason(own: Result, rival: Result, least: float, *, another: bool) -> str:
     if another:
         name = rival.get("attack_title") or rival.get("attack")
+        precision = rival.get("attack_precision") or own.get("attack_precision")
+        name = f"{name} in {precision}" if precision != own.get("attack_precision") else name
         return (
             f"The attack {name} with the {rival['gradient']} gradient leaves {least:.1f} % of the images that both "
             "saw, less than this one."

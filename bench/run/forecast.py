@@ -24,6 +24,7 @@ from bench.store import Store, StoreError
 from bench.store.database import parse_url, sqlite_path
 from defenses.models.classifiers import classifier_info
 from defenses.models.scores import score_info
+from defenses.precision import arithmetic
 
 PROBE = 8  # images of a timing
 
@@ -87,13 +88,14 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader, gates: Collection[s
             yield f"{group.line}: at least {at_least:.3g} network evaluations; missing {', '.join(missing)}"
             continue
         try:
-            name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient}"
-            rates[name] = rates.get(name) or _probe(loader.prepare(cell))
+            rate, judged = (
+                _find_rate(some, loader, rates) for some in (cell, replace(cell, attack_precision="float32"))
+            )
         except Exception as error:  # as in a run, where a cell that fails is a row
             yield f"{group.line}: would fail: {error}"
             continue
-        cost, evaluations = (left * value for value in _estimate_cost(cell, rates[name]))
-        extra, gated = _estimate_gates(cell, rates[name], gates)
+        cost, evaluations = (left * value for value in _estimate_cost(cell, rate))
+        extra, gated = _estimate_gates(cell, judged, gates)
         seconds, units, checks = seconds + cost + extra, units + evaluations, checks + gated
         share = f", {gated:.3g} for its gates" if gated else ""
         yield f"{group.line}: {evaluations:.3g} network evaluations{share}, {write_time(cost + extra)}"
@@ -107,6 +109,14 @@ def forecast(cells: Sequence[Cell], db: str, loader: Loader, gates: Collection[s
             f"The cells whose files are missing need at least {unknown:.3g} network evaluations more. `bench fetch` "
             "downloads the files that have a public address."
         )
+
+
+def _find_rate(cell: Cell, loader: Loader, rates: dict[str, Rate]) -> Rate:
+    """The rate of a cell's defense under its kind of gradient and its precision, timed once."""
+    name = f"{cell.classifier} {cell.score} {cell.defense} {cell.threat.gradient} {cell.attack_precision}"
+    if name not in rates:
+        rates[name] = _probe(loader.prepare(cell))
+    return rates[name]
 
 
 def _group_cells(cells: Sequence[Cell], store: Store | None) -> list[_Group]:
@@ -179,16 +189,17 @@ def _price(plain: float, differentiated: float, rate: Rate) -> tuple[float, floa
 def _probe(prepared: Prepared) -> Rate:
     """Time two small batches with and without a gradient: the first warms up, the second counts."""
     images, labels, ids = prepared.batch(slice(0, PROBE))
-    model = prepared.model()
+    model = prepared.attacked()
     seconds, units = [], []
     for gradient in (False, True):
         oracle = Oracle(model, labels, ids, seed=0, role="forecast")
         ask = oracle.gradient if gradient else oracle.evaluate
-        with Meter(prepared.counted(model)) as meter:
+        with Meter(*prepared.counted(model)) as meter:
             for first in (0, 1):
                 begin = time.perf_counter()
                 try:
-                    ask(images, first)
+                    with arithmetic(model.attack_precision):
+                        ask(images, first)
                 except ValueError:  # no gradient of this kind: the cell's attack will not ask for one
                     break
                 if prepared.device.type == "cuda":

@@ -66,8 +66,9 @@ def check_gates(
         rows=judged_rows(cell),
         adversarial=_kept_images(kept or {}, ids),
         tried=cell.attack.tried(),
+        attacked=None if cell.attack_precision == "float32" else prepared.attacked,
     )
-    with Meter(prepared.counted(prepared.model())) as meter:
+    with Meter(*prepared.counted(prepared.model())) as meter:
         found = run_gates(
             prepared.model, images, labels, ids, cell.threat, cell.attack.representative(cell.threat), seed=cell.seed,
             classes=prepared.data.classes, evidence=evidence, gates=GATES if every else ALWAYS, count=meter.take,
@@ -96,6 +97,7 @@ def count_gate_answers(cell: Cell, *, every: bool) -> Cost:
         tried=cell.attack.tried(),
         bare=not defense.network_evaluations,
         rows=judged_rows(cell),
+        precise=cell.attack_precision == "float32",
     )
     plain, graph = count_answers(asked, [gate.__name__ for gate in (GATES if every else ALWAYS)])
     return images * plain, images * graph

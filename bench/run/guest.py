@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.run.alarm import Alarm, TimeIsUp
 from bench.run.undone import CellEnded, undone
+from defenses.precision import arithmetic
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -72,7 +73,7 @@ class Guests:
         """
         alarm = Alarm(None if self._minutes is None else 60 * self._minutes - self._spent.get(key, 0.0))
         try:
-            with undone(), alarm:
+            with undone(), arithmetic(), alarm:  # every number of a cell is float32's, whatever is set outside
                 yield
         except TimeIsUp as error:
             raise CellTimeout(f"The cell ran longer than its {self._minutes:g} minutes and was interrupted.") from error

@@ -21,7 +21,7 @@ def measure_batch(
     """Measure one batch: the records of its images, seconds, network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
     begin = time.perf_counter()
-    with Meter(prepared.counted(model)) as meter:
+    with Meter(*prepared.counted(model)) as meter:
         records = evaluate(
             model,
             cell.attack,

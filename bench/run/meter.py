@@ -12,19 +12,23 @@ class Meter:
 
     Use it in a `with` statement.
 
+    Args:
+        networks: what is counted.
+
     Attributes:
         units: images counted since `take` was last called.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, *networks: nn.Module) -> None:
         self.units = 0
-        self._handle = network.register_forward_hook(self._forward)
+        self._handles = [network.register_forward_hook(self._forward) for network in networks]
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def take(self) -> int:
         """Return the units since the last call, and start again at 0."""

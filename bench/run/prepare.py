@@ -13,10 +13,13 @@ from bench.cell import Cell
 from bench.datasets import ImageSet, dataset_info, load_dataset, subset
 from bench.run.fit import check_classifier, check_score
 from bench.run.intact import ChangedNetwork, check_intact, fingerprint
+from defenses.attacked import AttackedDefense
 from defenses.base import Defended, Gradient
 from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
+from defenses.models.low_precision import in_bfloat16
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.models.scores import load_score, score_info
+from defenses.precision import check_device
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Prepared:
         weights: name of each network -> sha256 of its file; None where it has no file.
         licences: name of the data set and of each network -> its licence.
         device: where the networks are.
+        low: the score network in bfloat16, where the cell is attacked in that.
     """
 
     cell: Cell
@@ -42,11 +46,21 @@ class Prepared:
     weights: dict[str, str | None]
     licences: dict[str, str]
     device: torch.device
+    low: ScoreModel | DataScore | None = None
 
     def model(self, gradient: Gradient | None = None) -> Defended:
         """The defended classifier with the cell's kind of gradient, or another."""
         kind = gradient or self.cell.threat.gradient
         return self.cell.defense.defend(self.classifier, self.score, gradient=kind).sealed().eval()
+
+    def attacked(self, gradient: Gradient | None = None) -> Defended:
+        """As `model`, as the cell's attack sees it: in the attack's precision where it records gradients."""
+        cell, real = self.cell, self.model(gradient)
+        if cell.attack_precision == "float32":
+            return real
+        score = self.low if cell.attack_precision == "bfloat16" else self.score
+        low = cell.defense.defend(self.classifier, score, gradient=real.gradient).sealed()
+        return AttackedDefense(real, low, cell.attack_precision).eval()
 
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(images, labels, image ids) of some places of `indices`, on the device."""
@@ -57,10 +71,10 @@ class Prepared:
             picked.to(self.device),
         )
 
-    def counted(self, model: Defended) -> nn.Module:
-        """The network whose evaluations are counted: the score network, else the defended classifier."""
-        network = getattr(self.score, "network", self.score)
-        return network if isinstance(network, nn.Module) else model.classifier
+    def counted(self, model: Defended) -> list[nn.Module]:
+        """The networks whose evaluations are counted: the score network in each precision, else the classifier."""
+        found = [getattr(score, "network", score) for score in (self.score, self.low)]
+        return [network for network in found if isinstance(network, nn.Module)] or [model.classifier]
 
 
 @dataclass
@@ -87,6 +101,7 @@ class Loader:
             LookupError: a data set or the weights of a network are not on this machine.
             ValueError: the parts do not fit together, such as a classifier and the data set of another.
         """
+        check_device(cell.attack_precision, self.device)
         data = self.pictures(cell)
         for name in names_of(cell)[0]:
             check_dataset(name, cell.dataset)
@@ -105,6 +120,7 @@ class Loader:
             weights=weights_of(cell),
             licences=licences_of(cell),
             device=self.device,
+            low=self._once("bfloat16", cell.score) if cell.score and cell.attack_precision == "bfloat16" else None,
         )
 
     def pictures(self, cell: Cell) -> ImageSet:
@@ -135,7 +151,9 @@ class Loader:
             try:
                 check_intact(name, self._kept[kind, name], self._marks[kind, name])
             except ChangedNetwork:
-                del self._kept[kind, name], self._marks[kind, name]
+                for other in ("score", "bfloat16") if kind in ("score", "bfloat16") else (kind,):  # they share tensors
+                    self._kept.pop((other, name), None)
+                    self._marks.pop((other, name), None)
                 raise
 
     def _once(self, kind: str, name: str) -> Any:
@@ -155,6 +173,8 @@ class Loader:
     def _load(self, kind: str, name: str) -> Any:
         if kind == "dataset":
             return load_dataset(name, data_dir=self.data_dir, download=self.download)
+        if kind == "bfloat16":
+            return in_bfloat16(self._once("score", name))
         network = load_classifier(name) if kind == "classifier" else load_score(name)
         if isinstance(network, nn.Module):
             network.to(self.device).eval().requires_grad_(False)

@@ -283,7 +283,7 @@ class _Worker:
                     with self.guests.hosting(cell.key):
                         prepared = self.loader.prepare(cell)
                         self._check_contract(prepared)
-                        model = prepared.model()
+                        model = prepared.attacked()
                     self._show_images(run_id, cell)
                 if claim.unit == "summary":
                     return "done", self._summarize(cell, claim)

@@ -255,6 +255,12 @@ def m009_grids(connection: Connection) -> None:
     grids.create(connection)
 
 
+@migration
+def m012_attack_precision(connection: Connection) -> None:
+    """What an attack computed in is part of a cell; all attacks so far computed in float32."""
+    connection.execute(text("ALTER TABLE cells ADD COLUMN attack_precision TEXT NOT NULL DEFAULT 'float32'"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -232,7 +232,7 @@ def _settings(cell: Result) -> list[tuple[str, str]]:
     shown = (
         "dataset", "classifier", "score", "defense", "defense_version", "defense_params", "attack", "attack_version",
         "attack_params", "norm", "epsilon", "gradient", "tier", "num_images", "draws", "data_seed", "balanced", "seed",
-        "batch_size", "grid", "cell_key",
+        "attack_precision", "batch_size", "grid", "cell_key",
     )  # fmt: skip
     return [
         (name, epsilon_text(cell[name]) if name == "epsilon" else _plain(cell[name]))

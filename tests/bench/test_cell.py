@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
+from bench.attacks.square_eot import SquareEOT
 from bench.cell import Cell
 from bench.threat import ThreatModel
 from defenses.contrastive import Contrastive
@@ -126,3 +128,35 @@ def test_the_words_of_a_cell_name_the_adversarially_trained_model() -> None:
         attack=PGDEOT(steps=1), threat=ThreatModel(epsilon=0.1),
     )  # fmt: skip
     assert "(digits_cnn_at)" in str(one) and "(digits_cnn_at)" in name_cells([one])[one.key]
+
+
+def test_the_precision_of_an_attack_is_part_of_the_key_where_it_is_not_float32() -> None:
+    usual, low = cell(), cell(attack_precision="bfloat16")
+    assert "attack_precision" not in usual.resolved() and low.key != usual.key
+    assert cell(attack_precision="tf32").key not in (usual.key, low.key)
+    for one in (usual, low):
+        assert one.planned().key == one.key == Cell.from_row(one.row()).key
+    older = {name: value for name, value in usual.row().items() if name != "attack_precision"}
+    assert Cell.from_row(older).key == usual.key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"defense": Undefended(), "score": None},
+        {"attack": SquareEOT()},
+        {"threat": ThreatModel(epsilon=0.1, gradient="transfer")},
+        {"threat": ThreatModel(epsilon=0.1, gradient="none")},
+    ],
+)
+def test_a_precision_that_nothing_would_compute_in_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="Leave it out"):
+        cell(attack_precision="bfloat16", **changes)
+    assert cell(**changes).attacked_in("bfloat16") == cell(**changes)
+
+
+def test_members_of_an_attack_may_have_a_gradient_that_the_threat_has_not() -> None:
+    assert cell(attack=Gold(), threat=ThreatModel(epsilon=0.1, gradient="transfer")).can_be_attacked_in("bfloat16")
+    assert cell(defense=Undefended(), score=None).can_be_attacked_in("tf32")
+    with pytest.raises(ValueError, match="attack_precision among float32, tf32, bfloat16, got 'float16'"):
+        cell(attack_precision="float16")

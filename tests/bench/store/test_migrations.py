@@ -26,6 +26,9 @@ def writer(url: str) -> Engine:
     return connect(parse_url(url), readonly=False, busy_seconds=1.0)
 
 
+PLACES = {step.__name__: number for number, step in enumerate(MIGRATIONS, start=1)}
+
+
 def as_after(url: str, number: int, *changes: str) -> None:
     """Make a database one that ended with migration `number`, with what that version would have stored."""
     with writer(url).begin() as connection:
@@ -35,12 +38,14 @@ def as_after(url: str, number: int, *changes: str) -> None:
             gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("device", "stored_at")]
         if number < 8:
-            gone += ["DROP VIEW results"]
+            gone += ["DROP VIEW IF EXISTS results"]
             gone += [f"ALTER TABLE runs DROP COLUMN rounded_{name}" for name in ("accuracy", "low", "high")]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("evidence", "evidence_sha256")]
             gone += [f"ALTER TABLE images DROP COLUMN {name}" for name in ("rounded_votes", "rounded_correct")]
         if number < 9:
             gone.append("DROP TABLE grids")
+        if number < PLACES["m012_attack_precision"]:
+            gone += ["DROP VIEW IF EXISTS results", "ALTER TABLE cells DROP COLUMN attack_precision"]
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
