@@ -14,6 +14,7 @@ from bench.cell import Cell
 from bench.commands.report import tables
 from bench.grids import grid_cells
 from bench.grids.digits_claims import LOGGED, SINGLE, cell
+from bench.literature.publish import read_published
 from bench.statistics import compare, is_established
 from bench.store import Store
 
@@ -215,7 +216,38 @@ def table(name: str, database: Path = DATABASE) -> str:
         return tables(store, GRID, grid_cells(GRID), "markdown", table=name)
 
 
+KINDS = ("exact", "adjoint", "surrogate", "identity", "detached", "transfer", "none", "other", None)
+DEFENDED = ("AAOpt", "ADBM", "consistency", "contrastive guidance", "DiffPure", "GDMP")
+
+
+def published() -> str:
+    """How many published numbers of each defense were measured with which gradient, and the range that each left."""
+    rows = [
+        row
+        for row in read_published()
+        if row["robust_acc"] is not None
+        and (row["dataset"], row["norm"], row["eps"]) == ("CIFAR-10", "Linf", "8/255")
+        and "one-iteration surrogate" not in row["defense"]  # rows of AAOpt's logs that judge another function
+    ]
+    lines = ["| defense | " + " | ".join(kind or "not known" for kind in KINDS) + " |"]
+    lines.append("| :-- |" + " --: |" * len(KINDS))
+    for defense in DEFENDED:
+        own = [row for row in rows if row["defense"].startswith(defense)]
+        cells = [[row["robust_acc"] for row in own if row["attacker_gradient"] == kind] for kind in KINDS]
+        lines.append(f"| {defense} | " + " | ".join(map(_range, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = f"{low:.1f}" if low == high else f"{low:.1f} to {high:.1f}"
+    return f"{span} ({len(values)})"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{f"digits_claims_{name}": partial(table, name) for name in ("gradients", "readings", "single", "logged")},
     **{name: partial(sentences, name) for name in CLAIMS},
+    "published_kinds": published,
 }

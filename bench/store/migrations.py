@@ -255,6 +255,12 @@ def m009_grids(connection: Connection) -> None:
     grids.create(connection)
 
 
+@migration
+def m010_attacker_gradient(connection: Connection) -> None:
+    """What the attack behind a published number could differentiate; `Store` fills it from bench/published.csv."""
+    connection.execute(text("ALTER TABLE published ADD COLUMN attacker_gradient TEXT"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]
