@@ -42,7 +42,7 @@ class AAOpt(Purifier):
         levels: level of a step: "random" is uniform in sigma +- spread, "sequential" falls from sigma in equal steps
             towards 0.
         perturbation: name of the score network of perturbations, for images of the same shape; "none" leaves its term
-            out, which is another defense, with less knowledge: no such network ships or is public.
+            out, which is another defense, with less knowledge: only that of the digits ships, and none is public.
         weight: of the perturbation network's term, >= 0.
         shared_level: whether, as released, every step has one random level for the whole batch (every draw is then a
             batch of its own, so the defense counts as batch-coupled); else one an image.

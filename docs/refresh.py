@@ -7,6 +7,7 @@ docs/planted.csv and results.sqlite.
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,7 @@ PICTURES: dict[Path, Callable[[], str]] = {DOCS / "cifar10_noise_level.svg": cur
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"summary": summary},
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
+    DOCS / "claims.md": runpy.run_path(str(DOCS / "claims.py"))["BLOCKS"],
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
     DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses")},
     DOCS / "planted.md": {"planted": planted},

@@ -26,6 +26,7 @@ LITERATURE = {
     "published_source": "source_key",
     "published_table": "source_table",
     "published_gradient": "gradient_access",
+    "published_attacker": "attacker_gradient",
     "published_images": "n_images",
     "published_confidence": "confidence",
     "published_notes": "notes",

@@ -36,6 +36,15 @@ ATTACKS = {
 }
 """Our attack -> the published `attack_name`s that it may be compared with; an attack that is missing: its own name."""
 
+ATTACKERS = {
+    "transfer": "the published number is a transfer number: its images were not made against the defense",
+    "identity": "the published attack took the purifier for the identity",
+    "surrogate": "the published attack differentiated a cheaper copy of the defense",
+    "detached": "the published attack held the guidance constant",
+    "other": "the published attack differentiated something else than the defense",
+}
+"""Published `attacker_gradient` -> what a verdict says of it. Those missing (exact, adjoint, none) need no word."""
+
 OTHER_METRICS = ("worst", "vote")
 """Published `metric`s that are no mean over single draws: the worst of k draws, the majority of k draws."""
 
@@ -52,11 +61,18 @@ def verdict(measured: Columns, published: Columns) -> Verdict:
         measured: robust_accuracy, robust_low, robust_high (percent), num_images, draws, norm, epsilon, gradient,
             attack, attack_params, tier, classifier, defense, as in the view `results`.
         published: robust_acc (percent), n_images, norm, epsilon (a number, None where not stated), gradient_access,
-            attack, attack_*, metric, metric_stated, classifier, as in the table `published`.
+            attack, attack_*, metric, metric_stated, classifier, attacker_gradient, as in the table `published`.
 
     Returns:
-        "agrees", "disagrees" or "not comparable", and the reason in words.
+        "agrees", "disagrees" or "not comparable", and the reason in words, with what the published attack could not
+        differentiate.
     """
+    word, reason = _judge(measured, published)
+    told = ATTACKERS.get(str(published.get("attacker_gradient")))
+    return word, f"{reason}; {told}" if told else reason
+
+
+def _judge(measured: Columns, published: Columns) -> Verdict:
     value: Any = published.get("robust_acc")
     if _is_absent(value):
         return "not comparable", "the source states no robust accuracy"

@@ -110,7 +110,8 @@ def _source(cell: Mapping[str, Any]) -> list[str]:
     if absent(cell.get("published_robust")):
         return [f"{where}: {cell.get('published_notes')}"]
     stated = "number of images not stated" if absent(images) else f"{images:.0f} images"
-    return [f"{where}: gradient {cell['published_gradient']}, {stated}"]
+    kind = " (a transfer number)" if cell.get("published_attacker") == "transfer" else ""
+    return [f"{where}: gradient {cell['published_gradient']}{kind}, {stated}"]
 
 
 def _doubts(cell: Mapping[str, Any]) -> str:

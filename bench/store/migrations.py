@@ -256,7 +256,13 @@ def m009_grids(connection: Connection) -> None:
 
 
 @migration
-def m012_attack_precision(connection: Connection) -> None:
+def m010_attacker_gradient(connection: Connection) -> None:
+    """What the attack behind a published number could differentiate; `Store` fills it from bench/published.csv."""
+    connection.execute(text("ALTER TABLE published ADD COLUMN attacker_gradient TEXT"))
+
+
+@migration
+def m011_attack_precision(connection: Connection) -> None:
     """What an attack computed in is part of a cell; all attacks so far computed in float32."""
     connection.execute(text("ALTER TABLE cells ADD COLUMN attack_precision TEXT NOT NULL DEFAULT 'float32'"))
 

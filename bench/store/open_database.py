@@ -95,7 +95,8 @@ class OpenDatabase:
         with translate_errors(self.url, self._busy):
             if found < len(MIGRATIONS):
                 migrate(self._writer)
-        filled = select(PublishedRow.key).where(PublishedRow.attack_name.is_not(None))  # none: new, or just migrated
+        newest = PublishedRow.attacker_gradient  # empty in all rows: a new database, or one that was just migrated
+        filled = select(PublishedRow.key).where(newest.is_not(None))
         if not self._rows(filled.limit(1)):
             self.refresh_published()
 

@@ -71,6 +71,7 @@ class PublishedRow(Base):
     attack_several: Mapped[str | None]
     metric: Mapped[str | None]
     metric_stated: Mapped[str | None]
+    attacker_gradient: Mapped[str | None]
 
 
 class CellRow(Base):
@@ -234,6 +235,7 @@ def results_select() -> Select[Any]:
         known.source_key.label("published_source"),
         known.n_images.label("published_images"),
         known.gradient_access.label("published_gradient"),
+        known.attacker_gradient.label("published_attacker"),
         known.confidence.label("published_confidence"),
         cell.published_key,
         *(

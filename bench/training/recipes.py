@@ -76,7 +76,7 @@ def _classifier(
 
 
 for _recipe in (
-    *map(_digits, ("digits", "digits_conditional", "digits_energy")),
+    *map(_digits, ("digits", "digits_conditional", "digits_energy", "digits_perturbation")),
     Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "download")),
     Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "download")),
 ):

@@ -120,6 +120,14 @@ for _info in (
         lambda network: EnergyScore(network, DIGITS),
     ),
     _shipped(
+        "digits_perturbation", "digits perturbation network", "digits",
+        Shipped(
+            file="digits_perturbation/digits_perturbation.safetensors", architecture="score_mlp",
+            recipe="digits_perturbation",
+        ),
+        lambda network: NetworkScore(network, DIGITS),
+    ),
+    _shipped(
         "cifar10_small", "small U-Net", "cifar10",
         Shipped(
             file="cifar10/score/cifar10_score.safetensors", architecture="block_unet",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CITED = tuple(
     name
     for name in read_published()[0]
-    if name not in ("key", "epsilon") and not name.startswith(("attack_", "metric"))
+    if name not in ("key", "epsilon") and not name.startswith(("attack_", "attacker_", "metric"))
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.literature.publish import read_published
-from bench.literature.verdict import is_same_attack, verdict
+from bench.literature.verdict import ATTACKERS, GRADIENTS, is_same_attack, verdict
 from bench.statistics import wilson
 
 MEASURED = {
@@ -139,6 +139,37 @@ def test_different_attackers_are_not_compared(measured: dict, published: dict, r
 )
 def test_attacks_match_by_family_and_stated_settings(name: str, params: dict, published: str, same: bool) -> None:
     assert is_same_attack(name, params, BY_ATTACK[published]) is same
+
+
+@pytest.mark.parametrize("kind", ["transfer", "identity", "surrogate", "detached", "other"])
+def test_a_verdict_says_what_the_published_attack_could_not_differentiate(kind: str) -> None:
+    word, reason = verdict(MEASURED, PUBLISHED | {"attacker_gradient": kind})
+    assert word == "agrees" and reason.endswith(ATTACKERS[kind]) and reason != ATTACKERS[kind]
+    word, reason = verdict(MEASURED | {"tier": "quick"}, PUBLISHED | {"attacker_gradient": kind})
+    assert word == "not comparable" and reason == f"quick tier, not a robustness claim; {ATTACKERS[kind]}"
+    assert ("transfer number" in reason) is (kind == "transfer")
+
+
+@pytest.mark.parametrize("kind", ["exact", "adjoint", "none", None])
+def test_an_attack_that_differentiates_the_defense_needs_no_word(kind: str | None) -> None:
+    assert verdict(MEASURED, PUBLISHED | {"attacker_gradient": kind}) == verdict(MEASURED, PUBLISHED)
+
+
+def test_what_published_attacks_differentiated() -> None:
+    """The words are known; where the source names its gradient, the two columns agree; AAOpt's logs are transfers."""
+    known = {"exact", "adjoint", "surrogate", "identity", "detached", "transfer", "none", "other", None}
+    same = {"straight_through": "identity", "guidance_detached": "detached"}
+    for row in read_published():
+        kind, access = row["attacker_gradient"], GRADIENTS.get(row["gradient_access"])
+        assert kind in known
+        if access is not None and (row["source_key"], kind) != ("lei2025oscp", "transfer"):
+            assert kind == same.get(access, access), row["key"]
+        if row["attack_target"] and row["defense_family"] == "purification":
+            assert kind == "transfer", row["key"]
+    logged = {row["robust_acc"]: row for row in read_published() if row["source_key"] == "aaopt2025"}
+    assert [logged[value]["attacker_gradient"] for value in (89.26, 86.91, 88.28, 28.32)] == [
+        *("transfer", "transfer", "transfer", "identity")
+    ]
 
 
 def test_equal_attacks_have_equal_columns() -> None:

@@ -26,26 +26,24 @@ def writer(url: str) -> Engine:
     return connect(parse_url(url), readonly=False, busy_seconds=1.0)
 
 
-PLACES = {step.__name__: number for number, step in enumerate(MIGRATIONS, start=1)}
-
-
 def as_after(url: str, number: int, *changes: str) -> None:
     """Make a database one that ended with migration `number`, with what that version would have stored."""
     with writer(url).begin() as connection:
         names = [column["name"] for column in inspect(connection).get_columns("published")]
-        gone = [f"ALTER TABLE published DROP COLUMN {name}" for name in names[names.index("notes") + 1 :] if number < 6]
+        ours = names[names.index("notes") + 1 :] if number < 6 else ["attacker_gradient"] if number < 10 else []
+        gone = ["DROP VIEW results"] if number < 11 else []
+        gone += [f"ALTER TABLE published DROP COLUMN {name}" for name in ours]
         if number < 7:
             gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("device", "stored_at")]
         if number < 8:
-            gone += ["DROP VIEW IF EXISTS results"]
             gone += [f"ALTER TABLE runs DROP COLUMN rounded_{name}" for name in ("accuracy", "low", "high")]
             gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in ("evidence", "evidence_sha256")]
             gone += [f"ALTER TABLE images DROP COLUMN {name}" for name in ("rounded_votes", "rounded_correct")]
         if number < 9:
             gone.append("DROP TABLE grids")
-        if number < PLACES["m012_attack_precision"]:
-            gone += ["DROP VIEW IF EXISTS results", "ALTER TABLE cells DROP COLUMN attack_precision"]
+        if number < 11:
+            gone.append("ALTER TABLE cells DROP COLUMN attack_precision")
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
@@ -181,6 +179,16 @@ def test_published_attacks_of_an_older_database_get_their_columns(url: str) -> N
     with Store(url) as store:
         assert store.published() == before and store.results() == results
         assert {row["attack_name"] for row in before} > {None, "pgd_eot", "autoattack"}
+
+
+def test_published_numbers_of_an_older_database_learn_what_their_attack_differentiated(url: str) -> None:
+    with Store(url) as store:
+        finished(store)
+        before, results = store.published(), store.results()
+    as_after(url, 9)
+    with Store(url) as store:
+        assert store.published() == before and store.results() == results
+        assert {row["attacker_gradient"] for row in before} > {None, "exact", "identity", "transfer"}
 
 
 def test_a_migration_that_was_killed_before_it_filled_the_columns_is_finished(url: str) -> None:

@@ -175,7 +175,14 @@ def test_shipped_score_network_reaches_its_recorded_losses_and_purifies() -> Non
 
 
 def test_the_registry_of_recipes_says_what_each_takes(tmp_path: Path) -> None:
-    assert list(RECIPES) == ["digits", "digits_conditional", "digits_energy", "score", "classifier"]
+    assert list(RECIPES) == [
+        "digits",
+        "digits_conditional",
+        "digits_energy",
+        "digits_perturbation",
+        "score",
+        "classifier",
+    ]
     assert [name for name in RECIPES if RECIPES[name].for_dataset] == ["score", "classifier"]
     with pytest.raises(
         ValueError, match="Expected --dataset for score and classifier and for no other recipe, got None"
