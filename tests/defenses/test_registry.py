@@ -53,9 +53,7 @@ def test_make_is_the_inverse_of_params() -> None:
 def test_every_file_with_a_registered_class_is_found() -> None:
     package = Path(sys.modules["defenses"].__file__ or "").parent
     files = {path.stem for path in package.glob("*.py") if "\n@register\n" in path.read_text()}
-    shipped = [
-        name for name, cls in defenses.items() if cls.__module__.startswith("defenses.")
-    ]
+    shipped = [name for name, cls in defenses.items() if cls.__module__.startswith("defenses.")]
     assert shipped == sorted(files) and list(defenses) == sorted(defenses)
     assert all(issubclass(cls, Defense) for cls in defenses.values())
 
