@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -103,20 +103,36 @@ def run_library(
     Returns:
         Adversarial images, of the shape of `images`.
     """
+    with library_attack(variant, model, images, threat, seed, trace) as attack:
+        adversarial, predicted = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+    if trace is not None:
+        looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack
+        draws = [(variant, look) for look in range(looks)]
+        trace.look(image_ids, (predicted == labels).expand(looks, -1), draws)
+    return adversarial
+
+
+@contextmanager
+def library_attack(
+    variant: Variant, model: Defended, images: Tensor, threat: ThreatModel, seed: int, trace: Trace | None
+) -> Iterator[Any]:
+    """An instance of the library's AutoAttack on a defense, torch's generators and tracer put back afterwards.
+
+    Its arguments are those of `run_library`; the trace receives the warnings.
+    """
     from defenses.compat import import_autoattack
 
     library = import_autoattack()
     if variant == "standard" and threat.norm == "L2":
         _check_tiles(*images.shape[2:])
     queries = Queries(model, variant, seed)
-    images = images.contiguous()  # the library takes views of its gradients
     with _undisturbed(images), _warnings() as warnings:
         attack = library.AutoAttack(
             queries, norm=threat.norm, eps=threat.epsilon, seed=seed, version=variant, device=images.device
         )
         attack.verbose = False
         shorten(attack)
-        adversarial, predicted = attack.run_standard_evaluation(images, labels, batch_size=len(images))
+        yield attack
     if model.batch_coupled:
         warnings.append(
             "it attacks the images that are still right in batches of their own, and this defense answers for a batch "
@@ -124,10 +140,28 @@ def run_library(
         )
     if trace is not None:
         trace.notes += [f"AutoAttack: {text}" for text in warnings if f"AutoAttack: {text}" not in trace.notes]
-        looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack
-        draws = [(variant, look) for look in range(looks)]
-        trace.look(image_ids, (predicted == labels).expand(looks, -1), draws)
-    return adversarial
+
+
+def attack_by(attack: Any, name: str, images: Tensor, labels: Tensor) -> Tensor:
+    """One attack of the library, prepared as its own loop does.
+
+    Args:
+        attack: from `library_attack`.
+        name: the library's: "apgd-ce", "apgd-dlr", "apgd-t", "fab-t" or "square".
+        images: (batch, channels, height, width) in [0, 1].
+        labels: (batch,) integers.
+
+    Returns:
+        Its images; of those that its first draw finds wrong, the clean ones.
+    """
+    part = {"apgd-t": attack.apgd_targeted, "fab-t": attack.fab, "square": attack.square}.get(name, attack.apgd)
+    if name.startswith("apgd") and part is attack.apgd:
+        part.loss = name.removeprefix("apgd-")
+    if part is attack.fab:
+        part.targeted, part.n_restarts = True, 1
+    part.seed = attack.get_seed()
+    with torch.no_grad():
+        return part.perturb(images.contiguous(), labels).detach()
 
 
 def _check_tiles(height: int, width: int) -> None:

@@ -103,9 +103,9 @@ class APGDEOT(Attack):
         return answer
 
 
-def checkpoints(steps: int) -> dict[int, int]:
-    """Step -> length of the window that it closes: 0.22 of the steps, then 0.03 less each time, at least 0.06."""
-    window, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+def checkpoints(steps: int, of: int | None = None) -> dict[int, int]:
+    """Step -> length of the window that it closes: 0.22 of `of` (`steps`), then 0.03 less each time, at least 0.06."""
+    window, least, shrink = (max(int(share * (of or steps)), 1) for share in (0.22, 0.06, 0.03))
     closes, at = {}, 0
     while at + window <= steps:
         at += window
