@@ -192,7 +192,8 @@ class Cell:
         threat = f"{self.threat.norm} {epsilon_text(self.threat.epsilon)} {self.threat.gradient}"
         shown = [str(getattr(self.defense, name)) for name in self.defense.always_shown]
         defense = f"{self.defense.name} ({', '.join(shown)})" if shown else self.defense.name
-        return f"{self.dataset} {self.classifier} {defense} {self.attack.name} ({threat})"
+        low = "" if self.attack_precision == "float32" else f" in {self.attack_precision}"
+        return f"{self.dataset} {self.classifier} {defense} {self.attack.name}{low} ({threat})"
 
 
 def _check_part(field: str, part: Any, base: type) -> None:

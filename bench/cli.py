@@ -225,6 +225,7 @@ def run(
 @click.option("--table", metavar="NAME", help="Only the grid's table of this name.")
 @click.option("--protocol", type=PROTOCOLS, help="Only these cells of the grid; see `bench run --help`.")
 @click.option("--num-images", type=click.IntRange(min=1), metavar="N", help="The number that was given to `bench run`.")
+@click.option("--attack-precision", metavar="NAME", help="As it was given to `bench run`.")
 @with_db
 def report(
     grid: str | None,
@@ -234,6 +235,7 @@ def report(
     table: str | None,
     protocol: str | None,
     num_images: int | None,
+    attack_precision: str | None,
     every: bool,
     db: str,
 ) -> None:
@@ -246,6 +248,7 @@ def report(
     from bench.commands.report import report as verb
 
     chosen: dict[str, Any] = {"table": table, "protocol": protocol, "num_images": num_images, "every": every}
+    chosen["attack_precision"] = attack_precision
     text, told = verb(db, grid, form, fragment=fragment, **chosen)
     if told:
         click.echo(told, err=True)

@@ -23,9 +23,11 @@ from shadow_cuda import ShadowCuda
 from bench.attacks import Trace, attacks
 from bench.attacks.base import Attack
 from bench.threat import ThreatModel
+from defenses.attacked import AttackedDefense
 from defenses.base import Defense, Gradient
 from defenses.compat import import_autoattack
 from defenses.diffusion.scan import _BUDGET
+from defenses.models.low_precision import in_bfloat16
 from defenses.noise import Noise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,6 +165,28 @@ def test_an_attack_stays_on_its_device_and_no_reverse_step_waits(name: str) -> N
         perturb(name, gpu)
         check(f"attack {name}", gpu)
     assert not in_a_defense(gpu.waits), in_a_defense(gpu.waits)
+
+
+@pytest.mark.parametrize("name", marked([name for name in DEFENSES if name.endswith(" exact")], SHORT[:2]))
+def test_an_attack_in_bfloat16_stays_on_its_device_and_waits_for_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pretend GPU computes on the CPU, and so does its autocast."""
+    real = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype: real("cpu", dtype))
+    defense = DEFENSES[name][0]
+    with pretend() as gpu:
+        classifier, score = tiny_classifier.__wrapped__(torch.float32).to("cuda"), tiny_score().to("cuda")
+        try:
+            low, model = (defense.defend(classifier, s, gradient="exact") for s in (in_bfloat16(score), score))
+        except (LookupError, ValueError) as missing:
+            pytest.skip(str(missing))
+        attacked = AttackedDefense(model, low, "bfloat16")
+        for _ in range(2):
+            images = tiny_images(torch.float32).cuda().requires_grad_()
+            gpu.clear()
+            (gradient,) = torch.autograd.grad(attacked(images, tiny_noise()).square().sum(), images)
+        assert gradient.is_cuda and not gpu.mixed and not gpu.waits, gpu.report()
 
 
 def test_every_row_of_the_table_is_somebody_s() -> None:

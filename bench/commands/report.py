@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.commands.names import LiveNames, Names
 from bench.commands.titles import with_titles
+from bench.grids import grid_label
 from bench.literature.publish import LITERATURE, published_columns
 from bench.literature.verdict import verdict_columns
 from bench.planned import PlannedCell
@@ -36,6 +37,7 @@ def report(
     table: str | None = None,
     protocol: str | None = None,
     num_images: int | None = None,
+    attack_precision: str | None = None,
 ) -> tuple[str, str]:
     """The tables of what has been measured.
 
@@ -48,6 +50,7 @@ def report(
         table: only this one of the grid's tables.
         protocol: only these cells of the grid.
         num_images: as the grid was run.
+        attack_precision: as the grid was run; cells that were not measured in it stay as the grid has them.
 
     Returns:
         The tables, and a line that names what they leave out, or "".
@@ -55,8 +58,11 @@ def report(
     Raises:
         ValueError: a database of smoke runs, or options that contradict each other.
     """
-    if grid is None and (table or protocol or num_images):
-        raise ValueError("--table, --protocol and --num-images choose among the cells of a grid. Add --grid NAME.")
+    if grid is None and (table or protocol or num_images or attack_precision):
+        raise ValueError(
+            "--table, --protocol, --num-images and --attack-precision choose among the cells of a grid. Add --grid "
+            "NAME."
+        )
     if grid is not None and every:
         raise ValueError("--all shows every cell, --grid those of one grid. Leave one of them out.")
     from bench.commands import grid_data
@@ -74,6 +80,11 @@ def report(
             raise LookupError(f"The grid {grid} has no cells in protocol {protocol}. Choose another.")
         if num_images is not None:
             cells = [cell.change(num_images=num_images) for cell in cells]
+        if attack_precision is not None:
+            measured = set(store.keys_of(grid_label(grid)))
+            others = [cell.change(attack_precision=attack_precision) for cell in cells]
+            shown = [other if other.key in measured else cell for cell, other in zip(cells, others, strict=True)]
+            cells = list({cell.key: cell for cell in shown}.values())
         names = grid_data.join_names(known, names)
         return _write(store, known, cells, form, names=names, fragment=fragment, table=table), ""
 

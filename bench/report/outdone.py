@@ -94,8 +94,8 @@ def _rival_reason(line: Sequence[Result], lines: Sequence[Sequence[Result]], ima
 def _write_reason(own: Result, rival: Result, least: float, *, another: bool) -> str:
     if another:
         name = rival.get("attack_title") or rival.get("attack")
-        precision = rival.get("attack_precision") or own.get("attack_precision")
-        name = f"{name} in {precision}" if precision != own.get("attack_precision") else name
+        if rival.get("attack_precision") != own.get("attack_precision"):
+            name = f"{name} in {rival.get('attack_precision')}"
         return (
             f"The attack {name} with the {rival['gradient']} gradient leaves {least:.1f} % of the images that both "
             "saw, less than this one."

@@ -15,7 +15,8 @@ from bench.store import Store
 
 def describe_evidence(cell: Cell, number: int) -> dict[str, str]:
     """What a file of adversarial images says of itself."""
-    return {
+    low = {} if cell.attack_precision == "float32" else {"attack_precision": cell.attack_precision}
+    return low | {
         "cell": cell.key, "batch": str(number), "dataset": cell.dataset, "classifier": cell.classifier,
         "defense": repr(cell.defense), "attack": repr(cell.attack), "threat": repr(cell.threat), "seed": str(cell.seed),
     }  # fmt: skip

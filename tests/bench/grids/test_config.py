@@ -128,3 +128,12 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert shown.exit_code == 0 and "A sweep" in shown.output, shown.output
     wrong = CliRunner().invoke(main, ["run", "--config", path, "--grid", "quickstart"])
     assert wrong.exit_code == 2 and "Leave one of them out" in wrong.output
+
+
+def test_a_precision_that_is_none_is_a_sentence_and_a_list_is_swept(tmp_path: Path) -> None:
+    with pytest.raises(GridFileError, match="attack_precision: .*float16"):
+        grid_cells(config(tmp_path, TEXT.replace("draws = 2", 'draws = 2\nattack_precision = "float16"')))
+    both = config(tmp_path, TEXT.replace("draws = 2", 'draws = 2\nattack_precision = ["float32", "bfloat16"]'))
+    found = [cell for cell in grid_cells(both) if cell.attack_precision == "bfloat16"]
+    assert found and all(cell.score and cell.threat.gradient == "exact" for cell in found)
+    assert len(grid_cells(both)) == len(grid_cells(config(tmp_path))) + len(found)

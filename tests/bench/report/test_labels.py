@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.report.labels import field_text, join_label, label_of, set_labels
+from bench.report.pooling import pool_seeds
 
 
 def cell(name: str, title: str, params: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -78,3 +79,19 @@ def test_a_field_as_a_table_writes_it(value: Any, text: str) -> None:
 def test_remarks_share_the_brackets_of_a_title() -> None:
     assert join_label("DiffPure (ODE)", ["t=0.1"]) == "DiffPure (ODE, t=0.1)"
     assert join_label("JPEG", []) == "JPEG" and join_label("JPEG", ["a", "b"]) == "JPEG (a, b)"
+
+
+def test_another_precision_than_float32_is_always_shown_and_float32_where_both_are() -> None:
+    cells = [
+        cell("sde", "SDE", {}, attack_title="PGD", attack_params={}, attack_precision=name)
+        for name in ("float32", "bfloat16")
+    ]
+    set_labels(cells)
+    assert [c["attack_label"] for c in cells] == ["PGD (float32)", "PGD (bfloat16)"]
+    for alone, label in zip(cells, ("PGD", "PGD (bfloat16)"), strict=True):
+        set_labels([alone])
+        assert alone["attack_label"] == label
+    older = {name: value for name, value in cells[0].items() if name != "attack_precision"}
+    set_labels([older])
+    assert older["attack_label"] == "PGD"
+    assert len(pool_seeds([{**c, "num_images": 4} for c in cells])) == 2

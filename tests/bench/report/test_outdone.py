@@ -57,6 +57,15 @@ def test_another_attack_that_leaves_far_less_marks_a_number() -> None:
     assert "outdone" not in close  # three of 64 images prove nothing
 
 
+def test_the_same_attack_in_another_precision_is_a_rival_of_its_own() -> None:
+    same = {"defense": "guided", "gradient": "exact", "robust_low": 0.0, "attack": "pgd_eot"}
+    low = {**same, "attack_precision": "bfloat16", "robust_accuracy": 53.1, "run_id": 1}
+    full = {**same, "attack_precision": "float32", "robust_accuracy": 6.2, "run_id": 2}
+    mark_outdone([low, full], images_of({1: 34, 2: 4}))
+    assert "The attack pgd_eot in float32 with the exact gradient leaves 6.2 %" in low["outdone"]
+    assert "outdone" not in full
+
+
 def test_first_success_far_below_the_judge_marks_a_number() -> None:
     honest = {"defense": "sde", "attack": "pgd_eot", "gradient": "exact", "robust_low": 0.0, "num_images": 64}
     honest |= {"robust_accuracy": 54.4, "first_success_accuracy": 24.7, "null_accuracy": 100.0}

@@ -157,6 +157,10 @@ def test_results_say_it_gates_check_it_and_tables_show_it(tmp_path: Path) -> Non
     assert kept["bfloat16"]["precision"] == "float32"  # of the judge
     alone = CliRunner(env={"COLUMNS": "150"}).invoke(main, ["report", "--all", "--db", db, "--format", "markdown"])
     assert "bfloat16" in alone.output
+    wanted = ["report", "--grid", str(grid), "--db", db, "--attack-precision", "bfloat16"]
+    low = CliRunner(env={"COLUMNS": "150"}).invoke(main, wanted).output
+    assert "PGD+EOT (bfloat16)" in low and "undefended" in low
+    assert low.count("DiffPure (SDE)") == 1 and "±" not in low  # once, though the grid has it itself
 
 
 def test_the_option_makes_other_cells_and_leaves_what_has_no_such_gradient(tmp_path: Path) -> None:
