@@ -46,20 +46,32 @@ def audit(
 
 @click.command()
 @click.argument("name")
-@click.option("--dataset", default=None, help="For `score` and `classifier`. `score` also takes imagefolder:<folder>.")
+@click.option(
+    "--dataset",
+    default=None,
+    help="For `score`, `classifier`, `velocity` and `adbm`. `score` also takes imagefolder:<folder>.",
+)
 @click.option(
     "--scale",
     default=None,
     metavar="small|full",
-    help="Size of `score`: small is for a CPU (default), full is the paper's.",
+    help="Size of `score` and `velocity`: small is for a CPU (default), full is the paper's.",
 )
 @click.option("--device", default=None, metavar="DEVICE", help="For `score`. Default: cpu if small, cuda if full.")
+@click.option(
+    "--corruption",
+    default=None,
+    metavar="gaussian|pgd",
+    help="What `velocity` learns to undo: Gaussian noise (default), or PGD on --classifier.",
+)
+@click.option("--classifier", default=None, metavar="NAME", help="Whose attacks `velocity` (pgd) and `adbm` undo.")
+@click.option("--score", default=None, metavar="NAME", help="Score network that `adbm` fine-tunes, of scale small.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option(
     "--adversarial",
     default=None,
     metavar="NORM:EPSILON",
-    help="Train `classifier` against attacks of this size, e.g. Linf:8/255.",
+    help="Size of the attacks that `classifier` or `adbm` is trained against, e.g. Linf:8/255.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder for the weights."
@@ -76,6 +88,8 @@ def train(
     bench train score --dataset cifar10
     bench train score --dataset cifar100 --scale full --download
     bench train classifier --dataset cifar10 --adversarial Linf:8/255
+    bench train velocity --dataset cifar10 --corruption pgd --classifier cifar_resnet56
+    bench train adbm --dataset cifar10 --score cifar10_small --classifier cifar_resnet56
     """
     from bench.commands.train import train as verb
 

@@ -152,13 +152,37 @@ def fit_adbm(
 
     def loss(net: nn.Module) -> Tensor:
         rows = next(stream)
-        x = to_model_space(images[rows])
-        u_level, u = torch.rand((), generator=generator), torch.rand(len(x), generator=generator)
-        t, level = bridge_times(u_level.item(), u, longest)
-        bridge = Bridge(x, torch.randn(x.shape, generator=generator), t, level)
-        attacked = attack_bridge(
-            labels[rows], generator, bridge=bridge, network=net, classifier=classifier, epsilon=epsilon
-        )
-        return bridge.loss(attacked, net)
+        return bridge_loss(
+            net, to_model_space(images[rows]), labels[rows], generator, classifier=classifier, epsilon=epsilon,
+            longest=longest,
+        )  # fmt: skip
 
     return fit(network, loss, steps=steps, learning_rate=learning_rate, what=what, progress=progress)
+
+
+def bridge_loss(
+    network: Predict,
+    x: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    classifier: nn.Module,
+    epsilon: float = 8 / 255,
+    longest: float = 0.2,
+) -> Tensor:
+    """The fine-tuning loss of one batch: times, noise and the attack are drawn, and the attack is made here.
+
+    Args:
+        network: (state, label) -> noise.
+        x: (batch, channels, height, width), clean images in the [-1, 1] space.
+        labels: (batch,).
+        generator: of every random draw.
+        classifier: images in [0, 1] -> logits.
+        epsilon: Linf radius of the attack, image units.
+        longest: see `bridge_times`.
+    """
+    u_level, u = torch.rand((), generator=generator), torch.rand(len(x), generator=generator)
+    t, level = bridge_times(u_level.item(), u, longest)
+    bridge = Bridge(x, torch.randn(x.shape, generator=generator), t, level)
+    attacked = attack_bridge(labels, generator, bridge=bridge, network=network, classifier=classifier, epsilon=epsilon)
+    return bridge.loss(attacked, network)

@@ -75,10 +75,32 @@ def _classifier(
     return train_classifier(train, test, output, adversarial=adversarial, seed=seed, effort=effort, progress=progress)
 
 
+def _velocity(
+    dataset: str, output: Path, seed: int, effort: float, progress: Progress, download: bool = False, **options: str
+) -> dict[str, Any]:
+    from bench.datasets import load_dataset
+    from bench.training.velocity_recipe import train_velocity
+
+    train = load_dataset(dataset, split="train", download=download)
+    return train_velocity(train, output, seed=seed, effort=effort, progress=progress, **options)
+
+
+def _adbm(
+    dataset: str, output: Path, seed: int, effort: float, progress: Progress, download: bool = False, **options: str
+) -> dict[str, Any]:
+    from bench.datasets import load_dataset
+    from bench.training.adbm_recipe import train_adbm
+
+    train, test = (load_dataset(dataset, split=split, download=download) for split in ("train", "test"))
+    return train_adbm(train, test, output, seed=seed, effort=effort, progress=progress, **options)
+
+
 for _recipe in (
     *map(_digits, ("digits", "digits_conditional", "digits_energy", "digits_perturbation")),
     Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "download")),
     Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "download")),
+    Recipe(name="velocity", run=_velocity, for_dataset=True, options=("scale", "corruption", "classifier", "download")),
+    Recipe(name="adbm", run=_adbm, for_dataset=True, options=("score", "classifier", "adversarial", "download")),
 ):
     RECIPES.register(_recipe)
 
@@ -100,12 +122,13 @@ def train(
     Args:
         name: of `RECIPES`.
         output: the folder; it is made.
-        dataset: whose training pictures, for "score" and "classifier".
+        dataset: whose training pictures, for all but the digits' recipes.
         seed: of every random draw.
         effort: scales the number of steps, > 0; 1 is what the package ships.
         progress: called after each step with what is trained, steps done, steps in all, and the loss.
         options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
-            "full") and device of "score"; download, for both: let torchvision fetch a missing data set.
+            "full") and device of "score"; scale, corruption and classifier of "velocity"; score, classifier and
+            adversarial of "adbm"; download, for all of them: let torchvision fetch a missing data set.
 
     Returns:
         The record, as record.json holds it.
@@ -117,7 +140,7 @@ def train(
     """
     recipe = RECIPES[name]
     if recipe.for_dataset != (dataset is not None):
-        needy = " and ".join(other.name for other in RECIPES.values() if other.for_dataset)
+        needy = ", ".join(other.name for other in RECIPES.values() if other.for_dataset)
         raise ValueError(f"Expected --dataset for {needy} and for no other recipe, got {dataset}.")
     if strange := set(options) - set(recipe.options):
         raise ValueError(f"Expected options of {name} among {recipe.options}, got {', '.join(strange)}.")

@@ -123,7 +123,7 @@ def _file(name: str) -> ScoreInfo:
 
 
 def blocks_score(path: Path, size: int) -> NetworkScore:
-    """A network that `bench train score` made at scale small; the record beside its file says how large it is.
+    """A network of `bench train score` at scale small, or of `bench train adbm`; the record beside it has its size.
 
     Args:
         path: the weight file, bf16; float32 in memory.
@@ -133,7 +133,7 @@ def blocks_score(path: Path, size: int) -> NetworkScore:
         MissingWeights: there is no file or no record.
         ValueError: the network is for another size, or the file is altered.
     """
-    record = training_record(path, "score")
+    record = training_record(path, "score", "adbm")
     if record["network"]["image_shape"][1:] != [size, size]:
         own = record["network"]["image_shape"][1]
         raise ValueError(

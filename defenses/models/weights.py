@@ -176,12 +176,13 @@ def _numpy_scalars() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype("float64"))]
 
 
-def training_record(path: Path, recipe: str) -> dict[str, Any]:
+def training_record(path: Path, recipe: str, *others: str) -> dict[str, Any]:
     """What the record.json that `bench train` wrote beside a weight file says of it.
 
     Args:
         path: the weight file.
         recipe: what `bench train` must have been told, e.g. "classifier".
+        others: what else it may have been told.
 
     Returns:
         The file's entry, and `dataset`, the name of what it was trained on.
@@ -200,7 +201,7 @@ def training_record(path: Path, recipe: str) -> dict[str, Any]:
         found, made = {**record["files"][path.name], "dataset": record["dataset"]["name"]}, record.get("recipe")
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"Expected {file} to describe {path.name}, found no such entry. Copy both.") from error
-    if made not in (recipe, None) or record.get("scale", "small") != "small":
+    if made not in (recipe, *others, None) or record.get("scale", "small") != "small":
         raise ValueError(f"Expected what `bench train {recipe}` made at scale small in {path}, {file} says otherwise.")
     return found
 

@@ -175,17 +175,12 @@ def test_shipped_score_network_reaches_its_recorded_losses_and_purifies() -> Non
 
 
 def test_the_registry_of_recipes_says_what_each_takes(tmp_path: Path) -> None:
-    assert list(RECIPES) == [
-        "digits",
-        "digits_conditional",
-        "digits_energy",
-        "digits_perturbation",
-        "score",
-        "classifier",
-    ]
-    assert [name for name in RECIPES if RECIPES[name].for_dataset] == ["score", "classifier"]
+    digits = ["digits", "digits_conditional", "digits_energy", "digits_perturbation"]
+    others = ["score", "classifier", "velocity", "adbm"]
+    assert list(RECIPES) == [*digits, *others]
+    assert [name for name in RECIPES if RECIPES[name].for_dataset] == others
     with pytest.raises(
-        ValueError, match="Expected --dataset for score and classifier and for no other recipe, got None"
+        ValueError, match="Expected --dataset for score, classifier, velocity, adbm and for no other recipe, got None"
     ):
         train("score", output=tmp_path / "out")
     with pytest.raises(ValueError, match="Expected options of digits among .*, got scale"):
