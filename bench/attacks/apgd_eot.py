@@ -73,7 +73,9 @@ class APGDEOT(Attack):
             best_margin = torch.maximum(climb.margin, best_margin)
         return best
 
-    def climb(self, oracle: Oracle, images: Tensor, threat: ThreatModel, start: Tensor, query: int = 0) -> Climb:
+    def climb(
+        self, oracle: Oracle, images: Tensor, threat: ThreatModel, start: Tensor, query: int = 0, name: str = ""
+    ) -> Climb:
         """One run of APGD.
 
         Args:
@@ -82,24 +84,25 @@ class APGDEOT(Attack):
             threat: the ball.
             start: first iterate, of the shape of `images`, inside the ball.
             query: number of the run's first query; it asks steps + 1 of them.
+            name: in the trace; empty is this attack's.
 
         Returns:
             The run at its end.
         """
-        climb = Climb(start, self._ask(oracle, start, query), threat)
+        climb = Climb(start, self._ask(oracle, start, query, name), threat)
         windows = checkpoints(self.steps)
         for step in range(1, self.steps + 1):
             climb.move(images, threat, 0.75 if step > 1 else 1.0)
-            climb.see(self._ask(oracle, climb.x, query + step))
+            climb.see(self._ask(oracle, climb.x, query + step, name))
             if step in windows:
                 climb.reconsider(self.rho * windows[step])
         return climb
 
-    def _ask(self, oracle: Oracle, x: Tensor, query: int) -> Answer:
+    def _ask(self, oracle: Oracle, x: Tensor, query: int, name: str) -> Answer:
         answer = oracle.gradient(x, query * self.eot)
         if oracle.trace is not None:
             draw = query * self.eot
-            oracle.trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
+            oracle.trace.log(name or self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
         return answer
 
 

@@ -248,6 +248,7 @@ class Oracle:
         trace: is told when memory runs out.
         role: keeps the draws of several askers apart.
         rows: rows a pass; None is all draws of the batch.
+        targets: (batch,) classes that the loss gets as a third argument; None is a loss of two.
     """
 
     def __init__(
@@ -258,15 +259,16 @@ class Oracle:
         seed: int,
         *,
         eot: int = 1,
-        loss: Loss | Callable[[Tensor, Tensor], Tensor] = "ce",
+        loss: Loss | Callable[..., Tensor] = "ce",
         trace: Trace | None = None,
         role: str = "selection",
         rows: int | None = None,
+        targets: Tensor | None = None,
     ) -> None:
         self.model, self.labels, self.image_ids, self.eot, self.trace = model, labels, image_ids, eot, trace
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         self.seed = role_seed(seed, role)
-        self._rows = rows
+        self._rows, self.targets = rows, targets
 
     def gradient(self, x: Tensor, first: int) -> Answer:
         """Mean loss, margin, correctness, and the gradient of the mean loss with respect to x (batch, ...)."""
@@ -285,6 +287,7 @@ class Oracle:
         other = Oracle.__new__(Oracle)
         other.__dict__.update(self.__dict__)
         other.labels, other.image_ids = self.labels[rows], self.image_ids[rows]
+        other.targets = None if self.targets is None else self.targets[rows]
         return other
 
     def _ask(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
@@ -318,7 +321,8 @@ class Oracle:
             with torch.set_grad_enabled(gradient):
                 logits = self.model(part.repeat(count, *[1] * (x.ndim - 1)), noise)
                 labels = self.labels[rows].repeat(count)
-                loss = self.loss_function(logits, labels)
+                aims = () if self.targets is None else (self.targets[rows].repeat(count),)
+                loss = self.loss_function(logits, labels, *aims)
             check_finite(logits.detach(), noise.image_ids, "logits")
             if total is not None:
                 total[rows] += self._differentiate(loss.sum() / self.eot, part, self.image_ids[rows])

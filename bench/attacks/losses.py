@@ -31,4 +31,20 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) / (top[:, -1] - top[:, -3] + 1e-12)
 
 
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The target's logit minus the true one; (batch,) each."""
+    true, aim = (logits.gather(1, classes.unsqueeze(1)).squeeze(1) for classes in (labels, targets))
+    return aim - true
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Croce & Hein, ICML 2020, Eq. 7); needs at least four classes."""
+    if logits.shape[1] < 4:
+        raise ValueError(
+            f"Expected at least 4 classes for the targeted DLR loss, got {logits.shape[1]}. Use loss='margin'."
+        )
+    top = logits.sort(dim=1).values
+    return targeted_margin(logits, labels, targets) / (top[:, -1] - (top[:, -3] + top[:, -4]) / 2 + 1e-12)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
