@@ -14,6 +14,7 @@ from bench.run.provenance import list_packages
 from defenses.models.contents import disguise
 from defenses.models.sources import Source
 from defenses.models.weights import MissingWeights, cache_folder, sha256_of, weight_folders
+from defenses.precision import check_device
 
 GIB = 1 << 30
 
@@ -45,8 +46,11 @@ def _describe_devices() -> list[str]:
 
 def _describe_device(index: int) -> str:
     free, total = torch.cuda.mem_get_info(index)
-    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    rounding = "TF32 on: outputs differ from float32's by about 1e-3" if tf32 else "TF32 off"
+    try:
+        check_device("tf32", torch.device("cuda", index))
+        rounding = "TF32 off but for --attack-precision tf32"
+    except ValueError:
+        rounding = "no TF32"
     name = torch.cuda.get_device_name(index)
     return f"cuda:{index} {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, CUDA {torch.version.cuda}, {rounding}"
 
