@@ -15,6 +15,7 @@ from bench.commands.report import tables
 from bench.grids import cifar10_small, digits_defenses, grid_cells
 from bench.grids.digits_claims import LOGGED, SINGLE, cell
 from bench.literature.publish import read_published
+from bench.records import ImageRecord
 from bench.statistics import compare, is_established
 from bench.store import Store
 from defenses import Gradient, defenses
@@ -62,18 +63,19 @@ def sentence(claim: Claim, found: Mapping[str, float]) -> str:
     )
 
 
+def images_of(store: Store, cell: Cell) -> list[ImageRecord] | None:
+    """The images of a cell's newest run; None where it has not run."""
+    try:
+        run = store.latest_done(store.cell(cell.key)["key"])
+    except LookupError:
+        return None
+    return None if run is None else store.images(run["id"])
+
+
 def run_test(store: Store, claim: Claim) -> dict[str, float] | None:
     """The paired test of a claim; None where one of its cells has not run."""
-    images = []
-    for each in (claim.a, claim.b):
-        try:
-            run = store.latest_done(store.cell(each.key)["key"])
-        except LookupError:
-            return None
-        if run is None:
-            return None
-        images.append(store.images(run["id"]))
-    return compare(*images)
+    a, b = images_of(store, claim.a), images_of(store, claim.b)
+    return None if a is None or b is None else compare(a, b)
 
 
 TITLES = {
@@ -226,6 +228,16 @@ def sentences(name: str, database: Path = DATABASE) -> str:
     return "\n".join([*lines, *([f"- {missing} of {len(found)} tests have not run."] if missing else [])])
 
 
+def unchanged(database: Path = DATABASE) -> str:
+    """How many images the attack of AAOpt's logs returns as they were."""
+    with Store(database, readonly=True) as store:
+        images = images_of(store, cell("aaopt", "surrogate", LOGGED))
+    if images is None:
+        return "How many images it hands back unchanged is not known: it has not run."
+    same = sum(image.distance == 0 for image in images)
+    return f"It hands back {same} of the {len(images)} images unchanged."
+
+
 def table(name: str, database: Path = DATABASE) -> str:
     """A table of the grid, from a database."""
     with Store(database, readonly=True) as store:
@@ -265,5 +277,6 @@ def _range(values: list[float]) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     **{f"digits_claims_{name}": partial(table, name) for name in ("gradients", "readings", "single", "logged")},
     **{name: partial(sentences, name) for name in CLAIMS},
+    "claims_unchanged": unchanged,
     "published_kinds": published,
 }

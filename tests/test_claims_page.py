@@ -91,3 +91,14 @@ def test_every_sentence_says_what_its_images_say(group: str) -> None:
             assert match[9] == (claim.open if not sure else claim.more if means[0] > means[1] else claim.less)
     missing = len(MODULE["CLAIMS"][group]) - said
     assert lines[said:] == ([f"- {missing} of {missing + said} tests have not run."] if missing else [])
+
+
+def test_the_page_counts_the_images_that_the_logged_attack_leaves_as_they_were() -> None:
+    from bench.grids.digits_claims import LOGGED, cell
+
+    key = cell("aaopt", "surrogate", LOGGED).key
+    with Store(ROOT / "results.sqlite", readonly=True) as store:
+        runs = [row["run_id"] for row in store.results() if row["cell_key"] == key]
+        sizes = [row["distance"] for row in store.image_rows(runs[0])] if runs else []
+    told = f"It hands back {sizes.count(0.0)} of the {len(sizes)} images unchanged." if runs else "it has not run."
+    assert told in PAGE.read_text()

@@ -72,6 +72,7 @@ def train_velocity(
             network cannot take, or an `output` of another network.
     """
     setting, place = _check(scale, corruption, classifier)
+    _check_pictures(train, 2 ** (len(setting.network["channels"]) - 1))
     plan, path = setting.plan.scaled(effort), output / f"{train.name}_velocity_{corruption}.pt"
     checkpoint, images, labels = claim(output, path.name), bytes_of(train).to(place), train.labels.to(place)
     attacked = _load(classifier, place)
@@ -126,6 +127,15 @@ def _check(scale: str, corruption: str, classifier: str | None) -> tuple[Velocit
             "Expected a GPU to train at scale full, torch finds none. Leave --scale out: small needs none."
         )
     return SCALES[scale], torch.device("cuda" if scale == "full" else "cpu")
+
+
+def _check_pictures(train: ImageSet, multiple: int) -> None:
+    channels, height, width = train.image_shape
+    if channels != 3 or height % multiple or width % multiple:
+        raise ValueError(
+            f"Expected colour pictures with sides that {multiple} divides, for a velocity network in score_sde's "
+            f"layout, got {channels} x {height} x {width} of {train.name}. On others flowpure takes any score network."
+        )
 
 
 def _load(classifier: str | None, place: torch.device) -> Any:
