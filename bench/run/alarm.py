@@ -36,6 +36,7 @@ class Alarm:
         self._target = threading.get_ident()
         self._main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
         self._before: Any = None
+        self._stopped = False
 
     def __enter__(self) -> Alarm:
         self._begin = time.monotonic()
@@ -47,24 +48,29 @@ class Alarm:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
-        if self._before is not None:
-            signal.signal(signal.SIGALRM, self._before)
-        self.seconds = time.monotonic() - self._begin
 
     def stop(self) -> None:
-        """Ring no more, not even what is on its way."""
-        ringing = self._after is not None
+        """Ring no more, not even what is on its way. Whoever holds the block calls it once more behind it.
+
+        The exception may come at the very first instruction of `__exit__`, and keep it from its work.
+        """
+        ringing = self._after is not None and not self._stopped
         while ringing:
             try:
                 with self._lock:
                     self._ended.set()
                 # What is on its way has to arrive. To take it back (with NULL) leaves an interpreter flag set, and
                 # a call under sys.settrace, as in AutoAttack's check for dynamic defenses, never ends (Python 3.11).
-                _raise_in(self._target, TimeIsUp)
                 while True:
+                    _raise_in(self._target, TimeIsUp)  # again, should a finalizer have swallowed it
                     time.sleep(0)
             except TimeIsUp:
                 ringing = not self._ended.is_set()
+        if not self._stopped:
+            self._stopped = True
+            self.seconds = time.monotonic() - self._begin
+            if self._before is not None:
+                signal.signal(signal.SIGALRM, self._before)
 
     def _wake(self, number: int, frame: FrameType | None) -> None:
         """A system call that waits returns when a handler of Python's has run; then the exception is raised."""

@@ -73,8 +73,12 @@ class Guests:
         """
         alarm = Alarm(None if self._minutes is None else 60 * self._minutes - self._spent.get(key, 0.0))
         try:
-            with undone(), arithmetic(), alarm:  # every number of a cell is float32's, whatever is set outside
-                yield
+            with undone(), arithmetic():  # every number of a cell is float32's, whatever is set outside
+                try:
+                    with alarm:
+                        yield
+                finally:
+                    alarm.stop()
         except TimeIsUp as error:
             raise CellTimeout(f"The cell ran longer than its {self._minutes:g} minutes and was interrupted.") from error
         except SystemExit as error:
