@@ -10,11 +10,12 @@ from bench.attacks.base import Attack, attacks
 from bench.epsilon import epsilon_text
 from bench.planned import PlannedCell, hash_resolved
 from bench.threat import ThreatModel
-from defenses.base import Defense, defenses
+from defenses.base import Defense, Gradient, defenses
 from defenses.field_types import check_fields, check_range
 from defenses.precision import Precision, check_name
 
 LARGEST = 2**31 - 1  # what a column of whole numbers holds in every database
+OTHER_NOISE: tuple[Gradient, ...] = ("surrogate", "transfer")  # kinds that differentiate no recorded draw
 Tier = Literal["quick", "paper", "strong", "gold"]
 
 
@@ -69,6 +70,7 @@ class Cell:
         if self.tier not in get_args(Tier):
             raise ValueError(f"Expected tier among {', '.join(get_args(Tier))}, got {self.tier!r}.")
         self.defense.check_gradient(self.threat.gradient)
+        self._check_noise()
         check_name(self.attack_precision)
         if not self.can_be_attacked_in(self.attack_precision):
             raise ValueError(
@@ -76,6 +78,20 @@ class Cell:
                 f"{self.threat.gradient} gradient, got {self.attack_precision!r}: the attack differentiates no "
                 f"{'score network' if self.attack_precision == 'bfloat16' else 'network'}. Leave it out."
             )
+
+    def _check_noise(self) -> None:
+        """Raise ValueError where the attacker cannot know the noise."""
+        if self.threat.noise == "fresh":
+            return
+        if not self.defense.stochastic:
+            raise ValueError(f"Expected noise='fresh' for {self.defense.name}, which draws none to know. Leave it out.")
+        if self.threat.gradient in OTHER_NOISE:
+            raise ValueError(
+                f"Expected another gradient than {self.threat.gradient!r} with noise='known': what it differentiates "
+                "does not use the recorded draws. Take 'exact', 'adjoint' or 'straight_through'."
+            )
+        if self.published:
+            raise ValueError("Expected published=None with noise='known': published numbers are of fresh draws.")
 
     def can_be_attacked_in(self, precision: Precision) -> bool:
         """Whether the attack makes passes that a precision changes: else its name would stand for nothing."""
@@ -97,7 +113,12 @@ class Cell:
     @property
     def judging_draws(self) -> int:
         """Draws an image that the judge looks at."""
-        return self.draws if self.defense.stochastic else 1
+        return self.draws if self.stochastic else 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two answers for one image may differ: not where the noise is known."""
+        return self.defense.stochastic and self.threat.noise == "fresh"
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the number, defaults included, as plain data."""
@@ -114,6 +135,7 @@ class Cell:
                 "norm": self.threat.norm,
                 "epsilon": self.threat.epsilon,
                 "gradient": self.threat.gradient,
+                **({} if self.threat.noise == "fresh" else {"noise": self.threat.noise}),
             },
             "num_images": self.num_images,
             "data_seed": self.data_seed,
@@ -160,6 +182,7 @@ class Cell:
             "seed": self.seed,
             "published_key": self.published,
             "attack_precision": self.attack_precision,
+            "noise": self.threat.noise,
         }
 
     @classmethod
@@ -183,13 +206,19 @@ class Cell:
             },
             defense=defenses.make(row["defense"], row["defense_params"]),
             attack=attacks.make(row["attack"], row["attack_params"]),
-            threat=ThreatModel(norm=row["norm"], epsilon=row["epsilon"], gradient=row["gradient"]),
+            threat=ThreatModel(
+                norm=row["norm"],
+                epsilon=row["epsilon"],
+                gradient=row["gradient"],
+                noise=row.get("noise") or "fresh",
+            ),
             attack_precision=row.get("attack_precision") or "float32",
             published=row["published_key"],
         )
 
     def __str__(self) -> str:
         threat = f"{self.threat.norm} {epsilon_text(self.threat.epsilon)} {self.threat.gradient}"
+        threat += "" if self.threat.noise == "fresh" else f", {self.threat.noise} noise"
         shown = [str(getattr(self.defense, name)) for name in self.defense.always_shown]
         defense = f"{self.defense.name} ({', '.join(shown)})" if shown else self.defense.name
         low = "" if self.attack_precision == "float32" else f" in {self.attack_precision}"

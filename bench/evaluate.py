@@ -12,6 +12,7 @@ from bench.attacks.base import JUDGE_ROWS, UNSEEN, Attack, Oracle, Trace
 from bench.records import ImageRecord
 from bench.threat import ThreatModel, check_images
 from defenses.base import Defended
+from defenses.known_noise import know_noise
 from defenses.noise import Noise, role_seed
 from defenses.precision import arithmetic
 
@@ -43,7 +44,8 @@ def evaluate(
         images: (batch, channels, height, width) in [0, 1].
         labels: (batch,) integers.
         image_ids: (batch,) integers, places in the data set.
-        threat: the ball and the kind of gradient.
+        threat: the ball and the kind of gradient; where it says that the noise is known, attack and judge use the same
+            recorded draw of each image, and the judge asks once.
         draws: judging draws an image.
         seed: every draw follows from it, from its role and from the image's id.
         stochastic: whether two answers for one image may differ.
@@ -55,6 +57,8 @@ def evaluate(
     """
     check_images(images, image_ids)
     trace = trace or Trace()
+    if threat.noise == "known":
+        model, draws, stochastic = know_noise(model, seed), 1, False
     given = (images.clone(), labels.clone(), image_ids.clone())  # an attack may write into what it is given
     trace.sees = model.attack_precision == "float32"
     with arithmetic(model.attack_precision):

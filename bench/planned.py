@@ -30,6 +30,7 @@ class PlannedCell:
     def key(self) -> str:
         """The key of the cell: see `hash_resolved`."""
         row = self.columns
+        noise = row.get("noise") or "fresh"
         precision = row.get("attack_precision") or "float32"
         named = {
             kind: {"name": row[kind], "version": row[f"{kind}_version"], "params": row[f"{kind}_params"]}
@@ -39,7 +40,10 @@ class PlannedCell:
             {
                 **{name: row[name] for name in (*SAME, *MORE, "draws", "seed", "tier")},
                 **named,
-                "threat": {name: row[name] for name in ("norm", "epsilon", "gradient")},
+                "threat": {
+                    **{name: row[name] for name in ("norm", "epsilon", "gradient")},
+                    **({"noise": noise} if noise != "fresh" else {}),
+                },
                 "batch_size": row["batch_size"] if self.batch_coupled else None,
                 **({"attack_precision": precision} if precision != "float32" else {}),
             }

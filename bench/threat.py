@@ -12,6 +12,7 @@ from defenses.base import GRADIENTS, Gradient
 from defenses.field_types import check_fields
 
 Norm = Literal["Linf", "L2"]
+Knowledge = Literal["fresh", "known"]
 SLACK = 1e-3  # of a level: what rounding of float32 puts beside it
 TOLERANCE = 1e-5  # relative excess over epsilon that float32 rounding explains
 
@@ -24,11 +25,14 @@ class ThreatModel:
         norm: "Linf" or "L2".
         epsilon: radius in image units (8/255 for Linf on CIFAR-10), >= 0.
         gradient: what the attacker differentiates, see `Defended`.
+        noise: "fresh", or "known": attack and judge use the same recorded draw of each image (the deterministic white
+            box, DW-box; ADDT, ICLR 2025, arXiv:2404.14309). Its numbers are of a fixed function: none of fresh draws.
     """
 
     norm: Norm = "Linf"
     epsilon: float
     gradient: Gradient = "exact"
+    noise: Knowledge = "fresh"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -36,6 +40,8 @@ class ThreatModel:
             raise ValueError(f"Expected norm among {', '.join(get_args(Norm))}, got {self.norm!r}.")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"Expected gradient among {', '.join(GRADIENTS)}, got {self.gradient!r}.")
+        if self.noise not in get_args(Knowledge):
+            raise ValueError(f"Expected noise among {', '.join(get_args(Knowledge))}, got {self.noise!r}.")
         limit = 1.0 if self.norm == "Linf" else 1e4
         if not 0 <= self.epsilon <= limit:
             raise ValueError(

@@ -122,6 +122,11 @@ def library_attack(
     """
     from defenses.compat import import_autoattack
 
+    if threat.noise != "fresh":
+        raise ValueError(
+            "Expected noise='fresh' for AutoAttack's library, which does not say which images it asks about, so that "
+            "their recorded draws are not found. Use apgd_eot or strong."
+        )
     library = import_autoattack()
     if variant == "standard" and threat.norm == "L2":
         _check_tiles(*images.shape[2:])

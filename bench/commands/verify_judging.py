@@ -110,7 +110,7 @@ def _judge_freshly(
     right = [torch.zeros(len(label), dtype=torch.int64) for label in labels]
     spent = done = 0
     wanted = judging.draws or cell.judging_draws
-    wanted = wanted if cell.defense.stochastic else 1
+    wanted = wanted if cell.stochastic else 1
     with Meter(*prepared.counted(model)) as meter:
         while done < wanted:
             for place, (file, label) in enumerate(zip(files, labels, strict=True)):
@@ -124,7 +124,7 @@ def _judge_freshly(
     index = [i for file in files for i in file.index]
     stored = [outcome["robust_votes"].get(str(outcome["label"]), 0) for outcome in outcomes]
     draws = [sum(outcome["robust_votes"].values()) for outcome in outcomes]
-    found = compare_draws(stored, draws, torch.cat(right).tolist(), done, stochastic=cell.defense.stochastic)
+    found = compare_draws(stored, draws, torch.cat(right).tolist(), done, stochastic=cell.stochastic)
     low, high = run["robust_low"], run["robust_high"]
     told = (
         f"again on {done} fresh draw{'s' * (done > 1)}: robust {found.fresh:.1f} % beside {found.stored:.1f} % "

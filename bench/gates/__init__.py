@@ -36,6 +36,7 @@ from bench.gates.strength import (
     beats_surrogate,
     beats_transfer,
     epsilon_sweep,
+    known_noise,
     more_eot,
     more_steps,
 )
@@ -53,6 +54,7 @@ ALWAYS: tuple[Check, ...] = (
     gradient_nonzero,
     gradient_audit,
     precision_cosine,
+    known_noise,
     draws_agree,
     robust_above_null,
     step_reaches,
@@ -76,6 +78,7 @@ GATES: tuple[Check, ...] = (
     gradient_scale,
     eot_signal,
     precision_cosine,
+    known_noise,
     robust_above_null,
     step_reaches,
     inside_ball,

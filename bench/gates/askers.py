@@ -101,6 +101,8 @@ def outsider(subject: Subject) -> Gate:
     name = "outsider"
     if subject.is_still or not subject.attack.restricted:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
+    if subject.evidence.unknown is not None:
+        return Gate(name, None, None, "The noise is known by the ids of the images: a stranger's have other draws.")
     kinds = {"margin-loss transfer": transferred(subject)}
     if "adversarial" in vars(subject):
         kinds["the cell's attack"] = subject.adversarial

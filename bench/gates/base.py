@@ -64,6 +64,7 @@ class Evidence:
         rows: images that the judge of the cell asks about in one pass.
         adversarial: of the gates' images, as the cell's attack left them; None where they were not kept, and the attack
             is run again.
+        unknown: makes the defense on fresh draws, where the cell's attacker knows them; None where it does not.
         attacked: makes the defense as the cell's attack sees it, in low precision; None where that is float32.
         tried: kinds of gradient that members of the cell's attack have had: asked again they would find nothing new.
     """
@@ -77,6 +78,7 @@ class Evidence:
     adversarial: Tensor | None = None
     tried: frozenset[Gradient] = frozenset()
     attacked: Build | None = None
+    unknown: Build | None = None
 
     @cached_property
     def by_index(self) -> Mapping[int, ImageRecord]:

@@ -33,6 +33,7 @@ class Asked:
         bare: whether an answer of the bare classifier costs as much as one of the defense.
         rows: images of one pass of the cell's judge.
         precise: whether the attack computes in float32.
+        known: whether the attacker knows the noise.
     """
 
     attack: Attack
@@ -45,6 +46,7 @@ class Asked:
     bare: bool = False
     rows: int = 0
     precise: bool = True
+    known: bool = False
 
     @property
     def draws(self) -> int:
@@ -133,6 +135,10 @@ def _plateau(asked: Asked) -> Cost:
 
 
 def _outsider(asked: Asked) -> Cost:
+    return NOTHING if asked.known else _stranger(asked)
+
+
+def _stranger(asked: Asked) -> Cost:
     return (1 if asked.cheap else 2) * (max(1, asked.draws // 4) + asked.draws), 0
 
 
@@ -153,6 +159,7 @@ COSTS: Mapping[str, Callable[[Asked], Cost]] = {
     "gradient_audit": _audit,
     "gradient_nonzero": lambda a: _gradients(0, 3 * min(a.eot, 4))(a),
     "gradient_scale": _gradients(7, 2),
+    "known_noise": lambda a: ((CHEAP_DRAWS if a.cheap else DRAWS), 0) if a.known else NOTHING,
     "precision_cosine": lambda a: NOTHING if a.precise else _gradients(0, 3)(a),
     "eot_signal": lambda a: _gradients(0, 8)(a) if hasattr(a.attack, "eot") else NOTHING,
     "robust_above_null": lambda a: NOTHING,

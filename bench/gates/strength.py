@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.attacks._short import at_most
-from bench.attacks.base import Attack, NoSuchAttack, attacks
-from bench.gates.base import Gate, Subject, scaled, share
+from bench.attacks.base import JUDGE_ROWS, Attack, NoSuchAttack, Oracle, attacks
+from bench.gates.base import CHEAP_DRAWS, DRAWS, Gate, Subject, scaled, share
 from bench.statistics import paired_difference, wilson
 from defenses.base import Gradient
 
@@ -59,6 +59,33 @@ def beats_square(subject: Subject) -> Gate:
     steps = at_most(SQUARE["steps"])
     square = attacks.make("square_eot", {"steps": steps, "eot": at_most(min(subject.eot, SQUARE["eot"]))})
     return compared(name, subject, subject.attacked(square), f"Square with {steps} queries")
+
+
+def known_noise(subject: Subject) -> Gate:
+    """An attacker who knows the noise leaves no more than the same images do on fresh draws."""
+    name, unknown = "known_noise", subject.evidence.unknown
+    if unknown is None:
+        return Gate(name, None, None, "The attacker does not know the noise.")
+    draws = CHEAP_DRAWS if subject.cheap else DRAWS
+    judge = Oracle(
+        unknown(subject.threat.gradient),
+        subject.labels,
+        subject.image_ids,
+        subject.seed,
+        eot=draws,
+        role="judge:gates",
+        rows=JUDGE_ROWS,
+    )
+    with torch.no_grad():
+        fresh = judge.evaluate(subject.adversarial, 0).correct
+    difference, low, high = subject.beaten(fresh)
+    words = (
+        f"On {draws} fresh draws the same {len(subject.images)} images leave {share(fresh):.1%}: on the known draw "
+        f"{difference:+.1%}, interval {low:+.1%} to {high:+.1%}"
+    )
+    if low > 0:
+        return Gate(name, False, difference, f"{words}: knowing the noise must not help the defense.")
+    return Gate(name, True, difference, f"{words}.")
 
 
 def more_steps(subject: Subject) -> Gate:

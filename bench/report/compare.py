@@ -9,7 +9,13 @@ from bench.report.numbers import name_text
 from bench.statistics import is_established
 
 THREAT = ("dataset", "classifier", "attack", "norm", "epsilon", "gradient", "tier")
-BESIDES = ("attack_precision",)  # said where it differs alone
+BESIDES = ("attack_precision", "noise")  # said where it differs alone
+
+
+UNALIKE = (
+    "No conclusion: where the noise is known a number is of one recorded draw of each image, a fixed function; with "
+    "fresh noise it is of the defense."
+)
 
 
 def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
@@ -27,7 +33,7 @@ def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping
         f"Robust on the {c['images']} images that both saw: A {c['a_accuracy']:.1f} %, B {c['b_accuracy']:.1f} %.",
         f"Difference A - B: {c['difference']:+.1f} points, 95 % interval [{c['low']:+.1f}, {c['high']:+.1f}] (paired).",
         f"By vote, A alone is right on {c['only_a']} images, B alone on {c['only_b']}: McNemar p = {c['p_value']:.3g}.",
-        _conclude(c),
+        _conclude(c) if _noise(a) == _noise(b) else UNALIKE,
         *(f"Careful, not the same {name}: A {x}, B {y}." for name, x, y in _differences(a, b)),
     ]
     return "\n".join(lines) + "\n"
@@ -39,6 +45,10 @@ def _cell_text(row: Mapping[str, Any]) -> str:
     )
 
 
+def _noise(row: Mapping[str, Any]) -> str:
+    return row.get("noise") or "fresh"
+
+
 def _conclude(comparison: Mapping[str, float]) -> str:
     if not is_established(comparison):
         return "No difference is established."
@@ -47,5 +57,6 @@ def _conclude(comparison: Mapping[str, float]) -> str:
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    a, b = ({**row, "noise": _noise(row)} for row in (a, b))
     pairs = [(name, name_text(name, a.get(name)), name_text(name, b.get(name))) for name in (*THREAT, *BESIDES)]
     return [pair for pair in pairs if pair[1] != pair[2]]

@@ -15,7 +15,19 @@ from bench.report.pooling import TWINS
 THREAT = ("dataset", "classifier", "norm", "epsilon")
 NAMES = ("defense", "attack", "classifier", "dataset", "norm", "gradient", "tier")
 PRECISION, USUAL = "attack_precision", "float32"  # of an attack: another one is always shown
-REST = (*NAMES, "epsilon", "score", "num_images", "seed", "data_seed", "defense_version", "attack_version", PRECISION)
+NOISE, FRESH = "noise", "fresh"  # as well
+REST = (
+    *NAMES,
+    "epsilon",
+    "score",
+    "num_images",
+    "seed",
+    "data_seed",
+    "defense_version",
+    "attack_version",
+    PRECISION,
+    NOISE,
+)
 NETWORKS = ("dataset", "classifier", "score")
 
 
@@ -102,6 +114,7 @@ def field_text(name: str, value: Any) -> str:
     if value is True:
         return name.replace("_", " ")
     if isinstance(value, str):
+        value = f"{value} noise" if name == NOISE else value
         return value.replace("_", " ")
     return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
 
@@ -119,7 +132,7 @@ def _fields(cell: Result, column: str) -> dict[str, Any]:
     network = {"score": cell.get("score")} if column == "defense" else {}
     name = {"registered": cell.get(column)}  # two classes may have one title
     if column == "attack":
-        name[PRECISION] = cell.get(PRECISION) or USUAL
+        name |= {PRECISION: cell.get(PRECISION) or USUAL, NOISE: cell.get(NOISE) or FRESH}
     return {**(cell.get(f"{column}_params") or {}), **network, **name, "version": cell.get(f"{column}_version")}
 
 
@@ -131,7 +144,10 @@ def _label_group(group: Sequence[Result], column: str, fields: Sequence[Mapping[
     told: dict[str, list[str]] = {}
     for text, (cell, given) in kinds.items():
         texts = cell.get(f"{column}_texts") or {}
-        always = {*(cell.get(f"{column}_always") or ()), *([PRECISION] if given.get(PRECISION) != USUAL else [])}
+        always = {
+            *(cell.get(f"{column}_always") or ()),
+            *(name for name, usual in ((PRECISION, USUAL), (NOISE, FRESH)) if given.get(name) != usual),
+        }
         shown = [name for name in names if name in differing or name in always]
         remarks = filter(None, (texts.get(name, field_text(name, given.get(name))) for name in shown))
         told[text] = sorted(remarks, key=_is_number)  # words before numbers

@@ -284,6 +284,7 @@ def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
                 "norm",
                 "epsilon",
                 "gradient",
+                "noise",
                 "tier",
                 "attack_label",
                 *(name for name in columns if name != "defense"),

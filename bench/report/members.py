@@ -52,7 +52,8 @@ class Members:
 
 def identify(row: Mapping[str, Any]) -> str:
     """What tells one experiment from another, as text."""
-    return json.dumps([row[name] for name in IDENTITY], sort_keys=True)
+    noise = row.get("noise") or "fresh"
+    return json.dumps([*(row[name] for name in IDENTITY), *([] if noise == "fresh" else [noise])], sort_keys=True)
 
 
 @cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SAME_DEFENSE = (
     "dataset", "classifier", "score", "defense", "defense_params", "defense_version", "norm", "epsilon", "tier",
-    "balanced",
+    "balanced", "noise",
 )  # fmt: skip
 SAME_ATTACK = ("attack", "attack_params", "attack_version", "attack_precision", "num_images")
 OWN_GRADIENTS = ("exact", "guidance_detached", "adjoint", "surrogate")

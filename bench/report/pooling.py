@@ -15,7 +15,7 @@ from bench.tally import UNKNOWN, Tally, join_tallies, tally_records
 ImagesOf = Callable[[int], Tally | Sequence[ImageRecord]]  # run_id -> its images, as records or counted
 
 TWINS = ("draws", "batch_size", "balanced")
-IDENTITY = (*NEEDED[:-1], "score", "tier", "attack_precision", *TWINS) + tuple(
+IDENTITY = (*NEEDED[:-1], "score", "tier", "attack_precision", "noise", *TWINS) + tuple(
     f"{column}_{part}" for column in ("defense", "attack") for part in ("params", "version")
 )
 INTERVALS = ("clean", "robust", "null", "rounded")

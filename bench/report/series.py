@@ -15,7 +15,7 @@ from bench.report.pooling import ImagesOf, pool_seeds
 
 PARTS = ("defense", "attack")
 SHARED = ("dataset", "classifier", "score", "norm", "epsilon", "gradient", "tier", "defense", "attack",
-          "attack_precision")  # fmt: skip
+          "attack_precision", "noise")  # fmt: skip
 ALIASES = {"eps": "epsilon", "images": "num_images", "EOT": "eot"}
 LABELS = {"epsilon": "epsilon", "t": "diffusion time t", "eot": "EOT draws a step", "num_images": "images",
           "evaluations": "network evaluations an image", "draws": "judging draws"}  # fmt: skip

@@ -55,18 +55,19 @@ def check_gates(
 
     def fresh(kind: Gradient) -> Defended:
         defense = copy.deepcopy(cell.defense)
-        return defense.defend(prepared.classifier, prepared.score, gradient=kind).sealed().eval()
+        return prepared.seen(defense.defend(prepared.classifier, prepared.score, gradient=kind).sealed().eval())
 
     evidence = Evidence(
         records=records,
         fresh=fresh,
         classifier=prepared.classifier,
         unseen=lambda count: _other_pictures(prepared, count, data_dir),
-        stochastic=cell.defense.stochastic,
+        stochastic=cell.stochastic,
         rows=judged_rows(cell),
         adversarial=_kept_images(kept or {}, ids),
         tried=cell.attack.tried(),
         attacked=None if cell.attack_precision == "float32" else prepared.attacked,
+        unknown=None if cell.threat.noise == "fresh" else prepared.drawn,
     )
     with Meter(*prepared.counted(prepared.model())) as meter:
         found = run_gates(
@@ -92,11 +93,12 @@ def count_gate_answers(cell: Cell, *, every: bool) -> Cost:
         threat=cell.threat,
         images=images,
         cheap=not every,
-        stochastic=defense.stochastic,
+        stochastic=cell.stochastic,
         kinds={*UNIVERSAL, *defense.gradients},
         tried=cell.attack.tried(),
         bare=not defense.network_evaluations,
         rows=judged_rows(cell),
+        known=cell.threat.noise != "fresh",
         precise=cell.attack_precision == "float32",
     )
     plain, graph = count_answers(asked, [gate.__name__ for gate in (GATES if every else ALWAYS)])

@@ -31,7 +31,7 @@ def measure_batch(
             cell.threat,
             draws=cell.judging_draws,
             seed=cell.seed,
-            stochastic=cell.defense.stochastic,
+            stochastic=cell.stochastic,
             trace=trace,
             keep=keep,
         )

@@ -15,6 +15,7 @@ from bench.run.fit import check_classifier, check_score
 from bench.run.intact import ChangedNetwork, check_intact, fingerprint
 from defenses.attacked import AttackedDefense
 from defenses.base import Defended, Gradient
+from defenses.known_noise import know_noise
 from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
 from defenses.models.low_precision import in_bfloat16
 from defenses.models.score_models import DataScore, ScoreModel
@@ -49,18 +50,26 @@ class Prepared:
     low: ScoreModel | DataScore | None = None
 
     def model(self, gradient: Gradient | None = None) -> Defended:
-        """The defended classifier with the cell's kind of gradient, or another."""
+        """The defended classifier with the cell's kind of gradient or another; on the recorded draws that it knows."""
+        return self.seen(self.drawn(gradient))
+
+    def seen(self, model: Defended) -> Defended:
+        """The model as this cell's attack and judge see it: with its recorded draws where the noise is known."""
+        return model if self.cell.threat.noise == "fresh" else know_noise(model, self.cell.seed)
+
+    def drawn(self, gradient: Gradient | None = None) -> Defended:
+        """As `model`, on fresh draws whatever the attacker knows."""
         kind = gradient or self.cell.threat.gradient
         return self.cell.defense.defend(self.classifier, self.score, gradient=kind).sealed().eval()
 
     def attacked(self, gradient: Gradient | None = None) -> Defended:
         """As `model`, as the cell's attack sees it: in the attack's precision where it records gradients."""
-        cell, real = self.cell, self.model(gradient)
+        cell, real = self.cell, self.drawn(gradient)
         if cell.attack_precision == "float32":
-            return real
+            return self.seen(real)
         score = self.low if cell.attack_precision == "bfloat16" else self.score
         low = cell.defense.defend(self.classifier, score, gradient=real.gradient).sealed()
-        return AttackedDefense(real, low, cell.attack_precision).eval()
+        return self.seen(AttackedDefense(real, low, cell.attack_precision).eval())
 
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(images, labels, image ids) of some places of `indices`, on the device."""

@@ -342,7 +342,7 @@ class _Worker:
 
     def _summarize(self, cell: Cell, claim: Claim) -> str:
         images = self.store.images(claim.run_id)
-        summary = summarize(images, stochastic=cell.defense.stochastic, seed=cell.seed)
+        summary = summarize(images, stochastic=cell.stochastic, seed=cell.seed)
         self.loader.check_intact()
         known = next((row for row in self.store.published() if row["key"] == cell.published), None)
         judged = verdict_columns(cell.row() | summary, known, cell.defense.published_caveat)

@@ -267,6 +267,12 @@ def m011_attack_precision(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE cells ADD COLUMN attack_precision TEXT NOT NULL DEFAULT 'float32'"))
 
 
+@migration
+def m012_noise(connection: Connection) -> None:
+    """Whether the attacker knows the noise is part of a cell; no attacker so far did."""
+    connection.execute(text("ALTER TABLE cells ADD COLUMN noise TEXT NOT NULL DEFAULT 'fresh'"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -102,6 +102,7 @@ class CellRow(Base):
     published_key: Mapped[str | None] = mapped_column(String(80), ForeignKey("published.key"))
     created_at: Mapped[datetime]
     attack_precision: Mapped[str]
+    noise: Mapped[str]
 
 
 class RunRow(Base):
@@ -224,7 +225,7 @@ def results_select() -> Select[Any]:
     columns = [
         *(cell.dataset, cell.classifier, cell.score, cell.defense, cell.defense_params),
         *(cell.attack, cell.attack_params, cell.norm, cell.epsilon, cell.gradient, cell.tier),
-        cell.attack_precision,
+        *(cell.attack_precision, cell.noise),
         *(cell.num_images, cell.draws),
         *(run.clean_accuracy, run.clean_low, run.clean_high, run.robust_accuracy, run.robust_low, run.robust_high),
         *(run.vote_accuracy, run.worst_accuracy, run.first_success_accuracy, run.null_first_success_accuracy),

@@ -31,7 +31,7 @@ def as_after(url: str, number: int, *changes: str) -> None:
     with writer(url).begin() as connection:
         names = [column["name"] for column in inspect(connection).get_columns("published")]
         ours = names[names.index("notes") + 1 :] if number < 6 else ["attacker_gradient"] if number < 10 else []
-        gone = ["DROP VIEW results"] if number < 11 else []
+        gone = ["DROP VIEW results"] if number < 12 else []
         gone += [f"ALTER TABLE published DROP COLUMN {name}" for name in ours]
         if number < 7:
             gone += ["ALTER TABLE runs DROP COLUMN failures", "DROP TABLE claims"]
@@ -44,6 +44,8 @@ def as_after(url: str, number: int, *changes: str) -> None:
             gone.append("DROP TABLE grids")
         if number < 11:
             gone.append("ALTER TABLE cells DROP COLUMN attack_precision")
+        if number < 12:
+            gone.append("ALTER TABLE cells DROP COLUMN noise")
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
