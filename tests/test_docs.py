@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [path for path in PAGES if path.name != "CHANGELOG.md"]  # that one tells of what was
-USERS = r"my_\w+\.(py|svg|toml)|FILE\.py|index\.csv|\w*_labels\.csv|flags_doc\.md"  # of users, and in a note of AutoAttack
+USERS = r"my_\w+\.(py|svg|toml)|FILE\.py|index\.csv|\w*_labels\.csv|flags_doc\.md"  # users', and AutoAttack's
 
 
 def refresh_module():  # noqa: ANN201  (a module made on the spot)
