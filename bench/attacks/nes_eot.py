@@ -102,10 +102,14 @@ class NESEOT(Attack):
         noise = Noise(role_seed(oracle.seed, "directions"), oracle.image_ids, step)
         total = torch.zeros_like(x)
         for pair in range(self.samples):
-            u = noise.normal(x, step=pair)
+            u = self.direction(noise, x, pair)
             ahead, behind = (
                 oracle.evaluate((x + sign * sigma * u).clamp(0, 1), draw + pair).loss.view(-1, *[1] * (x.ndim - 1))
                 for sign in (1, -1)
             )
             total += (ahead - behind) * u
         return total
+
+    def direction(self, noise: Noise, like: Tensor, pair: int) -> Tensor:
+        """Along which a pair of answers is asked, of the shape of `like`: standard normals."""
+        return noise.normal(like, step=pair)
