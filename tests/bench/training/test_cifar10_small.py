@@ -67,7 +67,7 @@ def test_the_shipped_files_are_those_of_their_records(kind: str) -> None:
     (record,) = asset_record(f"cifar10/{kind}")["files"].values()
     assert info.weights_sha256() == record["sha256"] and info.find().stat().st_size == record["bytes"]
     assert (
-        sum(file.stat().st_size for file in ASSETS.rglob("*.safetensors")) < 20 * 2**20
+        sum(file.stat().st_size for file in ASSETS.rglob("*.safetensors")) < 24 * 2**20
     )  # more stays out of the wheel
 
 
