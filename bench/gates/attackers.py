@@ -23,8 +23,8 @@ from bench.threat import round_towards
 
 SATURATED = 1e-4  # probability that is left to all wrong classes
 SEARCH = NESEOT(steps=40, samples=8)
-MISSED = 0.05  # share of the images that a random search may break and the cell's attack not
-SHORT_SEARCH, RANDOM_SEARCH = NESEOT(steps=10, samples=5), SquareEOT(steps=500, eot=1)
+MISSED = 0.04  # share of the images that a random search may break and the cell's attack not
+SHORT_SEARCH, RANDOM_SEARCH = NESEOT(steps=10, samples=5), SquareEOT(steps=1000, eot=1)
 NEAREST = 8  # pictures of other classes that an image is moved to
 OTHERS, FEW_OTHERS = 500, 64  # pictures among which they are looked for: small ones, and others
 SMALL = 3 * 64 * 64
