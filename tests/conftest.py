@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from defenses import user_file
+from defenses.registry import forget
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -30,6 +34,15 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _forget_files() -> Iterator[None]:
+    """What a file of a test registers is gone after it: other tests walk the registries."""
+    before = set(user_file._LOADED)
+    yield
+    for path in set(user_file._LOADED) - before:
+        forget(user_file._LOADED.pop(path).registered)
 
 
 @pytest.fixture
