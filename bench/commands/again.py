@@ -29,12 +29,12 @@ class Commands:
         """
         self._store, self._cells, self._where = store, cells, where
         self._sources = {row["name"]: row["source"] for row in store.grids()}
-        self._grid = cache(self._load)
+        self._grid, self._names = cache(self._load), grid_names()
 
     def find(self, key: str) -> str:
         """The command line, or a sentence where no grid that is known here makes the cell."""
         label = self._cells[key].get("grid")
-        for name in dict.fromkeys([*([label] if label else []), *grid_names()]):
+        for name in dict.fromkeys([*([label] if label else []), *self._names]):
             if (options := self._options(str(name), key)) is not None:
                 source = self._sources.get(str(name), str(name))
                 given = "" if self._where == "results.sqlite" else f" --db {shlex.quote(self._where)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from bench.evidence import Vault, vault_beside
 from bench.store import Store
 
 SHOWN = 6  # images of a strip
@@ -20,27 +21,26 @@ def find_strips(store: Store, db: str, folder: Path) -> Callable[[str], Sequence
         folder: where strips are written.
     """
 
+    vault = vault_beside(db)
+    kept = {key for key, place in store.evidence_places().items() if vault.may_have(place)}
+
     @cache
     def find(key: str) -> Sequence[Path]:
         path = folder / key / "strip.png"
-        return (path,) if _draw(store, db, key, path) else ()
+        return (path,) if key in kept and _draw(db, key, path, vault) else ()
 
     return find
 
 
-def _draw(store: Store, db: str, key: str, path: Path) -> bool:
-    run = store.latest_done(key)
-    if run is None or not any(batch.evidence for batch in store.batches(run["id"])):
-        return False  # without loading a network library
+def _draw(db: str, key: str, path: Path, vault: Vault) -> bool:
     try:
         import torch
 
         from bench.commands.draw import draw
-        from bench.evidence import vault_beside
         from bench.run.prepare import Loader
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(db, key, path, Loader(torch.device("cpu")), vault_beside(db), images=SHOWN)
+        draw(db, key, path, Loader(torch.device("cpu")), vault, images=SHOWN)
     except (LookupError, ValueError, OSError, ImportError):  # a page without pictures is a page
         return False
     return path.exists()

@@ -175,7 +175,7 @@ def _write(
     )
 
 
-KEPT = 6000  # runs whose images are kept in memory; what is asked for again is read again
+KEPT = 4_000_000  # images that are kept in memory, of some 40 bytes; what is asked for again is read again
 BATCH = ("num_images", "batch_size", "defense", "defense_params")
 
 
@@ -206,7 +206,7 @@ class RunImages:
     def __call__(self, run_id: int) -> Tally:
         """The images of a run."""
         if run_id not in self._read:
-            if len(self._read) > KEPT:
+            if sum(map(len, self._read.values())) > KEPT:
                 self._read.clear()
             self._read |= self._store.tallies(self._together.get(run_id, [run_id]))
         return self._read[run_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,26 +90,18 @@ def _read_details(store: Store, keys: Sequence[str], commands: Commands) -> Iter
 def _show_image(row: Sequence[Any]) -> list[Any]:
     """A row of `IMAGES`: the label with most votes (ties named), and the votes in words."""
     index, label, draws, clean, robust, null, text, distance, broken, first = row
-    votes = sorted(
-        ((text if isinstance(text, dict) else json.loads(text)) or {}).items(), key=lambda v: (-v[1], int(v[0]))
-    )
-    tied = len(votes) > 1 and votes[0][1] == votes[1][1]
-    said = ", ".join(f"{name}×{count}" for name, count in votes)
-    predicted = int(votes[0][0]) if votes and not tied else "tie"
+    predicted, said = _say_votes(text if isinstance(text, str) else json.dumps(text))
     looks = None if first is None else "right" if first else "wrong"
-    return [
-        index,
-        label,
-        draws,
-        clean,
-        robust,
-        null,
-        predicted,
-        f"tie: {said}" if tied else said,
-        float(f"{distance:.4g}"),
-        broken,
-        looks,
-    ]
+    return [index, label, draws, clean, robust, null, predicted, said, float(f"{distance:.4g}"), broken, looks]
+
+
+@lru_cache(maxsize=100_000)  # a million images have few different votes
+def _say_votes(text: str) -> tuple[int | str, str]:
+    """The label with most votes, "tie" where there are several; and the votes in words."""
+    votes = sorted((json.loads(text) or {}).items(), key=lambda vote: (-vote[1], int(vote[0])))
+    said = ", ".join(f"{name}×{count}" for name, count in votes)
+    tied = len(votes) > 1 and votes[0][1] == votes[1][1]
+    return ("tie", f"tie: {said}") if tied else (int(votes[0][0]) if votes else "tie", said)
 
 
 def _average(batches: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -107,6 +107,10 @@ class Vault:
             raise EvidenceError(f"{self.root}/{name} cannot be written: {error}.") from error
         raise EvidenceError(f"{self.root}/{stem}-{digest[:12]}.{ending} holds something else than its name says.")
 
+    def may_have(self, place: str) -> bool:
+        """Whether a file is there; a URL is not asked."""
+        return any(is_url(address) or Path(address).is_file() for address in self._addresses(place))
+
     def read(self, place: str) -> bytes:
         """The bytes of a file.
 

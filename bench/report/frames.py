@@ -49,7 +49,17 @@ def with_expected(frame: pd.DataFrame, expected: pd.DataFrame | None) -> pd.Data
 def printable_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with printable texts: no name, note or error moves a cursor, and UTF-8 can write all of them."""
     texts = [name for name in frame.columns if frame[name].dtype.kind not in "biufMm"]
-    return frame.assign(**{str(name): frame[name].map(printable_data) for name in texts})
+    return frame.assign(**{str(name): _printable(frame[name]) for name in texts})
+
+
+def _printable(column: pd.Series) -> pd.Series:
+    """The column itself where all its texts are printable, as they nearly always are: a copy costs memory."""
+    values = column.tolist()
+    texts = {value for value in values if isinstance(value, str)}
+    plain = all(text.isprintable() for text in texts) and all(
+        value is None or isinstance(value, (str, float)) for value in values
+    )
+    return column if plain else column.map(printable_data)
 
 
 def cells_of(frame: pd.DataFrame) -> list[Result]:
@@ -64,14 +74,14 @@ def _decode(name: str, column: pd.Series) -> list[Any]:
     values = column.tolist()
     if column.dtype.kind in "biu":
         return values
-    if name not in JSON_COLUMNS:
-        return [None if value is None or value != value else value for value in values]
     read: dict[str, Any] = {}  # equal texts share one object, which nobody changes
     for value in values:
         if isinstance(value, str) and value not in read:
-            read[value] = json.loads(value)
+            read[value] = json.loads(value) if name in JSON_COLUMNS else value
+    if name in JSON_COLUMNS:
+        values = [value if isinstance(value, (str, dict, list, tuple)) else None for value in values]
     return [
-        read[value] if isinstance(value, str) else value if isinstance(value, (dict, list, tuple)) else None
+        read[value] if isinstance(value, str) else None if value is None or value != value else value
         for value in values
     ]
 

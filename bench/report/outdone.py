@@ -19,6 +19,10 @@ SAME_DEFENSE = (
     "balanced", "noise",
 )  # fmt: skip
 SAME_ATTACK = ("attack", "attack_params", "attack_version", "attack_precision", "num_images")
+USED = (
+    *SAME_DEFENSE, *SAME_ATTACK, "gradient", "attack_title", "run_id", "seed", "data_seed", "robust_accuracy",
+    "robust_low", "robust_high", "first_success_accuracy", "null_accuracy", "null_first_success_accuracy",
+)  # fmt: skip
 OWN_GRADIENTS = ("exact", "guidance_detached", "adjoint", "surrogate")
 KNOWLEDGE = {"none": 0, "transfer": 1, "straight_through": 2, **dict.fromkeys(OWN_GRADIENTS, 3)}
 FIRST_SUCCESS_GAP = (
@@ -34,7 +38,7 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
     """
     if "outdone" in frame.columns:
         return frame
-    cells = cells_of(frame.drop(columns=["gates", "notes"], errors="ignore"))
+    cells = cells_of(frame[[name for name in USED if name in frame.columns]])
     mark_outdone(cells, images)
     reasons = [cell.get("outdone") for cell in cells]
     return frame.assign(outdone=reasons) if any(reasons) else frame
@@ -65,6 +69,8 @@ def _first_success_reason(line: Sequence[Result]) -> str | None:
     """A mark where the attack saw far more broken than the judge confirms, and luck does not explain it."""
     names = ("robust_accuracy", "first_success_accuracy", "null_accuracy", "null_first_success_accuracy")
     if any(cell.get(name) is None for cell in line for name in names):
+        return None
+    if max(cell["robust_accuracy"] - cell["first_success_accuracy"] for cell in line) <= FIRST_SUCCESS_GAP:
         return None
     robust, first, null, null_first = (
         pool([{**c, "robust_accuracy": c[name]} for c in line])["mean"] for name in names

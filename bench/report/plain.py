@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from bench.report.layout import Entry, Sheet
 
@@ -45,25 +45,29 @@ def _entry(entry: Entry) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, width: int) -> str:
-    from rich.box import Box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     columns = [[name, *(row[i] for row in rows)] for i, name in enumerate(header)]
     widths = _find_widths(columns, labels, width)
     if sum(widths) + GAP * (len(widths) - 1) > width:
         return _stack(header, rows, width)
-    rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
-    table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
-    for i, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if i < labels else "right", overflow="fold", width=widths[i])
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))
-    out = io.StringIO()
-    every = sum(widths) + 2 * GAP * len(widths)
-    Console(file=out, width=every, color_system=None, force_terminal=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    rule = "─" * (sum(widths) + GAP * (len(widths) - 1))
+    return "\n".join(
+        [*_row(header, widths, labels), rule, *(line for row in rows for line in _row(row, widths, labels))]
+    )
+
+
+def _row(entries: Sequence[str], widths: Sequence[int], labels: int) -> Iterator[str]:
+    """Lines of one row: names stand left, numbers right. `rich` takes ten times as long for a thousand rows."""
+    folded = [_fold(entry, width) for entry, width in zip(entries, widths, strict=True)]
+    for parts in zip_longest(*folded, fillvalue=""):
+        placed = [
+            part.ljust(width) if i < labels else part.rjust(width)
+            for i, (part, width) in enumerate(zip(parts, widths, strict=True))
+        ]
+        yield (" " * GAP).join(placed).rstrip()
+
+
+def _fold(text: str, width: int) -> list[str]:
+    return [text] if len(text) <= width else textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _stack(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:

@@ -204,6 +204,13 @@ class ReadableStore(OpenDatabase):
             found.setdefault(row["run_id"], []).append(unpack(row["curve"]))
         return found
 
+    def evidence_places(self) -> dict[str, str]:
+        """Key of a cell -> where the adversarial images of its newest successful run begin; without those of none."""
+        newest = select(func.max(RunRow.id)).where(RunRow.status == "done").group_by(RunRow.cell_key)
+        query = select(RunRow.cell_key, func.min(BatchRow.evidence).label("place")).join(BatchRow)
+        chosen = query.where(RunRow.id.in_(newest), BatchRow.evidence.is_not(None)).group_by(RunRow.cell_key)
+        return {row["cell_key"]: row["place"] for row in self._rows(chosen)}
+
     def count_by_grid(self) -> dict[str, int]:
         """Name of a grid -> how many of its cells are stored, the newest cell's grid first; without cells of none."""
         count = select(CellRow.grid, func.count().label("n")).where(CellRow.grid.is_not(None)).group_by(CellRow.grid)

@@ -14,7 +14,7 @@ from bench.report.labels import label_of
 from bench.report.numbers import absent
 from bench.view.charts import draw_convergence
 from bench.view.libraries import FILES, read_asset
-from bench.view.safe import clean, write_script
+from bench.view.safe import write_script
 from bench.view.words import NUMBERS, badge, describe_cell, find_doubts
 
 HERE = Path(__file__).parent
@@ -128,11 +128,11 @@ class Pages:
         if folder == "assets":
             return (HERE / "static" / name).read_bytes() if name in OWN else read_asset(name)
         if name == "cells.js":
-            return f"window.benchCells = {write_script(clean(self._cells()))};\n".encode()
+            return f"window.benchCells = {write_script(self._cells())};\n".encode()
         if name == "marks.js":
             return f"window.benchMarks = {write_script(self._marks)};\n".encode()
         if name == "literature.js":
-            return f"window.benchLiterature = {write_script(clean(self._literature()))};\n".encode()
+            return f"window.benchLiterature = {write_script(self._literature())};\n".encode()
         values = {"where": self.site.where, "count": len(self.site.cells), "top": ""}
         return self._templates.get_template(name).render(**values).encode()
 
@@ -189,7 +189,7 @@ class Pages:
             "numbers": numbers,
             "gates": cell.get("gates") or [],
             "curve": data.curve[:: max(1, len(data.curve) // 12)],
-            "chart": write_script(clean(chart)) if chart else None,
+            "chart": write_script(chart) if chart else None,
             "pictures": [picture.name for picture in self.site.pictures(key)],
             "count": len(data.images),
             "command": data.command,
@@ -213,7 +213,7 @@ class Pages:
             "columns": IMAGES,
             "rows": data.images,
         }
-        name, told = write_script(key), write_script(clean(content))
+        name, told = write_script(key), write_script(content)
         return f"window.benchImages = window.benchImages || {{}};\nwindow.benchImages[{name}] = {told};\n".encode()
 
 

@@ -9,11 +9,18 @@ UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "
 
 
 def write_script(value: Any) -> str:
-    """JSON that may stand in a script element: it holds no letter that HTML gives a meaning."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+    """JSON that may stand in a script element: it holds no letter that HTML gives a meaning, and null for NaN."""
+    try:
+        text = _write(value)
+    except ValueError:  # NaN or an infinity, for which JSON has no words
+        text = _write(clean(value))
     for letter, written in UNSAFE.items():
         text = text.replace(letter, written)
     return text
+
+
+def _write(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
 
 
 def clean(value: Any) -> Any:

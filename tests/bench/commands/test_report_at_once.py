@@ -176,6 +176,31 @@ def test_a_report_reads_the_images_of_the_cells_that_it_shows(tmp_path: Path, mo
         assert sorted(read) == [1, 2]
 
 
+def test_images_are_read_once_however_many_runs_there_are() -> None:
+    """Defenses take turns, and together they have more runs than one query reads."""
+    import numpy as np
+    import pandas as pd
+
+    from bench.commands.report import RunImages
+    from bench.tally import tally_rows
+
+    class Counting:
+        read = 0
+
+        def tallies(self, run_ids: list[int]) -> dict[int, object]:
+            self.read += len(run_ids)
+            return {run: tally_rows(run, np.zeros((1, 7), np.int32), lambda runs, places: {}) for run in run_ids}
+
+    runs = 12_000
+    names = {"dataset": "digits", "classifier": "c", "epsilon": 0.1}
+    frame = pd.DataFrame({"run_id": range(runs), "defense": ["a", "b", "c", "d"] * (runs // 4)}).assign(**names)
+    store = Counting()
+    images = RunImages(store, frame)  # type: ignore[arg-type]
+    for run in range(0, runs, 5):
+        assert images(run).runs == (run,)
+    assert store.read == runs
+
+
 def test_counted_images_agree_with_records(tmp_path: Path) -> None:
     """Joined, paired and voted: the arrays say what `compare` says of the records."""
     from bench.statistics import compare
