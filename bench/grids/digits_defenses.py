@@ -1,6 +1,6 @@
 """Every registered defense on digits, under the transfer, straight-through and exact gradient of one attack.
 
-Quick tier: PGD-20 with EOT 4 on 32 images. The settings are those of the sources, shortened to ten or so
+Quick tier: PGD-20 with EOT 4 on 256 images. The settings are those of the sources, shortened to ten or so
 network evaluations where they take hundreds, and scaled to 8x8 pixels where they count pixels; the code says
 which. docs/defenses.md reads the table.
 """
@@ -45,7 +45,7 @@ KINDS: tuple[Gradient, ...] = ("transfer", "straight_through", "guidance_detache
 
 
 def cell(defense: Defense, gradient: Gradient) -> Cell:
-    """A digits cell of 32 images."""
+    """A digits cell of 256 images."""
     return Cell(
         dataset="digits",
         classifier="digits_cnn",
@@ -53,7 +53,7 @@ def cell(defense: Defense, gradient: Gradient) -> Cell:
         defense=defense,
         attack=ATTACK,
         threat=ThreatModel(norm="Linf", epsilon=EPSILON, gradient=gradient),
-        num_images=32,
+        num_images=256,
         draws=10,
     )
 
