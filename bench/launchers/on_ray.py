@@ -42,7 +42,8 @@ def run_on_ray(command: WorkerCommand, workers: int, device: str | None, address
         ray.init(address or "local", logging_level="warning", **alone)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"The Ray cluster {address or 'of this machine'} cannot be used: {error} Give --ray-address HOST:PORT."
+            f"The Ray cluster {address or 'of this machine'} cannot be used: {error} Give --ray-address HOST:PORT; "
+            "for a cluster that asks for a token, which Ray says above, set RAY_AUTH_MODE=token."
         ) from error
     try:
         share = share_of(ray.cluster_resources(), workers, device)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A Ray cluster of one node for the tests, with two pretended GPUs, in a folder of its own:
 #
-#     eval "$(tests/services/ray.sh start /tmp/bench-ray)"    sets BENCH_TEST_RAY
+#     eval "$(tests/services/ray.sh start /tmp/bench-ray)"    sets BENCH_TEST_RAY and its token
 #     tests/services/ray.sh stop /tmp/bench-ray
 #
 # pip install 'purification-bench[ray]'. `ray stop` would end all of Ray on this machine: this ends its own.
@@ -14,6 +14,8 @@ command -v ray >/dev/null || { echo "ray is not installed" >&2; exit 69; }
 case $what in
 start)
     mkdir -p "$folder"
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+    export RAY_AUTH_MODE RAY_AUTH_TOKEN
     ray start --head --block --port="$port" --node-ip-address=127.0.0.1 --num-cpus=4 --num-gpus=2 \
         --include-dashboard=false --object-store-memory=100000000 --disable-usage-stats >"$folder/log" 2>&1 &
     echo $! >"$folder/pid"
@@ -22,7 +24,7 @@ start)
         kill -0 "$(cat "$folder/pid")" 2>/dev/null || { echo "Ray does not start: $folder/log" >&2; exit 1; }
         sleep 0.2
     done
-    echo "export BENCH_TEST_RAY=127.0.0.1:$port"
+    echo "export BENCH_TEST_RAY=127.0.0.1:$port RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_AUTH_TOKEN=$RAY_AUTH_TOKEN"
     ;;
 stop)
     kill "$(cat "$folder/pid")" 2>/dev/null || true

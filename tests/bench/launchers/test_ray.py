@@ -48,17 +48,17 @@ def test_a_worker_asks_for_a_gpu_or_its_share_of_the_cores(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster() -> Iterator[dict[str, str]]:
     pytest.importorskip("ray", reason="ray is not installed")
     with served("ray", "27379") as (variables, _):
-        yield variables["BENCH_TEST_RAY"]
+        yield variables
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     grid = folder / "small.py"
     grid.write_text(GRID)
     command = [sys.executable, "-m", "bench.cli", "run", "--grid", str(grid), "--db", str(folder / "r.sqlite")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(
         [*command, "--launcher", "ray", "--workers", "2", *options],
         cwd=ROOT, env=environment, capture_output=True, text=True,
@@ -75,9 +75,9 @@ def test_a_cluster_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_runs_gives_each_worker_a_gpu(cluster: str, tmp_path: Path) -> None:
+def test_a_cluster_that_runs_gives_each_worker_a_gpu(cluster: dict[str, str], tmp_path: Path) -> None:
     """Its two GPUs are pretended: torch finds none, and measures on the CPU."""
-    done = run(tmp_path, "--one-host", "--ray-address", cluster)
+    done = run(tmp_path, "--one-host", "--ray-address", cluster["BENCH_TEST_RAY"], **cluster)
     assert done.returncode == 0 and "2 done" in done.stdout, done.stdout + done.stderr
     lost = run(tmp_path, "--one-host", "--force", "--ray-address", "127.0.0.1:1")
     assert lost.returncode == 2 and "--ray-address" in lost.stderr
