@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import targeted_dlr, targeted_margin
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
@@ -36,8 +36,10 @@ class APGDTEOT(Attack):
 
     title: ClassVar[str] = "APGD-T+EOT"
     source: ClassVar[str] = (
-        "Croce & Hein, ICML 2020, arXiv:2003.01690, section 4.3 and Eq. 7; Athalye et al., ICML 2018"
+        "Croce & Hein, ICML 2020, arXiv:2003.01690, section 4.3 and Eq. 7; L1: ICML 2021, arXiv:2103.01208; Athalye et "
+        "al., ICML 2018"
     )
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     eot: int = 20
@@ -76,7 +78,7 @@ class APGDTEOT(Attack):
             oracle = Oracle(
                 model, labels, image_ids, seed, eot=self.eot, loss=TARGETED[self.loss], trace=trace, targets=aim
             )
-            start = threat.random_start(images, oracle.uniform(images, number))
+            start = run.start(oracle, images, threat, number)
             climb = run.climb(oracle, images, threat, start, query=number * (self.steps + 1), name=self.name)
             best = choose(climb.margin > best_margin, climb.worst, best)
             best_margin = torch.maximum(climb.margin, best_margin)
