@@ -79,19 +79,34 @@ class PGDEOT(Attack):
         """Adversarial images; see `Attack.perturb`."""
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss=self.loss, trace=trace)
         best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
-        if trace is not None and threat.norm == "L1" and WEAK not in trace.notes:
-            trace.notes.append(WEAK)
+        self.warn(threat, trace)
         for restart in range(self.restarts):
-            x, found = self._ascend(oracle, images, threat, restart, trace)
+            x, found = self.ascend(oracle, images, threat, restart, trace)
             better = found > best_margin
             best = choose(better, x, best)
             best_margin = torch.where(better, found, best_margin)
         return best
 
-    def _ascend(
+    def warn(self, threat: ThreatModel, trace: Trace | None) -> None:
+        """Tell the reader of a number in L1, once, that the attack behind it is weak."""
+        if trace is not None and threat.norm == "L1" and WEAK not in trace.notes:
+            trace.notes.append(WEAK)
+
+    def ascend(
         self, oracle: Oracle, images: Tensor, threat: ThreatModel, restart: int, trace: Trace | None
     ) -> tuple[Tensor, Tensor]:
-        """One restart: the selected iterate and its mean margin."""
+        """One restart.
+
+        Args:
+            oracle: asks the defense.
+            images: clean images, the centres of the balls.
+            threat: the ball.
+            restart: its number; each has draws of its own.
+            trace: receives its steps.
+
+        Returns:
+            The selected iterate, and its mean margin (batch,) where iterates are compared.
+        """
         x = self._first(oracle, images, threat, restart)
         velocity = torch.zeros_like(x)
         best, best_margin = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
