@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from bench.attacks.base import Attack, attacks
+from bench.attacks.base import Attack, attacks, check_norm
 from bench.epsilon import epsilon_text
 from bench.planned import PlannedCell, hash_resolved
 from bench.threat import ThreatModel
@@ -70,6 +70,7 @@ class Cell:
         if self.tier not in get_args(Tier):
             raise ValueError(f"Expected tier among {', '.join(get_args(Tier))}, got {self.tier!r}.")
         self.defense.check_gradient(self.threat.gradient)
+        check_norm(self.attack, self.threat.norm)
         self._check_noise()
         check_name(self.attack_precision)
         if not self.can_be_attacked_in(self.attack_precision):

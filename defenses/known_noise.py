@@ -40,6 +40,7 @@ class KnownNoise(Defended):
         )
         self.real, self.seed, self.attack_precision = real, seed, real.attack_precision
         self.kinds = real.kinds
+        self.training = real.training  # alone: `train` would change the classifier, which others share
 
     def with_gradient(self, gradient: Gradient) -> Defended:
         """See `Defended.with_gradient`."""
@@ -64,7 +65,7 @@ class KnownNoise(Defended):
         return self.real.purify(images, record(noise, self.seed))
 
     def _of(self, real: Defended) -> KnownNoise:
-        return KnownNoise(real, self.seed).train(self.training)
+        return KnownNoise(real, self.seed)
 
 
 def know_noise(model: Defended, seed: int) -> KnownNoise:

@@ -275,7 +275,10 @@ def _range(values: list[float]) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    **{f"digits_claims_{name}": partial(table, name) for name in ("gradients", "readings", "single", "logged")},
+    **{
+        f"digits_claims_{name}": partial(table, name)
+        for name in ("gradients", "readings", "known_noise", "single", "logged")
+    },
     **{name: partial(sentences, name) for name in CLAIMS},
     "claims_unchanged": unchanged,
     "published_kinds": published,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import binomtest
 
-from bench.grids import grid_cells
+from bench.grids import grid_cells, load_grid
 from bench.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,21 @@ def test_every_sentence_says_what_its_images_say(group: str) -> None:
             assert match[9] == (claim.open if not sure else claim.more if means[0] > means[1] else claim.less)
     missing = len(MODULE["CLAIMS"][group]) - said
     assert lines[said:] == ([f"- {missing} of {missing + said} tests have not run."] if missing else [])
+
+
+def test_the_attacker_who_knows_the_noise_has_a_cell_of_every_defense() -> None:
+    """Each exact row under `strong` has a twin that differs in the noise alone, and no claim compares the two."""
+    cells = [cell for cell in grid_cells("digits_claims") if cell.attack.name == "strong"]
+    fresh = [cell for cell in cells if cell.threat.noise == "fresh" and cell.threat.gradient == "exact"]
+    known = {cell.key for cell in cells if cell.threat.noise == "known"}
+    assert (
+        known == {replace(cell, threat=replace(cell.threat, noise="known")).key for cell in fresh} and len(known) == 8
+    )
+    assert not known & {cell.key for _, claim in CLAIMS for cell in (claim.a, claim.b)}
+    tables = {table.name: table for table in load_grid("digits_claims").tables}
+    shown = {name: [c for c in cells if table.shows(c.row())] for name, table in tables.items()}
+    assert all(c.threat.noise == "fresh" for name in ("gradients", "readings") for c in shown[name])
+    assert {c.key for c in shown["known_noise"]} == known | {c.key for c in fresh}
 
 
 def test_the_page_counts_the_images_that_the_logged_attack_leaves_as_they_were() -> None:

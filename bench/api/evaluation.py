@@ -23,6 +23,7 @@ from bench.api.given_networks import (
 )
 from bench.api.given_pictures import FORMS, GivenPictures, take_pictures
 from bench.api.result import Result, frame_of
+from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Attack, attacks
 from bench.attacks.clean import Clean
 from bench.attacks.gold import Gold
@@ -38,7 +39,7 @@ from bench.run.display import make_watcher
 from bench.run.prepare import Loader
 from bench.run.runner import run_cells
 from bench.store import Store
-from bench.threat import Norm, ThreatModel
+from bench.threat import Knowledge, Norm, ThreatModel
 from defenses.base import Defense, Gradient, defenses
 from defenses.models.classifiers import CLASSIFIERS, classifier_info, load_classifier
 from defenses.models.info import ClassifierInfo, ScoreInfo
@@ -48,6 +49,7 @@ from defenses.undefended import Undefended
 
 OF_A_DATASET = 64  # images of a data set by name, where no number is given
 DRAWS = {"quick": 10, "paper": 10, "strong": 100, "gold": 100}  # as the grids judge an image
+USUAL = {"L2": 0.5, "L1": 12}  # radii on CIFAR-10
 GRID = "evaluate"  # what the database calls the grid of these cells
 _TURN = threading.RLock()  # networks are registered while they are measured
 
@@ -82,8 +84,9 @@ def evaluate(
     defense: Defense | str | None = None,
     score: Any = None,
     norm: Norm = "Linf",
-    epsilon: float = 8 / 255,
+    epsilon: float | None = None,
     gradient: Gradient = "exact",
+    noise: Knowledge = "fresh",
     attack_precision: Precision = "float32",
     attack: Attack | str | None = None,
     tier: Tier = "quick",
@@ -112,12 +115,14 @@ def evaluate(
         y: (n,) labels of an array; None where x holds them.
         defense: an instance such as DiffPureSDE(t=0.1), or the name of one with its default fields; None is undefended.
         score: the score network (diffusion model) of the defense: its name, or a `ScoreModel` such as `NetworkScore`.
-        norm: "Linf" or "L2".
-        epsilon: radius in image units, >= 0.
+        norm: "Linf", "L2" or "L1".
+        epsilon: radius in image units, >= 0; None is 8/255 in Linf, the other norms need one.
         gradient: what the attacker differentiates, see `Defended`.
+        noise: "fresh", or "known": attack and judge use the same recorded draw of each image (DW-box); a number of
+            that fixed function, never to be compared with one of fresh draws.
         attack_precision: what the attacker's gradients compute in: "float32", "tf32" (a GPU) or "bfloat16" (the score
             network); the judge stays in float32.
-        attack: an instance or a name; None is PGD+EOT of 20 steps in the tier "quick", and `Strong()`
+        attack: an instance or a name; None is PGD+EOT of 20 steps (in L1 APGD+EOT) in the tier "quick", and `Strong()`
             or `Gold()` in the tiers of these names.
         tier: "quick" (no robustness claim), "paper", "strong" or "gold"; all but the first check every validity gate.
         num_images: how many; None is all that are given, or 64 of a data set by name. Of a loader the first ones, else
@@ -140,7 +145,7 @@ def evaluate(
     """
     own = _make_defense(defense)
     used = score if own.needs_score else None
-    threat = ThreatModel(norm=norm, epsilon=epsilon, gradient=gradient)
+    threat = _make_threat(norm, epsilon, gradient, noise)
     Cell(  # values are answered for before anything is loaded
         dataset="pictures", classifier="model", defense=own, attack=Clean(), threat=threat, batch_size=batch_size,
         num_images=1 if num_images is None else num_images, draws=1 if draws is None else draws, seed=seed,
@@ -172,6 +177,15 @@ def _make_defense(defense: Defense | str | None) -> Defense:
     return made
 
 
+def _make_threat(norm: Norm, epsilon: float | None, gradient: Gradient, noise: Knowledge) -> ThreatModel:
+    if epsilon is None and norm in ("L2", "L1"):
+        raise ValueError(
+            f"Expected epsilon for norm {norm}, got none: 8/255 is a radius for Linf. Give it, such as epsilon="
+            f"{USUAL[norm]} on CIFAR-10."
+        )
+    return ThreatModel(norm=norm, epsilon=8 / 255 if epsilon is None else epsilon, gradient=gradient, noise=noise)
+
+
 def _make_attack(attack: Attack | str | None, tier: str, threat: ThreatModel, defense: Defense) -> Attack:
     made = attacks.make(attack) if isinstance(attack, str) else attack
     if made is None and tier in ("strong", "gold"):
@@ -179,8 +193,10 @@ def _make_attack(attack: Attack | str | None, tier: str, threat: ThreatModel, de
     if made is None and tier == "paper":
         raise ValueError("Expected the paper's own attack for tier='paper', got none. Give attack=, or another tier.")
     if made is None:
-        step = max(threat.epsilon, 1e-6) / 8
-        return PGDEOT(steps=20, step_size=step, eot=4 if defense.stochastic else 1)
+        eot = 4 if defense.stochastic else 1
+        if threat.norm == "L1":  # where PGD is weak
+            return APGDEOT(steps=20, eot=eot)
+        return PGDEOT(steps=20, step_size=max(threat.epsilon, 1e-6) / 8, eot=eot)
     if not isinstance(made, Attack):
         raise ValueError(f"Expected an attack such as PGDEOT(steps=20) or the name of one, got {made!r}.")
     return made

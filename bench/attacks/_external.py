@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from bench.attacks.base import Attack, Trace, attacks
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 from defenses.registry import unknown_name
 
@@ -31,6 +31,7 @@ class External(Attack):
     source: ClassVar[str] = "Whoever the row names (`by`)."
     gradient_free: ClassVar[bool] = True
     given: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
     always_shown: ClassVar[tuple[str, ...]] = ("by",)
 
     by: str = ""

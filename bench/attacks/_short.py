@@ -32,6 +32,8 @@ def shorten(library: Any) -> None:
         return
     for part in (library.apgd, library.apgd_targeted, library.fab):
         part.n_iter = at_most(part.n_iter)
+        if hasattr(part, "n_iter_orig"):
+            part.n_iter_orig = max(part.n_iter, 3)  # what a run in L1 divides among three radii
         if hasattr(part, "n_target_classes"):
             part.n_target_classes = at_most(part.n_target_classes)
     library.apgd.eot_iter = at_most(library.apgd.eot_iter)

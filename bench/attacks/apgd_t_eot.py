@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import targeted_dlr, targeted_margin
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
@@ -36,8 +36,10 @@ class APGDTEOT(Attack):
 
     title: ClassVar[str] = "APGD-T+EOT"
     source: ClassVar[str] = (
-        "Croce & Hein, ICML 2020, arXiv:2003.01690, section 4.3 and Eq. 7; Athalye et al., ICML 2018"
+        "Croce & Hein, ICML 2020, arXiv:2003.01690, section 4.3 and Eq. 7; L1: ICML 2021, arXiv:2103.01208; Athalye et "
+        "al., ICML 2018"
     )
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     eot: int = 20
@@ -70,23 +72,36 @@ class APGDTEOT(Attack):
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
         run = APGDEOT(steps=self.steps, eot=self.eot)
-        aims = self._aims(model, images, labels, image_ids, seed)
+        aims = likeliest_wrong(model, images, labels, image_ids, seed, draws=self.eot, classes=self.targets)
         best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
         for number, aim in enumerate(aims.unbind(1)):
             oracle = Oracle(
                 model, labels, image_ids, seed, eot=self.eot, loss=TARGETED[self.loss], trace=trace, targets=aim
             )
-            start = threat.random_start(images, oracle.uniform(images, number))
+            start = run.start(oracle, images, threat, number)
             climb = run.climb(oracle, images, threat, start, query=number * (self.steps + 1), name=self.name)
             best = choose(climb.margin > best_margin, climb.worst, best)
             best_margin = torch.maximum(climb.margin, best_margin)
         return best
 
-    def _aims(self, model: Defended, images: Tensor, labels: Tensor, image_ids: Tensor, seed: int) -> Tensor:
-        """(batch, targets) wrong classes, the likeliest first."""
-        draws_seed, mean = role_seed(seed, "targets"), torch.zeros((), device=images.device)
-        with torch.no_grad():
-            for draw in range(self.eot):
-                mean = mean + model(images, Noise(draws_seed, image_ids, draw)) / self.eot
-        others = mean.scatter(1, labels.unsqueeze(1), -torch.inf)
-        return others.argsort(1, descending=True)[:, : min(self.targets, mean.shape[1] - 1)]
+
+def likeliest_wrong(
+    model: Defended, images: Tensor, labels: Tensor, image_ids: Tensor, seed: int, *, draws: int, classes: int
+) -> Tensor:
+    """(batch, at most `classes`) wrong classes by their mean logits on the clean image, the likeliest first.
+
+    Args:
+        model: the defended classifier.
+        images: (batch, channels, height, width) in [0, 1].
+        labels: (batch,) integers.
+        image_ids: (batch,) integers.
+        seed: of the attack; the draws follow from it and are no other query's.
+        draws: of the mean, at least 1.
+        classes: how many.
+    """
+    draws_seed, mean = role_seed(seed, "targets"), torch.zeros((), device=images.device)
+    with torch.no_grad():
+        for draw in range(draws):
+            mean = mean + model(images, Noise(draws_seed, image_ids, draw)) / draws
+    others = mean.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return others.argsort(1, descending=True)[:, : min(classes, mean.shape[1] - 1)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks._library import LOOKS, QUERIES, Variant, check_variant, run_library
 from bench.attacks.base import Attack, Trace, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 
@@ -19,6 +19,7 @@ class LibraryAttack(Attack):
 
     source: ClassVar[str] = "Croce & Hein, ICML 2020, arXiv:2003.01690; pyautoattack"
     batch_coupled: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.losses import LOSSES, Loss, margin
-from bench.threat import ThreatModel, check_finite
+from bench.threat import Norm, ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.declared import check_class
 from defenses.field_types import TypedFields
@@ -22,6 +22,7 @@ from defenses.registry import ClassRegistry, plain_fields
 
 A = TypeVar("A", bound="Attack")
 attacks: ClassRegistry[Attack] = ClassRegistry("attack", "bench.attacks")
+CONTROLS = ("clean", "noise", "transfer")  # they do not ask the defense
 JUDGE_ROWS = 1024  # rows that a judge asks about in one pass: memory, not numbers
 UNSEEN: frozenset[Gradient | None] = frozenset({"transfer", "surrogate"})
 """Kinds of gradient under which an attack looks at something else than the defense."""
@@ -78,6 +79,7 @@ class Attack(TypedFields, ABC):
         batch_coupled: whether the result for an image depends on its batch (a library's own random stream); the batch
             size is then part of a cell's key.
         gradient_free: whether it never asks for a gradient.
+        norms: of the balls that it attacks in; a cell in another one is refused.
         given: whether its images come from elsewhere, so that no validity gate can vary it.
         version: raised when a change of code moves its numbers.
     """
@@ -88,6 +90,7 @@ class Attack(TypedFields, ABC):
     restricted: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = False
     gradient_free: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     given: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
@@ -351,6 +354,17 @@ class Oracle:
         (gradient,) = torch.autograd.grad(loss, x)
         check_finite(gradient, image_ids, "gradients")
         return gradient
+
+
+def check_norm(attack: Attack, norm: Norm) -> None:
+    """Raise ValueError where an attack is not made for balls of a norm; it names those that are."""
+    if norm in attack.norms:
+        return
+    able = {name: cls for name in attacks if norm in (cls := attacks[name]).norms and name not in CONTROLS}
+    others = [name for name, cls in able.items() if cls.restricted]
+    raise ValueError(
+        f"{attack.name} attacks in {', '.join(attack.norms)}, got norm {norm}. Use one of {', '.join(others)}."
+    )
 
 
 def choose(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.base import UNSEEN, Answer, Attack, Oracle, Trace, attacks, check_positive, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import GRADIENTS, Defended, Gradient
 from defenses.traits import per_instance
 
@@ -49,6 +49,9 @@ class Cascade(Attack):
     restricted: ClassVar[bool] = per_instance(True, lambda self: all(a.restricted for a in self.made()))
     batch_coupled: ClassVar[bool] = per_instance(False, lambda self: any(a.batch_coupled for a in self.made()))
     gradient_free: ClassVar[bool] = per_instance(False, lambda self: all(a.gradient_free for a in self.made()))
+    norms: ClassVar[tuple[Norm, ...]] = per_instance(
+        NORMS, lambda self: tuple(norm for norm in NORMS if all(norm in a.norms for a in self.made()))
+    )
     version: ClassVar[int] = 3
 
     members: Sequence[Member] = (

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from bench.attacks.base import Attack, Trace, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 
@@ -20,6 +20,7 @@ class Clean(Attack):
     title: ClassVar[str] = "no attack"
     source: ClassVar[str] = "No attack."
     gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     def perturb(
         self,

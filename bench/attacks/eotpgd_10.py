@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
-from bench.threat import ThreatModel
+from bench.threat import Norm, ThreatModel
 from defenses.base import Defended
 
 
@@ -29,6 +29,7 @@ class EOTPGD10(Attack):
 
     title: ClassVar[str] = "EOTPGD"
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; Zimmermann, 2019, arXiv:1907.00895"
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
 
     steps: int = 10
     step_size: float = 2 / 255

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks._library import QUERIES, Variant, attack_by, check_variant, library_attack
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 MEMBERS: dict[Variant, tuple[str, ...]] = {
@@ -38,6 +38,7 @@ class FixedAutoAttack(Attack):
     title: ClassVar[str] = "Fixed-AutoAttack"
     source: ClassVar[str] = "Released code of ADDT (Liu et al., 2024); Croce & Hein, ICML 2020, arXiv:2003.01690"
     batch_coupled: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     variant: Variant = "rand"
     evaluations: int = 20

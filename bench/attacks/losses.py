@@ -37,6 +37,11 @@ def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return aim - true
 
 
+def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """log softmax of the target; the labels play no part."""
+    return -cross_entropy(logits, targets)
+
+
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """Targeted difference of logits ratio (Croce & Hein, ICML 2020, Eq. 7); needs at least four classes."""
     if logits.shape[1] < 4:

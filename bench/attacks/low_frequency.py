@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 Distance = Literal["dssim", "rms"]
@@ -102,6 +102,7 @@ class LowFrequency(Attack):
     title: ClassVar[str] = "low-frequency attack"
     source: ClassVar[str] = "Kassis, Hengartner & Yu, DiffBreak, 2025; LPIPS replaced"
     restricted: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     eot: int = 20

@@ -13,9 +13,10 @@ from torch import Tensor
 from bench.attacks.apgd_eot import checkpoints
 from bench.attacks.base import Answer, Attack, Oracle, Trace, check_finite, check_positive, choose, register
 from bench.attacks.losses import margin
-from bench.threat import ThreatModel
+from bench.threat import Norm, ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
+from defenses.traits import per_instance
 
 JUDGED = (1, 30, 50, 100)  # draws of the protocol's own judge, which reads mean logits
 
@@ -39,6 +40,9 @@ class MEFA(Attack):
 
     title: ClassVar[str] = "MEFA"
     source: ClassVar[str] = "arXiv:2605.06357, section on the evaluation protocol, and its released code"
+    norms: ClassVar[tuple[Norm, ...]] = per_instance(
+        ("Linf", "L2"), lambda self: ("Linf", "L2") if self.method == "pgd" else ("Linf",)
+    )
 
     steps: int = 100
     step_size: float = 2 / 255

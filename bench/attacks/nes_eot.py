@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.attacks._ascent import Start, check_start, decay, first_iterate
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
 from bench.attacks.losses import Loss
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
@@ -30,7 +30,8 @@ class NESEOT(Attack):
     Attributes:
         steps: at least 1.
         samples: pairs of answers a step, at least 1.
-        sigma: width of the search, share of epsilon, > 0: of each pixel in Linf, of the vector u's length in L2.
+        sigma: width of the search, share of epsilon, > 0: of each pixel in Linf, of the vector u's length in L2,
+            of the sum of its entries' sizes in L1.
         first_step: length of the first step, share of epsilon, > 0.
         momentum: weight of the older estimates in an exponential mean, in [0, 1).
         loss: "ce", "margin" or "dlr".
@@ -42,6 +43,7 @@ class NESEOT(Attack):
         "Ilyas et al., ICML 2018, arXiv:1804.08598, Algorithm 1; Salimans et al., 2017, arXiv:1703.03864, section 2.1"
     )
     gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     samples: int = 20
@@ -97,8 +99,7 @@ class NESEOT(Attack):
 
     def _slope(self, oracle: Oracle, x: Tensor, threat: ThreatModel, step: int, draw: int) -> Tensor:
         """The estimate up to a factor: differences of the losses along Gaussian directions, summed."""
-        side = 1.0 if threat.norm == "Linf" else x[0].numel() ** 0.5
-        sigma = self.sigma * threat.epsilon / side
+        sigma = self.sigma * threat.epsilon / threat.across(x)
         noise = Noise(role_seed(oracle.seed, "directions"), oracle.image_ids, step)
         total = torch.zeros_like(x)
         for pair in range(self.samples):

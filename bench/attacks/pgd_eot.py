@@ -10,10 +10,11 @@ from torch import Tensor
 
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import Loss
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 Start = Literal["zero", "random", "zero_then_random"]
+WEAK = "PGD is a weak attack in L1: compare this number with one of apgd_eot."
 
 
 @register
@@ -23,7 +24,8 @@ class PGDEOT(Attack):
 
     Attributes:
         steps: gradient steps, at least 1.
-        step_size: length of a step, image units, > 0; L2 steps follow the normalised gradient.
+        step_size: length of a step, image units, > 0; L2 steps follow the normalised gradient, L1 steps the signs of
+            its largest 5 % (SLIDE; Tramer & Boneh, NeurIPS 2019), a weak attack beside `apgd_eot`.
         eot: draws a step, at least 1, all in one batch; a step follows their mean loss.
         loss: "ce", "margin" or "dlr".
         restarts: at least 1; per image the one with the largest margin wins.
@@ -35,6 +37,7 @@ class PGDEOT(Attack):
 
     title: ClassVar[str] = "PGD+EOT"
     source: ClassVar[str] = "Madry et al., ICLR 2018; Athalye et al., ICML 2018; Lee & Kim, ICCV 2023, arXiv:2303.09051"
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 200
     step_size: float = 0.007
@@ -76,17 +79,34 @@ class PGDEOT(Attack):
         """Adversarial images; see `Attack.perturb`."""
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss=self.loss, trace=trace)
         best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
+        self.warn(threat, trace)
         for restart in range(self.restarts):
-            x, found = self._ascend(oracle, images, threat, restart, trace)
+            x, found = self.ascend(oracle, images, threat, restart, trace)
             better = found > best_margin
             best = choose(better, x, best)
             best_margin = torch.where(better, found, best_margin)
         return best
 
-    def _ascend(
+    def warn(self, threat: ThreatModel, trace: Trace | None) -> None:
+        """Tell the reader of a number in L1, once, that the attack behind it is weak."""
+        if trace is not None and threat.norm == "L1" and WEAK not in trace.notes:
+            trace.notes.append(WEAK)
+
+    def ascend(
         self, oracle: Oracle, images: Tensor, threat: ThreatModel, restart: int, trace: Trace | None
     ) -> tuple[Tensor, Tensor]:
-        """One restart: the selected iterate and its mean margin."""
+        """One restart.
+
+        Args:
+            oracle: asks the defense.
+            images: clean images, the centres of the balls.
+            threat: the ball.
+            restart: its number; each has draws of its own.
+            trace: receives its steps.
+
+        Returns:
+            The selected iterate, and its mean margin (batch,) where iterates are compared.
+        """
         x = self._first(oracle, images, threat, restart)
         velocity = torch.zeros_like(x)
         best, best_margin = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
-from bench.threat import ThreatModel
+from bench.threat import Norm, ThreatModel
 from defenses.base import Defended
 
 IsWrong = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,6 +36,7 @@ class RaySEOT(Attack):
     title: ClassVar[str] = "RayS+EOT"
     source: ClassVar[str] = "Chen & Gu, KDD 2020, arXiv:2006.12792, Algorithms 1-3"
     gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
 
     steps: int = 500
     eot: int = 5

@@ -24,7 +24,8 @@ class SPSAEOT(NESEOT):
     Attributes:
         steps: at least 1.
         samples: pairs of answers a step, at least 1.
-        sigma: width of the search, share of epsilon, > 0: of each pixel in Linf, of the vector v's length in L2.
+        sigma: width of the search, share of epsilon, > 0: of each pixel in Linf, of the vector v's length in L2,
+            of the sum of its entries' sizes in L1.
         first_step: length of the first step, share of epsilon, > 0.
         momentum: weight of the older estimates in an exponential mean, in [0, 1).
         loss: "ce", "margin" or "dlr".

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 
@@ -54,6 +54,7 @@ class StAdv(Attack):
     title: ClassVar[str] = "StAdv"
     source: ClassVar[str] = "Xiao et al., ICLR 2018, arXiv:1801.02612; EOT as in Nie et al., ICML 2022"
     restricted: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     bound: float = 0.05

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Attack, Trace, register
 from bench.attacks.losses import Loss
-from bench.threat import ThreatModel
+from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 
@@ -31,6 +31,7 @@ class Transfer(Attack):
     title: ClassVar[str] = "transfer"
     source: ClassVar[str] = "Papernot et al., 2016, arXiv:1605.07277; Croce & Hein, ICML 2020, arXiv:2003.01690"
     gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
 
     steps: int = 100
     loss: Loss = "ce"

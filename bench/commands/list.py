@@ -157,6 +157,8 @@ def _traits(cls: Any) -> list[tuple[str, str]]:
         made = cls
     flags = ("stochastic", "batch_coupled", "restricted", "gradient_free")
     traits = [(flag, _cell(getattr(made, flag))) for flag in flags if hasattr(made, flag)]
+    if hasattr(made, "norms"):
+        traits.append(("norms", ", ".join(made.norms)))
     if hasattr(made, "gradients"):
         traits.append(("gradients", ", ".join((*made.gradients, "straight_through", "transfer", "none"))))
         traits.append(("needs", _needs(made)))

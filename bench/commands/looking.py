@@ -30,7 +30,7 @@ INCOMPLETE = 3  # exit code: nothing is wrong, but something could not be judged
 @click.option("--defense", metavar="NAME|FILE.py", default="undefended", help="With --images: the defense.")
 @click.option("--score", metavar="NAME", help="With --images: the score network of the defense.")
 @click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="With --images: a field of the defense.")
-@click.option("--norm", type=click.Choice(("Linf", "L2")), default="Linf", help="With --images: the ball.")
+@click.option("--norm", type=click.Choice(("Linf", "L2", "L1")), default="Linf", help="With --images: the ball.")
 @click.option("--epsilon", default="8/255", show_default=True, metavar="E", help="With --images: its radius.")
 @click.option("--gradient", default="none", show_default=True, help="With --images: what the attacker differentiated.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="With --images.")

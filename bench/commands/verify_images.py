@@ -58,7 +58,7 @@ class Claimed:
         defense: registered name, or a Python file that defines one defense.
         score: registered name of the score network; None where the defense needs none.
         fields: FIELD=VALUE texts, fields of the defense.
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2" or "L1".
         epsilon: radius as people write it, such as 8/255.
         gradient: what the attacker differentiated; "none" where nobody says.
     """

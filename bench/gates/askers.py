@@ -198,8 +198,7 @@ def nobodys(images: Tensor, subject: Subject) -> Tensor:
     On digits an adversarially trained classifier loses five points by it.
     """
     levels = next((n for n in LEVELS if is_on_grid(images, n)), LEVELS[-1])
-    side = 1.0 if subject.threat.norm == "Linf" else images[0].numel() ** 0.5
-    most = max(1, round(2 / 3 * subject.threat.epsilon / side * levels))
+    most = max(1, round(2 / 3 * subject.threat.epsilon / subject.threat.across(images) * levels))
     generator = torch.Generator().manual_seed(subject.seed % 2**63)
     steps = torch.randint(-most, most + 1, images.shape, generator=generator).to(images)
     return (images + steps / levels).clamp(0, 1)

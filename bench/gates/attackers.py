@@ -12,12 +12,11 @@ from bench.attacks._short import at_most as cut_to
 from bench.attacks.base import Attack, NoSuchAttack, choose
 from bench.attacks.cascade import Cascade
 from bench.attacks.nes_eot import NESEOT
-from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.square_eot import SquareEOT
 from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_least, at_most
 from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, SURE, audited
-from bench.gates.images import LEVELS, is_on_grid, transferred
+from bench.gates.images import LEVELS, climber, is_on_grid, transferred
 from bench.gates.strength import compared
 from bench.threat import round_towards
 
@@ -90,12 +89,8 @@ def saturated_loss(subject: Subject) -> Gate:
     if value > SATURATED:
         return Gate(name, True, value, f"The wrong classes keep a probability of {value:.2g}: the loss has a gradient.")
     few = subject.part(max(subject.probe, 8))
-    attack = PGDEOT(
-        steps=cut_to(max(_most(subject.attack, "steps", 20), 10)),
-        step_size=subject.threat.epsilon / 8,
-        eot=int(fields.get("eot", 1)),
-        loss="margin",
-    )
+    steps = cut_to(max(_most(subject.attack, "steps", 20), 10))
+    attack = climber(subject.threat, steps, eot=int(fields.get("eot", 1)))
     gate = compared(name, few, few.attacked(attack), "the margin loss")
     words = f"The wrong classes keep a probability of {value:.1g} only, so cross-entropy is nearly flat. {gate.reason}"
     return replace(gate, reason=words)
@@ -139,7 +134,7 @@ def undeclared_gradient(subject: Subject) -> Gate:
         return Gate(name, False, share(confirmed), f'{words}: no attack with it was run. Declare "exact".')
     attack = subject.attack
     if attack.gradient_free:
-        attack = PGDEOT(steps=cut_to(40), step_size=subject.threat.epsilon / 8, eot=min(subject.eot, 4))
+        attack = climber(subject.threat, cut_to(40), eot=min(subject.eot, 4), loss="ce")
     try:
         x = subject.attacked(attack, model=model, threat=replace(subject.threat, gradient="exact"))
     except NoSuchAttack as error:
@@ -163,7 +158,7 @@ def plateau(subject: Subject) -> Gate:
         return Gate(name, None, None, STILL if subject.is_still else "The attack is not restricted to the ball.")
     if subject.cheap and any(kind in subject.model.kinds for kind in DERIVATIVES):
         return Gate(name, None, None, "The defense declares a gradient of its own.")
-    search = search_for(subject.cheap, subject.evidence.stochastic)
+    search = search_for(subject.cheap, subject.evidence.stochastic or subject.threat.norm == "L1")
     queries = search.queries()[0]
     if isinstance(search, SquareEOT):
         return _missed(name, subject, search)
@@ -183,9 +178,14 @@ def _missed(name: str, subject: Subject, search: SquareEOT) -> Gate:
     return Gate(name, broken < enough, broken / images, reason)
 
 
-def search_for(cheap: bool, stochastic: bool) -> Attack:
-    """The search of `plateau`, no longer than `cut_short` allows."""
-    if cheap and not stochastic:
+def search_for(cheap: bool, by_differences: bool) -> Attack:
+    """The search of `plateau`, no longer than `cut_short` allows.
+
+    Args:
+        cheap: whether it must be.
+        by_differences: of answers, for defenses that draw, and in L1, where the random search has no squares.
+    """
+    if cheap and not by_differences:
         return replace(RANDOM_SEARCH, steps=cut_to(RANDOM_SEARCH.steps))
     search = SHORT_SEARCH if cheap else SEARCH
     return replace(search, steps=cut_to(search.steps), samples=cut_to(search.samples))

@@ -130,7 +130,7 @@ def _transfer(asked: Asked) -> Cost:
 
 
 def _plateau(asked: Asked) -> Cost:
-    search = search_for(asked.cheap, asked.stochastic)
+    search = search_for(asked.cheap, asked.stochastic or asked.threat.norm == "L1")
     return NOTHING if asked.cheap and asked.has_gradient else (search.queries()[0] + asked.draws, 0)
 
 

@@ -84,7 +84,7 @@ def inside_ball(subject: Subject) -> Gate:
     difference, low, high = subject.lower(subject.judged(rounded))
     excess = 0.0
     if subject.attack.restricted:
-        slack = HALF_LEVEL * (1.0 if subject.threat.norm == "Linf" else subject.images[0].numel() ** 0.5)
+        slack = HALF_LEVEL * subject.threat.across(subject.images)
         allowed = subject.threat.epsilon * (1 + 1e-5) + slack + 1e-6
         excess = share(subject.threat.distance(rounded, subject.images) > allowed)
     if excess:

@@ -56,6 +56,8 @@ def beats_square(subject: Subject) -> Gate:
     name = "beats_square"
     if subject.attack.name == "square_eot" or not subject.attack.restricted:
         return Gate(name, None, None, "The attack is Square itself, or not restricted to the ball.")
+    if subject.threat.norm == "L1":
+        return Gate(name, None, None, "square_eot has no squares for L1; see plateau.")
     steps = at_most(SQUARE["steps"])
     square = attacks.make("square_eot", {"steps": steps, "eot": at_most(min(subject.eot, SQUARE["eot"]))})
     return compared(name, subject, subject.attacked(square), f"Square with {steps} queries")
@@ -103,7 +105,7 @@ def epsilon_sweep(subject: Subject) -> Gate:
     name, threat = "epsilon_sweep", subject.threat
     if not (subject.attack.restricted and threat.epsilon):
         return Gate(name, None, None, "There is no ball to grow.")
-    side = 1.0 if threat.norm == "Linf" else subject.images[0].numel() ** 0.5
+    side = threat.across(subject.images)
     widest = max(min(8 * threat.epsilon, 0.5 * side), WIDEST * side, threat.epsilon)
     found = [subject.correct]
     for epsilon in ((threat.epsilon * widest) ** 0.5, widest):

@@ -36,7 +36,7 @@ class Experiment:
         classifier: registered name.
         score: registered name of the purifiers' network.
         attack: of every row that has none of its own.
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2" or "L1".
         epsilon: radius in image units, as the paper's scripts round it. Rows without a purifier and the other tiers
             take the fraction behind it.
         sample: pictures and seeds of the paper tier.

@@ -15,7 +15,7 @@ from bench.attacks.strong import Strong
 from bench.cell import Cell
 from bench.grids.grid import Grid
 from bench.report import Table
-from bench.threat import ThreatModel
+from bench.threat import Knowledge, ThreatModel
 from defenses import Defense, Gradient
 from defenses.aaopt import AAOpt
 from defenses.adbm import ADBM
@@ -45,13 +45,14 @@ RELEASED_SURROGATE = ("aaopt", "flowpure")  # whose authors' attacks differentia
 GUIDED = ("gdmp", "contrastive")
 
 
-def cell(name: str, gradient: Gradient, attack: Attack = STRONG) -> Cell:
+def cell(name: str, gradient: Gradient, attack: Attack = STRONG, noise: Knowledge = "fresh") -> Cell:
     """A digits cell of 32 images.
 
     Args:
         name: of `DEFENSES`.
         gradient: what the attacker differentiates.
         attack: `STRONG`, `SINGLE` or `LOGGED`.
+        noise: "fresh", or "known" to the attacker.
     """
     return Cell(
         dataset="digits",
@@ -59,7 +60,7 @@ def cell(name: str, gradient: Gradient, attack: Attack = STRONG) -> Cell:
         score="digits_score",
         defense=DEFENSES[name],
         attack=attack,
-        threat=ThreatModel(norm="Linf", epsilon=EPSILON, gradient=gradient),
+        threat=ThreatModel(norm="Linf", epsilon=EPSILON, gradient=gradient, noise=noise),
         num_images=IMAGES,
         batch_size=IMAGES,
         draws=20,
@@ -79,12 +80,13 @@ def kinds(name: str) -> list[Gradient]:
 
 
 def cells() -> Iterator[Cell]:
-    """Defense by defense, then the attack of AAOpt's logs, and the guided ones with a single kind of gradient."""
+    """Defense by defense, the attack of AAOpt's logs, the guided ones with a single kind of gradient, and DW-box."""
     for name in DEFENSES:
         yield from (cell(name, kind) for kind in kinds(name))
     yield cell("aaopt", "surrogate", LOGGED)
     for name in GUIDED:
         yield from (cell(name, kind, SINGLE) for kind in ("guidance_detached", "exact"))
+    yield from (cell(name, "exact", noise="known") for name in DEFENSES)
 
 
 CAPTION = "Strong with lengths of 20 to 80 steps. A longer attack may leave less."
@@ -96,7 +98,7 @@ TABLES = (
         rows=("defense",),
         columns=("gradient",),
         values=("robust",),
-        where={"attack": "strong"},
+        where={"attack": "strong", "noise": "fresh"},
     ),
     Table(
         name="readings",
@@ -104,6 +106,15 @@ TABLES = (
         rows=("defense",),
         columns=("attack",),
         values=("robust", "vote", "worst", "first_success", "null_first_success"),
+        where={"attack": "strong", "gradient": "exact", "noise": "fresh"},
+    ),
+    Table(
+        name="known_noise",
+        title="The attacker knows the noise (DW-box), beside fresh draws",
+        caption="With known noise a number is of one recorded draw of each image, a fixed function: never compare.",
+        rows=("defense",),
+        columns=("attack",),
+        values=("robust",),
         where={"attack": "strong", "gradient": "exact"},
     ),
     Table(

@@ -15,7 +15,7 @@ from bench.report.numbers import absent
 from bench.view.charts import draw_convergence
 from bench.view.libraries import FILES, read_asset
 from bench.view.safe import write_script
-from bench.view.words import NUMBERS, badge, describe_cell, find_doubts
+from bench.view.words import NUMBERS, badge, describe_cell, find_doubts, knows_noise
 
 HERE = Path(__file__).parent
 OWN = ("site.js", "site.css")
@@ -146,6 +146,7 @@ class Pages:
     def _row(self, cell: Result) -> list[Any]:
         names = [label_of(cell, name) for name in ("defense", "attack")]
         threat = f"{cell['norm']} {epsilon_text(cell['epsilon'])}"
+        threat += ", known noise" if knows_noise(cell) else ""
         return [
             cell["cell_key"], *names, cell["gradient"], cell["tier"], label_of(cell, "dataset"),
             label_of(cell, "classifier"), threat, cell["num_images"],
@@ -166,6 +167,7 @@ class Pages:
             told = [row[name] for name in ("source_title", "year", "source_table", "dataset", "classifier", "defense")]
             told += [row["attack"], row["gradient_access"], f"{row['norm']} {row['eps']}"]
             told += [row[name] for name in ("n_images", "standard_acc", "robust_acc", "confidence", "notes")]
+            told.append(row["attacker_gradient"])
             rows.append([*told, measured.get(row["key"], [])])
         return rows
 
@@ -206,7 +208,7 @@ class Pages:
         content = {
             "key": key,
             "title": f"{label_of(cell, 'defense')} under {label_of(cell, 'attack')}, {cell['gradient']}",
-            "threat": {name: cell.get(name) for name in THREAT},
+            "threat": {name: cell.get(name) for name in THREAT} | {"noise": cell.get("noise") or "fresh"},
             "pictures": packages.get("pictures"),
             "used": packages.get("pictures_used"),
             "drawn": drawn,
@@ -232,7 +234,7 @@ def _settings(cell: Result) -> list[tuple[str, str]]:
     shown = (
         "dataset", "classifier", "score", "defense", "defense_version", "defense_params", "attack", "attack_version",
         "attack_params", "norm", "epsilon", "gradient", "tier", "num_images", "draws", "data_seed", "balanced", "seed",
-        "attack_precision", "batch_size", "grid", "cell_key",
+        "noise", "attack_precision", "batch_size", "grid", "cell_key",
     )  # fmt: skip
     return [
         (name, epsilon_text(cell[name]) if name == "epsilon" else _plain(cell[name]))

@@ -45,12 +45,22 @@ def describe_cell(cell: Mapping[str, Any]) -> list[str]:
         f"images of {label_of(cell, 'dataset')}.",
         f"Attack {attack} in the {ball}; the attacker {how}.",
     ]
+    if knows_noise(cell):
+        lines.append(
+            "The attacker knows the noise: attack and judge use one recorded draw of each image, so that the number is "
+            "of a fixed function, not to be compared with numbers of fresh draws."
+        )
     if has_run(cell):
         ends = [cell.get("robust_low"), cell.get("robust_high")]
         interval = "" if absent(ends[0]) else f", 95 % interval {interval_text(*ends)}"
         clean = percent_text(cell.get("clean_accuracy"))
         lines.append(f"Robust accuracy {percent_text(cell['robust_accuracy'])} %{interval}; clean {clean} %.")
     return lines
+
+
+def knows_noise(cell: Mapping[str, Any]) -> bool:
+    """Whether the attacker knows the noise (DW-box); rows of older databases do not say, and are of fresh draws."""
+    return str(cell.get("noise") or "fresh") == "known"
 
 
 def find_doubts(cell: Mapping[str, Any]) -> list[str]:

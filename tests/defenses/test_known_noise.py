@@ -73,6 +73,14 @@ def close(found: Tensor, name: str) -> None:
     assert error < META["arrays"][name]["tolerance"]
 
 
+def test_no_view_of_it_changes_the_mode_of_the_network() -> None:
+    """A member of `strong` asks for another gradient; the classifier that cells share stays in evaluation mode."""
+    classifier = problem()[0].eval()
+    model = know_noise(defended(classifier).eval(), 0)
+    for view in (model, model.with_gradient("transfer"), model.sealed(), model.with_purify(lambda purify: purify)):
+        assert isinstance(view, KnownNoise) and not view.training and not classifier.training
+
+
 def test_golden_path() -> None:
     """Whatever draws the attack asks for, it is answered on the recorded one; the judge as well."""
     model = know_noise(Defended(Ancestral(), Toy(G)), 0)

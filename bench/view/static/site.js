@@ -100,8 +100,8 @@ const bench = (() => {
     const measured = (cells, type) => type !== "display" ? cells.length
       : cells.map(([key, robust, verdict, tier]) => `<a href="cell/${encodeURIComponent(key)}.html">${percent(robust)}</a> (${escape(tier)}${verdict ? ", " + escape(verdict) : ""})`).join("<br>");
     const made = [
-      ["Source", 0, "name", text], ["Defense", 5, "", text], ["Robust", 11, "dt-right", number], ["Measured here", 14, "", measured],
-      ["Attack", 6, "", text], ["Gradient", 7, "", text], ["Threat", 8, "wide", text], ["Data set", 3, "wide", text],
+      ["Source", 0, "name", text], ["Defense", 5, "", text], ["Robust", 11, "dt-right", number], ["Measured here", 15, "", measured],
+      ["Attack", 6, "", text], ["Gradient", 7, "", text], ["Attacker differentiates", 14, "", text], ["Threat", 8, "wide", text], ["Data set", 3, "wide", text],
       ["Classifier", 4, "wide", text], ["Clean", 10, "wide dt-right", number], ["Images", 9, "wide dt-right", text], ["Year", 1, "wide", text],
       ["Table", 2, "wide", text], ["Read from", 12, "wide", text], ["Notes", 13, "wide name", text],
     ].map(([title, data, className, render]) => ({ title, data, className, render }));
@@ -158,7 +158,7 @@ const bench = (() => {
       `Robust on the ${pairs.length} images that both saw: A ${percent(100 * right(0))} %, B ${percent(100 * right(1))} %.`,
       `Difference A − B: ${percent(100 * mean(differences))} points, 95 % interval [${percent(100 * low)}, ${percent(100 * high)}] (paired, bootstrap in this page; bench compare ${a.key} ${b.key} may differ by a few tenths).`,
       `By vote, A alone is right on ${onlyA} images, B alone on ${onlyB}: McNemar p = ${p.toPrecision(3)}.`,
-      sure ? `${mean(differences) > 0 ? "A is more robust than B" : "B is more robust than A"} on these images.` : "No difference is established.",
+      a.threat.noise !== b.threat.noise ? "No conclusion: where the noise is known a number is of one recorded draw of each image, a fixed function; with fresh noise it is of the defense." : sure ? `${mean(differences) > 0 ? "A is more robust than B" : "B is more robust than A"} on these images.` : "No difference is established.",
       ...Object.keys(a.threat).filter((name) => String(a.threat[name]) !== String(b.threat[name])).map((name) => `Careful, not the same ${name}: A ${a.threat[name]}, B ${b.threat[name]}.`),
     ];
     $("outcome").replaceChildren(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));

@@ -212,11 +212,20 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "no score": ((FLAT, X, Y), {"defense": DiffPureSDE()}, "score="),
     "a bare network for a score": ((FLAT, X, Y), {"defense": DiffPureSDE(), "score": FLAT}, "NetworkScore"),
     "a class for an attack": ((FLAT, X, Y), {"attack": PGDEOT}, "Expected an attack"),
-    "a norm": ((FLAT, X, Y), {"norm": "linf"}, "Linf, L2"),
+    "a norm": ((FLAT, X, Y), {"norm": "linf"}, "Linf, L2, L1"),
     "words": ((FLAT, ["a"], Y), {}, "as numbers, got list"),
     "no images": ((FLAT, X, Y), {"num_images": 0}, "Expected num_images >= 1"),
     "no images of a data set": (("digits_cnn", "digits"), {"num_images": 0}, "Expected num_images >= 1"),
     "half an image": ((FLAT, X, Y), {"num_images": 2.5}, "Expected num_images .*, got 2.5"),
+    "no radius in L1": ((FLAT, X, Y), {"norm": "L1", "epsilon": None}, "Expected epsilon for norm L1.*epsilon=12"),
+    "no radius in L2": ((FLAT, X, Y), {"norm": "L2", "epsilon": None}, "Expected epsilon for norm L2.*epsilon=0.5"),
+    "an attack without L1": (
+        (FLAT, X, Y),
+        {"norm": "L1", "tier": "strong", "attack": None},
+        "strong attacks in Linf, L2, got norm L1. Use one of apgd_eot",
+    ),
+    "known noise of none": ((FLAT, X, Y), {"noise": "known"}, "Expected noise='fresh' for undefended"),
+    "known noise misspelt": ((FLAT, X, Y), {"noise": "Known"}, "Expected noise among fresh, known"),
     "a tier": ((FLAT, X, Y), {"tier": "fast"}, "Expected tier among"),
     "epsilon as a text": ((FLAT, X, Y), {"epsilon": "8/255"}, "without quotes"),
     "a seed as a text": ((FLAT, X, Y), {"seed": "a"}, "Expected seed of Cell to be a whole number"),
@@ -229,6 +238,21 @@ def test_a_mistake_is_one_sentence_before_anything_runs(mistake: str) -> None:
     given, changed, sentence = MISTAKES[mistake]
     with pytest.raises(ValueError, match=sentence):
         bench.evaluate(*given, **{**FAST, **changed})
+
+
+def test_l1_is_attacked_by_apgd_where_no_attack_is_named(model: nn.Module) -> None:
+    found = bench.evaluate(model, X, Y, norm="L1", epsilon=4.0, device="cpu")
+    assert found.cell.attack.name == "apgd_eot" and found.cell.threat.norm == "L1"
+    assert found.robust_accuracy < 100 and found.images.distance.max() <= 4.0 * (1 + 1e-5)
+
+
+def test_noise_that_the_attacker_knows_makes_another_cell(model: nn.Module, tmp_path: Path) -> None:
+    fresh, known = (
+        bench.evaluate(model, X, Y, defense=NOISE, noise=noise, db=tmp_path / "r.sqlite", **FAST)
+        for noise in ("fresh", "known")
+    )
+    assert known.cell.threat.noise == "known" and known.cell.key != fresh.cell.key
+    assert (known.row["noise"], known.row["draws"]) == ("known", 1) and fresh.row["noise"] == "fresh"
 
 
 class Breaks(nn.Module):

@@ -4,11 +4,16 @@ import pytest
 import torch
 from golden import load
 from golden_attacks import toy
-from linear_problem import defended, problem
+from linear_problem import TwoClasses, defended, problem
 
-from bench.attacks.apgd_eot import APGDEOT, checkpoints
+from bench.attacks.apgd_eot import APGDEOT, checkpoints, radii
 from bench.attacks.base import Oracle, Trace
+from bench.attacks.losses import Loss
+from bench.datasets import load_dataset
 from bench.threat import ThreatModel
+from defenses.base import Defended
+from defenses.compat import import_autoattack
+from defenses.models.classifiers import load_classifier
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -55,6 +60,87 @@ def test_reaches_the_exact_radius(norm: str, loss: str) -> None:
     robust = defended(classifier)(adversarial, None).argmax(1) == labels
     assert robust[outside].all() and 0.1 < outside.float().mean() < 0.9
     assert (robust.float().mean() - outside.float().mean()).abs() <= 0.01
+
+
+def exact_l1_gain(classifier: TwoClasses, images: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """(batch,) how far w.x can be moved: the steepest values first, each as far as the box and the rest allow."""
+    weights = (classifier.w.flatten() * -classifier.value(images).sign().unsqueeze(1)).double()
+    x = images.flatten(1).double()
+    order = weights.abs().argsort(1, descending=True)
+    room = torch.where(weights > 0, 1 - x, x).gather(1, order)
+    before = room.cumsum(1) - room
+    return (weights.abs().gather(1, order) * (epsilon - before).clamp_min(0).minimum(room)).sum(1)
+
+
+@pytest.mark.parametrize("epsilon", [0.15, 0.8])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_reaches_the_exact_l1_optimum(loss: Loss, epsilon: float) -> None:
+    """A linear program; in the wider ball the box is active, and the steepest value alone would stop at the wall."""
+    classifier, images, labels, ids = problem()
+    threat = ThreatModel(norm="L1", epsilon=epsilon)
+    adversarial = APGDEOT(steps=50, eot=1, loss=loss).perturb(defended(classifier), images, labels, ids, threat, seed=0)
+    threat.check(adversarial, images)
+    moved = (classifier.value(adversarial) - classifier.value(images)).abs().double()
+    best = exact_l1_gain(classifier, images, threat.epsilon)
+    assert (moved <= best + 1e-5).all() and (moved > 0.995 * best).double().mean() > 0.95
+    robust = defended(classifier)(adversarial, None).argmax(1) == labels
+    outside = classifier.value(images).abs() > best
+    assert (robust.float().mean() - outside.float().mean()).abs() <= 0.01
+    assert (epsilon == 0.15) == bool(0.1 < outside.float().mean() < 0.9)
+
+
+def curved(rows: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A deterministic toy network in ten classes and its images."""
+    g = torch.Generator().manual_seed(3)
+    first, last = torch.randn(192, 24, generator=g) / 7, torch.randn(24, 10, generator=g)
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh((x.flatten(1) - 0.5) @ first) @ last
+
+    return Net(), torch.rand(rows, 3, 8, 8, generator=g)
+
+
+@pytest.mark.parametrize("network", ["toy", "digits_cnn", "digits_cnn_at"])
+@pytest.mark.parametrize("epsilon", [1.0, 4.0])
+def test_l1_is_as_strong_as_the_library_for_as_many_queries(network: str, epsilon: float) -> None:
+    classifier, images = curved(64)
+    if network != "toy":
+        classifier, images = load_classifier(network), load_dataset("digits").images(torch.arange(64))
+    labels = classifier(images).argmax(1)
+    threat, attack, ids = ThreatModel(norm="L1", epsilon=epsilon), APGDEOT(steps=49, eot=1), torch.arange(64)
+    asked = 0
+
+    def purify(x: torch.Tensor, noise: object) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        return x
+
+    oracle = Oracle(Defended(purify, classifier), labels, ids, 0)
+    climb = attack.climb(oracle, images, threat, attack.start(oracle, images, threat, 0))
+    threat.check(climb.best, images)
+    assert asked == sum(queries for _, queries in radii(50)) == 50
+    import_autoattack()
+    from autoattack.autopgd_base import APGDAttack
+
+    theirs = APGDAttack(classifier, n_iter=50, norm="L1", eps=epsilon, seed=0, device="cpu")
+    theirs.init_hyperparam(images)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        wide = [(factor * epsilon, queries - 1) for factor, queries in radii(50)]
+        _, _, loss, _ = theirs.decr_eps_pgd(images, labels, *zip(*wide, strict=True))
+    assert climb.best_loss.mean() > 0.97 * loss.mean()
+
+
+def test_l1_does_not_count_looks_outside_of_the_ball() -> None:
+    """Two of the three radii are wider: what is wrong there says nothing of first success."""
+    classifier, images, labels, ids = problem(20)
+    trace = Trace()
+    attack, threat = APGDEOT(steps=19, eot=1), ThreatModel(norm="L1", epsilon=1e-6)
+    wide = ThreatModel(norm="L1", epsilon=3e-6)
+    attack.perturb(defended(classifier), images, labels, ids, threat, seed=0, trace=trace)
+    assert radii(20) == ((3, 6), (2, 6), (1, 8)) and radii(9) == ((1, 9),) and wide.epsilon > threat.epsilon
+    assert set(trace.looks.values()) == {8} and len(trace.curve()) == 20 == attack.queries()[1]
 
 
 def test_gaussian_purifier() -> None:

@@ -8,7 +8,7 @@ from linear_problem import defended, problem
 from torch import nn
 
 from bench.attacks._library import attack_by, library_attack
-from bench.attacks.apgd_t_eot import APGDTEOT
+from bench.attacks.apgd_t_eot import APGDTEOT, likeliest_wrong
 from bench.attacks.losses import targeted_dlr, targeted_margin
 from bench.datasets import load_dataset
 from bench.threat import ThreatModel
@@ -41,7 +41,7 @@ def test_aims_at_the_likeliest_wrong_classes() -> None:
             return torch.tensor([[0.0, 5.0, 3.0, 4.0, 1.0]]).expand(len(x), -1) + 0 * x.flatten(1).sum(1, keepdim=True)
 
     model, images = Defended(lambda x, noise: x, Order()), torch.rand(2, 1, 4, 4)
-    aims = APGDTEOT(targets=3)._aims(model, images, torch.tensor([1, 3]), torch.arange(2), 0)
+    aims = likeliest_wrong(model, images, torch.tensor([1, 3]), torch.arange(2), 0, draws=20, classes=3)
     assert aims.tolist() == [[3, 2, 4], [1, 2, 4]]
 
 

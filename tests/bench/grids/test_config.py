@@ -93,7 +93,7 @@ MISTAKES = {
     "field's range": ("[0.05, 0.1]", "2.0", r"defenses\[0\]: Expected t in \(0, 1\]"),
     "choice": ("eot = 1", 'eot = 1\nloss = "cee"', r"attacks\[0\].loss: expected one of 'ce', .*found 'cee'"),
     "attack": ('"pgd_eot"', '"pgd_eto"', r"attacks\[0\].name: Unknown attack 'pgd_eto'. Did you mean 'pgd_eot'\?"),
-    "norm": ('"Linf"', '"linf"', "threat.norm: expected one of 'Linf', 'L2', found 'linf'"),
+    "norm": ('"Linf"', '"linf"', "threat.norm: expected one of 'Linf', 'L2', 'L1', found 'linf'"),
     "epsilon": ('["8/255", 0.1]', "8.0", r"threat: Expected epsilon in \[0, 1\]"),
     "epsilon's text": ('["8/255", 0.1]', '"8 / 255 / 2"', "threat.epsilon: expected a number, found '8 / 255 / 2'"),
     "no threat table": ('[threat]\nnorm = "Linf"\nepsilon = ["8/255", 0.1]\n', 'threat = "Linf"\n',
@@ -137,3 +137,26 @@ def test_a_precision_that_is_none_is_a_sentence_and_a_list_is_swept(tmp_path: Pa
     found = [cell for cell in grid_cells(both) if cell.attack_precision == "bfloat16"]
     assert found and all(cell.score and cell.threat.gradient == "exact" for cell in found)
     assert len(grid_cells(both)) == len(grid_cells(config(tmp_path))) + len(found)
+
+
+def test_the_threat_holds_every_norm_and_what_the_attacker_knows(tmp_path: Path) -> None:
+    table = 'norm = "Linf"\nepsilon = ["8/255", 0.1]'
+    text = TEXT.replace('[[defenses]]\nname = "jpeg"\n', "").replace('"transfer", "exact"', '"exact"')
+    both = grid_cells(config(tmp_path, text.replace(table, f'{table}\nnoise = ["fresh", "known"]')))
+    assert [cell.threat.noise for cell in both].count("known") == len(both) / 2 == 4
+    assert {cell.key for cell in both if cell.threat.noise == "fresh"} == {
+        c.key for c in grid_cells(config(tmp_path, text))
+    }
+    sparse = grid_cells(config(tmp_path, text.replace(table, 'norm = "L1"\nepsilon = [4, 12.0]')))
+    assert {(cell.threat.norm, cell.threat.epsilon) for cell in sparse} == {("L1", 4.0), ("L1", 12.0)}
+    mistakes = {
+        'noise = "secret"': "threat.noise: expected one of 'fresh', 'known', found 'secret'",
+        'noise = "known"': "Expected noise='fresh' for jpeg, which draws none to know",
+    }
+    straight = TEXT.replace('"transfer", "exact"', '"straight_through"')
+    for line, said in mistakes.items():
+        with pytest.raises(GridFileError, match=said):
+            grid_cells(config(tmp_path, straight.replace(table, f"{table}\n{line}")))
+    with pytest.raises(GridFileError, match="momentum_pgd attacks in Linf, L2, got norm L1. Use one of apgd_eot"):
+        wrong = text.replace(table, 'norm = "L1"\nepsilon = 4').replace('"pgd_eot"', '"momentum_pgd"')
+        grid_cells(config(tmp_path, wrong.replace('\nstep_size = "2/255"\neot = 1', "")))

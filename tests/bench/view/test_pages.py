@@ -69,6 +69,59 @@ def test_a_cell_page_says_what_was_measured_and_how_to_measure_it_again(site: Pa
     assert data["rows"][0][:8] == [42, 3, 10, 10, 9, 9, 3, "3×9, 1×1"]
 
 
+def read_data(content: bytes | None) -> Any:
+    return json.loads((content or b"").decode().partition(" = ")[2].rstrip(";\n"))
+
+
+def test_the_literature_says_what_the_published_attack_could_differentiate(tmp_path: Path) -> None:
+    with Store(fill(tmp_path / "r.sqlite"), readonly=True) as store:
+        published = {row["key"]: row for row in store.published()}
+        pages = make_pages(store)
+        rows = read_data(pages.content("data/literature.js"))
+    kinds = {row["attacker_gradient"] for row in published.values()}
+    assert {"exact", "transfer", "surrogate", None} <= kinds
+    assert [row[14] for row in rows] == [row["attacker_gradient"] for row in published.values()]
+    assert all(isinstance(row[15], list) for row in rows)  # what was measured here stands behind it
+    script = (pages.content("assets/site.js") or b"").decode()
+    assert '["Attacker differentiates", 14' in script and '["Measured here", 15' in script
+
+
+KNOWN = "0a" + "0" * 14
+
+
+def fill_known(path: Path) -> Path:
+    """One cell more, of an attacker who knows the noise."""
+    with Store(fill(path)) as store:
+        store.add_cell(CELL | {"key": KNOWN, "noise": "known"})
+        run = store.start_run(KNOWN, **PROVENANCE)
+        store.save_batch(run, batch(0), [image(42, 1), image(7, 1)])
+        store.save_batch(run, batch(1), [image(9, 0), image(3, 1)])
+        store.finish_run(run, **SUMMARY)
+    return path
+
+
+def test_an_attacker_who_knows_the_noise_is_named_on_every_page(tmp_path: Path) -> None:
+    with Store(fill_known(tmp_path / "r.sqlite"), readonly=True) as store:
+        pages = make_pages(store)
+        threats = {row[0]: row[7] for row in read_data(pages.content("data/cells.js"))["rows"]}
+        assert [name for name, threat in threats.items() if threat.endswith(", known noise")] == [KNOWN]
+        known, fresh = ((pages.content(f"cell/{name}.html") or b"").decode() for name in (KNOWN, "00112233aabbccdd"))
+        assert "The attacker knows the noise" in known and "The attacker knows the noise" not in fresh
+
+
+def test_no_conclusion_is_drawn_across_known_and_fresh_noise(tmp_path: Path, browser: Any) -> None:
+    from bench.commands.show import compare
+
+    with Store(fill_known(tmp_path / "r.sqlite"), readonly=True) as store:
+        write_bundle(make_pages(store), tmp_path / "site")
+    look(browser, tmp_path / "site" / "compare.html", f"?a=00112233aabbccdd&b={KNOWN}")
+    said = browser.find_element("id", "outcome").text
+    asked = compare(str(tmp_path / "r.sqlite"), "00112233aabbccdd", KNOWN)
+    conclusion = next(line for line in asked.splitlines() if line.startswith("No conclusion"))
+    assert conclusion in said and "more robust" not in said and "No difference" not in said
+    assert "Careful, not the same noise: A fresh, B known." in said
+
+
 def test_the_command_measures_the_very_cell(tmp_path: Path) -> None:
     from bench.commands.again import Commands
     from bench.commands.grid_data import find_grid
