@@ -27,7 +27,7 @@ def cells():
         for defense in (Undefended(), MedianBlur()):
             yield Cell(
                 dataset="digits", classifier="digits_cnn", score=None, defense=defense, num_images=8, seed=seed,
-                attack=PGDEOT(steps=100, eot=1), threat=ThreatModel(epsilon=3 / 16), tier="quick",
+                attack=PGDEOT(steps=200, eot=1), threat=ThreatModel(epsilon=3 / 16), tier="quick",
             )
 """
 
@@ -56,7 +56,7 @@ def test_a_forecast_for_a_card_needs_no_weights(tmp_path: Path, monkeypatch: pyt
 def test_what_fits_a_budget_is_what_runs(grid: Path, tmp_path: Path) -> None:
     costs = price_groups(chosen(str(grid)), Done(None), OnCard(CARDS["h100"]))
     whole = sum((priced.cost for priced in costs), Cost()).seconds
-    budget, path = ("--budget", f"{0.7 * whole / 60:.12f}min", "--on", "h100"), tmp_path / "r.sqlite"
+    budget, path = ("--budget", f"{0.85 * whole / 60:.12f}min", "--on", "h100"), tmp_path / "r.sqlite"
     told = bench("run", "--grid", grid, "--db", path, *budget, "--dry-run")
     assert "Given up: seeds: 1 of at most 2" in told.output and not path.exists()
     assert "The same part again, in place of --budget: --part seeds=1" in told.output
