@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from bench import terminal
 from bench.commands.browsing import view
+from bench.commands.budgeting import take_budget, with_budget
 from bench.commands.drawing import draw, plot, purify
 from bench.commands.launching import take_launching, with_launching
 from bench.commands.looking import export, verify
@@ -123,6 +125,7 @@ for tool in (audit, train, fetch, doctor):
 @with_showing
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
+@with_budget
 @click.option("--dry-run", is_flag=True, help="Run nothing: list the cells, what is missing, and the cost.")
 @click.option("--protocol", type=PROTOCOLS, help=PROTOCOL_HELP)
 @click.option(
@@ -157,7 +160,8 @@ def run(
     from bench.commands import run as verb
     from bench.commands.choose import chosen
 
-    launching = take_launching(sharing)
+    launching, budget = take_launching(sharing), take_budget(sharing)
+    budget.check(dry_run=dry_run, limit=limit)
     given_showing = {"verbose": sharing["verbose"], "log": sharing["log"]}
     showing = take_showing(sharing)
     if config is not None:
@@ -168,15 +172,17 @@ def run(
         grid = config
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
-    cells = chosen(
+    rates = cache(partial(budget.rates, device, data_dir, download))
+    make = partial(
+        chosen,
         grid,
-        protocol=protocol,
         filters=filters,
         limit=None if smoke else limit,
         attack_precision=attack_precision,
         seed=seed,
         num_images=num_images,
     )
+    cells, protocol, part = budget.choose(make, protocol, grid=grid, db=db, rates=rates)
     if smoke:
         source = click.get_current_context().get_parameter_source("db")
         db = "smoke.sqlite" if source is click.core.ParameterSource.DEFAULT else db
@@ -191,12 +197,13 @@ def run(
             given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
             given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing, **given_showing}
             given |= {"evidence": evidence, "no_evidence": no_evidence, "attack_precision": attack_precision}
+            given |= {"part": part}
             exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
-    loader = verb.loader(device, data_dir, download)
     if dry_run:
-        verb.dry_run(cells, db, loader, grid=grid)
+        verb.dry_run(cells, db, rates(), grid=grid)
         return
+    loader = verb.loader(device, data_dir, download)
     rules, patience = make_sharing(**sharing)
     vault = make_vault(db, evidence, no_evidence)
     exit_with(

@@ -9,6 +9,7 @@ from typing import Any
 from bench.cell import Cell
 from bench.epsilon import epsilon_text, parse_epsilon
 from bench.grids import grid_cells
+from bench.run.part import Part
 from defenses.registry import unknown_name
 
 
@@ -19,6 +20,7 @@ def chosen(
     filters: Sequence[str] = (),
     limit: int | None = None,
     attack_precision: str | None = None,
+    part: str | None = None,
     **changes: int | None,
 ) -> list[Cell]:
     """The cells of a grid (see `grid_cells`) that pass the filters, with changes made.
@@ -29,6 +31,7 @@ def chosen(
         filters: COLUMN=VALUE.
         limit: at most so many.
         attack_precision: of the attacks that have one (see `Cell.attacked_in`); None leaves the grid's.
+        part: of the grid, as `bench.run.budget.Part` writes it; None is all.
         changes: field of a cell -> its value in place of the grid's (seed, num_images); None leaves the grid's.
 
     Raises:
@@ -54,7 +57,7 @@ def chosen(
     if not cells:
         _name_stranger(grid, [row for _, row in rows], wished)
         raise LookupError(f"No cell of {grid} passes {' '.join(filters)}. See them with `bench run --dry-run`.")
-    return cells[:limit]
+    return (cells if part is None else Part.parse(part).of(cells))[:limit]
 
 
 def _name_stranger(grid: str, rows: Sequence[dict[str, Any]], wished: dict[str, list[str]]) -> None:

@@ -21,6 +21,7 @@ from bench.grids import grid_label, load_grid
 from bench.printable import one_line
 from bench.run.display import Lines, Showing, make_watcher
 from bench.run.prepare import Loader
+from bench.run.rates import Rates
 from bench.run.runner import run_cells
 from bench.run.work import Outcome, Sharing, Watcher
 from bench.store import Store
@@ -224,9 +225,10 @@ def _check_smoke_file(db: str) -> None:
             check_database(store, smoke=True)
 
 
-def dry_run(cells: Sequence[Cell], db: str, loader: Loader, *, grid: str) -> None:
+def dry_run(cells: Sequence[Cell], db: str, rates: Rates, *, grid: str) -> None:
     """Print which cells would run, what is missing, and what they would cost."""
     from bench.run.forecast import forecast
 
-    for line in forecast(cells, db, loader, load_grid(grid).gates):
+    found = load_grid(grid)
+    for line in forecast(cells, db, rates, found.gates, found.tables):
         click.echo(line)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from bench.commands.budgeting import with_part
 from bench.commands.showing import take_showing, with_showing
 
 Command = Callable[..., Any]
@@ -135,6 +136,7 @@ def with_sharing(command: Command) -> Command:
 @click.option("--filter", "filters", multiple=True, metavar="COLUMN=VALUE", help="As for `bench run`. Repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N cells.")
 @click.option("--protocol", metavar="NAME", help="As for `bench run`.")
+@with_part
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="BENCH_DATA_DIR", help="Folder of data sets.")
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="RUN", help="Measure again what is no newer.")
@@ -153,6 +155,7 @@ def worker(
     filters: tuple[str, ...],
     limit: int | None,
     protocol: str | None,
+    part: str | None,
     data_dir: Path | None,
     download: bool,
     one_host: bool,
@@ -184,6 +187,7 @@ def worker(
         attack_precision=attack_precision,
         seed=seed,
         num_images=num_images,
+        part=part,
     )
     showing = take_showing(sharing)
     rules, patience = make_sharing(**sharing)

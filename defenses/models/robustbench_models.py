@@ -49,6 +49,23 @@ def load_robustbench(name: str) -> nn.Module:
         ) from error
 
 
+def untrained(name: str) -> nn.Module:
+    """The architecture of a model of RobustBench, without its weights.
+
+    Args:
+        name: "robustbench:<dataset>:<threat>:<model>".
+
+    Raises:
+        LookupError: an unknown data set, threat or model.
+    """
+    from defenses.models.robustbench_zoo import zoo_entry
+
+    _, dataset, threat, model = robustbench_parts(name)
+    made = zoo_entry(model, dataset, threat)["model"]()
+    assert isinstance(made, nn.Module)
+    return made
+
+
 def _find(source: Source) -> Path:
     try:
         return source.find()

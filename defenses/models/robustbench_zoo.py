@@ -10,11 +10,11 @@ from defenses.registry import unknown_name
 
 def drive_id(model: str, dataset: str, threat: str) -> str | None:
     """Google Drive id of a model's single file; None where RobustBench states none (ensembles, other hosts)."""
-    found = _zoo_entry(model, dataset, threat).get("gdrive_id")
+    found = zoo_entry(model, dataset, threat).get("gdrive_id")
     return found if isinstance(found, str) else None
 
 
-def _zoo_entry(model: str, dataset: str, threat: str) -> dict[str, Any]:
+def zoo_entry(model: str, dataset: str, threat: str) -> dict[str, Any]:
     """RobustBench's record of a model. Raises LookupError for an unknown data set, threat or model."""
     import_robustbench()
     from robustbench.model_zoo import model_dicts

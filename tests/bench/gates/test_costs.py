@@ -14,9 +14,9 @@ from bench.gates.attackers import RANDOM_SEARCH
 from bench.gates.costs import COSTS
 from bench.gates.gradient import DERIVATIVES
 from bench.grids import grid_cells
-from bench.run.forecast import _price, _probe
 from bench.run.gating import check_gates, count_gate_answers
 from bench.run.prepare import Loader
+from bench.run.rates import time_answers
 from bench.threat import ThreatModel
 from defenses.base import Defense, Gradient
 from defenses.diffpure_sde import DiffPureSDE
@@ -55,7 +55,7 @@ def test_gates_cost_what_the_forecast_says(defense: Defense, gradient: Gradient,
         prepared.model(), cell.attack, images, labels, ids, cell.threat, draws=draws, seed=0, stochastic=stochastic
     )
     spent = sum(gate["evaluations"] for gate in check_gates(prepared, records, every=every))
-    _, said = _price(*count_gate_answers(cell, every=every), _probe(prepared))
+    _, said = time_answers(prepared, gradient, (8, 8)).price(*count_gate_answers(cell, every=every))
     early = (
         0 if every or {*DERIVATIVES} & {*prepared.model().kinds} else len(ids) * RANDOM_SEARCH.queries()[0]
     )  # ends with success

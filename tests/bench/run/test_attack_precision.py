@@ -21,6 +21,7 @@ from bench.run.forecast import forecast
 from bench.run.intact import ChangedNetwork
 from bench.run.meter import Meter
 from bench.run.prepare import Loader
+from bench.run.rates import Here
 from bench.run.runner import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
@@ -198,5 +199,5 @@ def test_a_changed_copy_is_found_and_loaded_again() -> None:
 def test_a_guidance_that_differentiates_the_network_and_the_forecast(tmp_path: Path) -> None:
     guided = cell(defense=Contrastive(t=0.05, steps=2, per_image=True, guidance_scale=5.0), num_images=2, draws=1)
     assert measured(guided)[0]
-    lines = list(forecast([guided], str(tmp_path / "none.sqlite"), LOADER))
+    lines = list(forecast([guided], str(tmp_path / "none.sqlite"), Here(LOADER)))
     assert "would fail" not in " ".join(lines) and "network evaluations" in lines[0]

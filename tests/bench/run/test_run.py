@@ -23,6 +23,7 @@ from bench.run.forecast import forecast
 from bench.run.gating import _kept_images, check_gates
 from bench.run.prepare import Loader, names_of
 from bench.run.provenance import hash_own_code
+from bench.run.rates import Here
 from bench.run.runner import run_cells
 from bench.store import Store
 from bench.threat import ThreatModel
@@ -359,7 +360,7 @@ def test_a_run_costs_what_the_forecast_says(tmp_path: Path, gradient: Gradient) 
     measure(tmp_path / "r.sqlite", wanted)
     with Store(tmp_path / "r.sqlite") as store:
         spent = store.latest_done(wanted.key)["network_evaluations"]
-    *_, total = forecast([wanted], str(tmp_path / "none.sqlite"), LOADER)
+    *_, total = forecast([wanted], str(tmp_path / "none.sqlite"), Here(LOADER))
     assert f"{spent:.3g} network evaluations" in total
 
 

@@ -136,7 +136,7 @@ def untrained(name: str) -> nn.Module:
     if not name.startswith("robustbench:"):
         return architecture(name).eval().requires_grad_(False)
     _, dataset, threat, model = name.split(":")
-    return robustbench_zoo._zoo_entry(model, dataset, threat)["model"]().eval().requires_grad_(False)
+    return robustbench_zoo.zoo_entry(model, dataset, threat)["model"]().eval().requires_grad_(False)
 
 
 def settings() -> dict[str, Cell]:
