@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -39,8 +40,9 @@ def run_on_ray(command: WorkerCommand, workers: int, device: str | None, address
         raise ValueError("--launcher ray needs Ray: pip install 'purification-bench[ray]'.") from error
     alone: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE}
     try:
+        _check_reachable(address)
         ray.init(address or "local", logging_level="warning", **alone)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"The Ray cluster {address or 'of this machine'} cannot be used: {error} Give --ray-address HOST:PORT; "
             "for a cluster that asks for a token, which Ray says above, set RAY_AUTH_MODE=token."
@@ -61,6 +63,13 @@ def run_on_ray(command: WorkerCommand, workers: int, device: str | None, address
             raise ValueError(f"Ray lost the workers: {str(error).strip().splitlines()[-1]}") from error
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError where nobody listens: Ray asks for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10.0).close()
 
 
 def share_of(resources: Mapping[str, float], workers: int, device: str | None) -> dict[str, float]:

@@ -154,7 +154,8 @@ def test_an_array_of_a_real_slurm(slurm: dict[str, str], tmp_path: Path) -> None
 def test_a_job_that_is_stopped_is_requeued_and_goes_on(slurm: dict[str, str], tmp_path: Path, how: str) -> None:
     """At the time limit submitit requeues it, on preemption Slurm does; either way the rows are whole."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **slurm}
-    grid, db = write_grid(tmp_path, 40), tmp_path / "r.sqlite"
+    # minutes where the time limit of two minutes has to end it, though a batch fits on a slow machine as well
+    grid, db = write_grid(tmp_path, 40 if how == "preemption" else 300), tmp_path / "r.sqlite"
     options = "partition=spare,time=60" if how == "preemption" else "partition=spare,time=2,signal-delay-s=50"
     done = subprocess.run(
         launch(grid, db, "--workers", "1", "--slurm", options),
