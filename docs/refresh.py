@@ -269,7 +269,11 @@ def curve(name: str) -> Callable[[], str]:
     return picture
 
 
-PICTURES: dict[Path, Callable[[], str]] = {DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level")}
+GUIDANCE = runpy.run_path(str(DOCS / "guidance.py"))
+PICTURES: dict[Path, Callable[[], str]] = {
+    DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level"),
+    DOCS / "guidance.svg": GUIDANCE["figure"],
+}
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"summary": summary},
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
@@ -279,6 +283,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     DOCS / "planted.md": {"planted": planted},
     DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
+        **GUIDANCE["BLOCKS"],
         "main": grid("cifar10_small", "main"),
         "comparisons": comparisons,
         "gold": grid("cifar10_small", "gold"),

@@ -167,3 +167,13 @@ def test_nothing_names_a_machine() -> None:
     for name in texts:
         text = (ROOT / name).read_text(errors="ignore")
         assert not re.search("/wor" + "k/|/op" + "t/|/roo" + "t/", text), name
+
+
+def test_the_short_answer_of_the_findings_is_what_its_tests_say() -> None:
+    """The words in bold are written by hand: they stand while guidance gains nothing but under the exact gradient."""
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert "**guidance buys nothing that these pictures show" in text
+    block = text.partition("<!-- answers -->")[2].partition("<!-- /answers -->")[0]
+    gains, seems = (part.split("\n- ")[1:] for part in block.split("\n**")[1:3])
+    assert len(gains) == 3 and all(", not established. No gain" in line for line in gains)
+    assert ", established. **" in seems[0] and ", established. The exact gradient is the weaker attack" in seems[1]
