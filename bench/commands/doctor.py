@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import torch
 
@@ -61,12 +60,9 @@ def _describe_memory() -> str:
         memory = f"{os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB of memory free, "
     except (ValueError, OSError, AttributeError):
         memory = ""
-    folder = _find_existing(cache_folder())
+    wanted = cache_folder().absolute()
+    folder = next(path for path in (wanted, *wanted.parents) if path.exists())
     return f"{memory}{shutil.disk_usage(folder).free / GIB:.1f} GiB of disk free at {folder}"
-
-
-def _find_existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _describe_folders() -> list[str]:

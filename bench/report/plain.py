@@ -86,17 +86,13 @@ def _find_widths(columns: Sequence[Sequence[str]], labels: int, width: int) -> l
     """Natural widths; on a narrow screen names give way to their longest word, then numbers, then names again."""
     widths = [max(map(len, column)) for column in columns]
     words = [max((len(word) for text in column for word in text.split()), default=1) for column in columns]
-    names, every = range(labels), range(len(columns))
-    steps = (
-        (names, words),
-        (range(labels, len(columns)), words),
-        (names, [min(word, NARROWEST) for word in words]),
-    )
+    names, numbers = range(labels), range(labels, len(columns))
+    steps = ((names, words), (numbers, words), (names, [min(word, NARROWEST) for word in words]))
     room = width - GAP * (len(columns) - 1)
     for chosen, least in steps:
         while sum(widths) > room and (wide := [i for i in chosen if widths[i] > least[i]]):
             widths[max(wide, key=lambda i: widths[i])] -= 1
-    return [widths[i] for i in every]
+    return widths
 
 
 def _fill(text: str, width: int) -> str:

@@ -89,12 +89,11 @@ class Alarm:
                     signal.pthread_kill(self._target, signal.SIGALRM)
             wait, rung = AGAIN, rung + 1
             if rung == STUCK and sys.__stderr__ is not None:
-                print(
+                told = (
                     f"A cell's time is up, and it is in a call that Python cannot interrupt. `kill -9 {os.getpid()}` "
-                    "ends it; the same command without that cell continues.",
-                    file=sys.__stderr__,
-                    flush=True,
+                    "ends it; the same command without that cell continues."
                 )
+                print(told, file=sys.__stderr__, flush=True)
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:

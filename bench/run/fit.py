@@ -24,8 +24,7 @@ def check_classifier(network: nn.Module, name: str, data: ImageSet, index: int, 
     Raises:
         ValueError: it cannot take the picture, or answers with something else than one finite real logit a class.
     """
-    pictures = data.images([index]).to(device)
-    out = _ask(network, f"classifier {name}", data, pictures)
+    out = _ask(network, f"classifier {name}", data, data.images([index]).to(device))
     wanted = (1, data.classes)
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
         raise ValueError(
