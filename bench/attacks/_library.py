@@ -128,7 +128,7 @@ def library_attack(
             "their recorded draws are not found. Use apgd_eot or strong."
         )
     library = import_autoattack()
-    if variant == "standard" and threat.norm == "L2":
+    if variant == "standard" and threat.norm != "Linf":
         _check_tiles(*images.shape[2:])
     queries = Queries(model, variant, seed)
     with _undisturbed(images), _warnings() as warnings:
@@ -170,13 +170,13 @@ def attack_by(attack: Any, name: str, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_tiles(height: int, width: int) -> None:
-    """Refuse sizes on which the library's L2 Square Attack stops with an error: its first tiles stick out."""
+    """Refuse sizes on which the library's Square Attack stops in L2 and L1: its first tiles stick out."""
     side, start = height // 5, (height - height // 5 * 5) // 2
     if side == 1 or (side and all(start + length // side * side <= length for length in (height, width))):
         return
     raise ValueError(
-        f"AutoAttack standard cannot tile images of {height} x {width} for its L2 Square Attack; 8, 28, 32, 64 and 224 "
-        "pixels a side work. Use apgd_eot and square_eot, or norm Linf."
+        f"AutoAttack standard cannot tile images of {height} x {width} for its Square Attack in L2 and L1; 8, 28, 32, "
+        "64 and 224 pixels a side work. Use apgd_eot and nes_eot, or norm Linf."
     )
 
 
