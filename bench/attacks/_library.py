@@ -24,7 +24,10 @@ CLASSES: dict[Variant, tuple[int, str]] = {
 }
 """Fewest classes that each variant works with, and why."""
 QUERIES: dict[Variant, tuple[int, int]] = {"standard": (5954, 1910), "rand": (7, 4040)}
-"""Answers without and with a gradient for an image that no attack breaks: counted on pyautoattack 0.2.0."""
+"""Answers without and with a gradient for an image that no attack breaks: counted on pyautoattack 0.2.0.
+
+In Linf; L1 has other restarts and targets, and about as many answers.
+"""
 LOOKS: dict[Variant, int] = {"standard": 5, "rand": 3}
 """The clean image, and the end of each attack."""
 
