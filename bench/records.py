@@ -10,6 +10,8 @@ Votes = Mapping[int, int]
 """Predicted label -> number of judging draws that answered it."""
 NOT_CONVERGED = "Not converged: "
 """How a note begins that says that a longer attack would find more; tables mark the number."""
+WEAK_ATTACK = "Weak attack: "
+"""How a note begins that says that another attack is known to find more; tables mark the number."""
 VOTES = ("clean_votes", "robust_votes", "null_votes")
 ROUNDED = "rounded_votes"  # unknown in runs of older versions
 

@@ -96,7 +96,9 @@ class ThreatModel:
         if self.norm == "Linf":
             return gradient.sign()
         if self.norm == "L1":
-            return sparse_signs(gradient, torch.full_like(gradient.flatten(1)[:, 0], SPARSITY * gradient[0].numel()))
+            return sparse_signs(
+                gradient, torch.full_like(gradient.flatten(1)[:, 0], round(SPARSITY * gradient[0].numel()))
+            )
         broad = (-1, *[1] * (gradient.ndim - 1))
         largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
         scaled = gradient / largest.view(broad)  # a confident classifier's gradient can be 1e-12 small

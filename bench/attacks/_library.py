@@ -24,7 +24,10 @@ CLASSES: dict[Variant, tuple[int, str]] = {
 }
 """Fewest classes that each variant works with, and why."""
 QUERIES: dict[Variant, tuple[int, int]] = {"standard": (5954, 1910), "rand": (7, 4040)}
-"""Answers without and with a gradient for an image that no attack breaks: counted on pyautoattack 0.2.0."""
+"""Answers without and with a gradient for an image that no attack breaks: counted on pyautoattack 0.2.0.
+
+In Linf; L1 has other restarts and targets, and about as many answers.
+"""
 LOOKS: dict[Variant, int] = {"standard": 5, "rand": 3}
 """The clean image, and the end of each attack."""
 
@@ -128,7 +131,7 @@ def library_attack(
             "their recorded draws are not found. Use apgd_eot or strong."
         )
     library = import_autoattack()
-    if variant == "standard" and threat.norm == "L2":
+    if variant == "standard" and threat.norm != "Linf":
         _check_tiles(*images.shape[2:])
     queries = Queries(model, variant, seed)
     with _undisturbed(images), _warnings() as warnings:
@@ -170,13 +173,13 @@ def attack_by(attack: Any, name: str, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_tiles(height: int, width: int) -> None:
-    """Refuse sizes on which the library's L2 Square Attack stops with an error: its first tiles stick out."""
+    """Refuse sizes on which the library's Square Attack stops in L2 and L1: its first tiles stick out."""
     side, start = height // 5, (height - height // 5 * 5) // 2
     if side == 1 or (side and all(start + length // side * side <= length for length in (height, width))):
         return
     raise ValueError(
-        f"AutoAttack standard cannot tile images of {height} x {width} for its L2 Square Attack; 8, 28, 32, 64 and 224 "
-        "pixels a side work. Use apgd_eot and square_eot, or norm Linf."
+        f"AutoAttack standard cannot tile images of {height} x {width} for its Square Attack in L2 and L1; 8, 28, 32, "
+        "64 and 224 pixels a side work. Use apgd_eot and nes_eot, or norm Linf."
     )
 
 

@@ -165,6 +165,7 @@ class Trace:
         broken_by: image id -> the member of a cascade that broke it.
         notes: what a reader of the number must know.
         sees: whether the steps that are logged answer as the judge hears it; in low precision they are no looks.
+        of_a_part: whether it belongs to one of several attacks behind a number.
     """
 
     looks: dict[int, int] = field(default_factory=dict)
@@ -172,6 +173,7 @@ class Trace:
     broken_by: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sees: bool = True
+    of_a_part: bool = False
     _sums: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     _draws: dict[int, set[Hashable]] = field(default_factory=dict)
 

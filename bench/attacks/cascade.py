@@ -253,7 +253,7 @@ class Relabelled(Trace):
     """
 
     def __init__(self, parent: Trace, label: str, *, looks: bool = True) -> None:
-        super().__init__(notes=parent.notes, sees=parent.sees)
+        super().__init__(notes=parent.notes, of_a_part=True, sees=parent.sees)
         self._parent, self._label, self._counts = parent, label, looks
 
     def point(self, attack: str, step: int, image_ids: Tensor, loss: Tensor, correct: Tensor) -> None:

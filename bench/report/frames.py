@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.printable import printable_data
-from bench.records import NOT_CONVERGED
+from bench.records import NOT_CONVERGED, WEAK_ATTACK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,8 +100,9 @@ def has_run(cell: Mapping[str, Any]) -> bool:
 
 
 def warnings_of(cell: Mapping[str, Any]) -> list[str]:
-    """What the AutoAttack library warned of, as it would have on a terminal, and lengths that did not suffice."""
-    warned = [note for note in cell.get("notes") or () if note.startswith("AutoAttack: ")]
+    """What AutoAttack's library warned of, as it would have on a terminal, weak attacks, and lengths too short."""
+    warned = [note for note in cell.get("notes") or () if note.startswith(("AutoAttack: ", WEAK_ATTACK))]
+    warned = list(dict.fromkeys(warned))
     first, *others = unfinished(cell) or [""]
     more = f" ({len(others)} more of the pooled runs say so.)" if others else ""
     return [*warned, f"{first}{more}"] if first else warned

@@ -10,7 +10,7 @@ from bench.attacks.apgd_eot import APGDEOT, checkpoints, radii
 from bench.attacks.base import Oracle, Trace
 from bench.attacks.losses import Loss
 from bench.datasets import load_dataset
-from bench.threat import ThreatModel
+from bench.threat import ThreatModel, sparse_signs
 from defenses.base import Defended
 from defenses.compat import import_autoattack
 from defenses.models.classifiers import load_classifier
@@ -130,6 +130,30 @@ def test_l1_is_as_strong_as_the_library_for_as_many_queries(network: str, epsilo
         wide = [(factor * epsilon, queries - 1) for factor, queries in radii(50)]
         _, _, loss, _ = theirs.decr_eps_pgd(images, labels, *zip(*wide, strict=True))
     assert climb.best_loss.mean() > 0.97 * loss.mean()
+
+
+@pytest.mark.parametrize("steps", [8, 19, 49])
+def test_l1_takes_the_steps_of_the_library(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same start, radius by radius, where k is rounded up as theirs: the same best points."""
+    monkeypatch.setattr("bench.attacks.apgd_eot.sparse_signs", lambda x, kept: sparse_signs(x, kept.ceil()))
+    classifier, images = curved(64)
+    labels, threat, attack = (
+        classifier(images).argmax(1),
+        ThreatModel(norm="L1", epsilon=4.0),
+        APGDEOT(steps=steps, eot=1),
+    )
+    oracle = Oracle(Defended(lambda x, noise: x, classifier), labels, torch.arange(64), 0)
+    x = attack.start(oracle, images, threat, 0)
+    climb = attack.climb(oracle, images, threat, x)
+    import_autoattack()
+    from autoattack.autopgd_base import APGDAttack, L1_projection
+
+    for factor, queries in radii(steps + 1):
+        theirs = APGDAttack(classifier, n_iter=queries - 1, norm="L1", eps=4.0 * factor, seed=0, device="cpu")
+        theirs.init_hyperparam(images)
+        x = x + L1_projection(images, x - images, 4.0 * factor)
+        x, _, loss, _ = theirs.attack_single_run(images, labels, x_init=x)
+    assert torch.allclose(climb.best, x, rtol=0, atol=1e-3) and torch.allclose(climb.best_loss, loss, rtol=1e-4)
 
 
 def test_l1_does_not_count_looks_outside_of_the_ball() -> None:

@@ -165,14 +165,15 @@ def test_too_few_classes_are_refused(variant: str, classes: int, message: str) -
         AutoAttack(variant=variant).perturb(defended(classifier), images, labels, ids, ThreatModel(epsilon=0.1), 0)
 
 
+@pytest.mark.parametrize("norm", ["L2", "L1"])
 @pytest.mark.parametrize("side", [4, 8, 12, 13, 14, 16, 28, 32, 224])
-def test_sizes_that_the_library_cannot_tile(side: int) -> None:
-    """The check says no exactly where the library's L2 Square Attack raises an error of its own."""
+def test_sizes_that_the_library_cannot_tile(side: int, norm: str) -> None:
+    """The check says no exactly where the library's Square Attack raises an error of its own."""
     import_autoattack()
     from autoattack.square import SquareAttack
 
     images, labels = torch.full((1, 3, side, side), 0.5), torch.tensor([0])
-    square = SquareAttack(lambda x: torch.eye(10)[torch.zeros(len(x), dtype=int)], norm="L2", eps=0.1, n_queries=1)
+    square = SquareAttack(lambda x: torch.eye(10)[torch.zeros(len(x), dtype=int)], norm=norm, eps=0.1, n_queries=1)
     try:
         square.perturb(images, labels)
     except (ZeroDivisionError, RuntimeError):

@@ -11,9 +11,11 @@ from linear_problem import defended, problem
 from torch import Tensor, nn
 
 from bench.attacks.base import Trace
+from bench.attacks.cascade import Cascade
 from bench.attacks.losses import targeted_cross_entropy
 from bench.attacks.pgd_eot import PGDEOT, WEAK
 from bench.attacks.pgd_t_eot import PGDTEOT
+from bench.records import WEAK_ATTACK
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise
@@ -80,7 +82,13 @@ def test_a_number_in_l1_carries_a_note() -> None:
     trace, threat = Trace(), ThreatModel(norm="L1", epsilon=0.2)
     for attack in (PGDTEOT(steps=2, eot=1, targets=2), PGDEOT(steps=2, eot=1)):
         attack.perturb(defended(classifier), images, labels, ids, threat, 0, trace=trace)
-    assert trace.notes == [WEAK]
+    assert trace.notes == [WEAK] and WEAK.startswith(WEAK_ATTACK)  # tables mark it
+    several, both = (
+        Trace(),
+        Cascade(members=(("pgd_eot", {"steps": 2, "eot": 1}, None), ("apgd_eot", {"steps": 2}, None))),
+    )
+    both.perturb(defended(classifier), images, labels, ids, threat, 0, trace=several)
+    assert not several.notes  # the other one is not weak
 
 
 def test_unknown_settings_are_told() -> None:

@@ -10,6 +10,7 @@ from linear_problem import problem
 from torch import Tensor, nn
 
 from bench.attacks import Attack
+from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.base import Oracle
 from bench.attacks.cascade import Cascade
 from bench.attacks.clean import Clean
@@ -90,6 +91,25 @@ def test_honest_defenses_pass(purify: Purify, network: Callable[[], nn.Module | 
     assert failed(found) == set()
     assert found["gradient_audit"].passed and found["epsilon_sweep"].passed and found["gradient_scale"].passed
     assert found["beats_surrogate"].passed is None and "no surrogate" in found["beats_surrogate"].reason
+
+
+L1 = ThreatModel(norm="L1", epsilon=0.15)
+
+
+@pytest.mark.parametrize("network", [lambda: None, mlp], ids=["linear", "mlp"])
+def test_honest_defenses_pass_in_l1(network: Callable[[], nn.Module | None]) -> None:
+    found = gates(gaussian, network(), attack=APGDEOT(steps=20, eot=4, loss="margin"), threat=L1)
+    assert failed(found) == set() and found["gradient_audit"].passed and found["epsilon_sweep"].passed
+    assert found["beats_square"].passed is None and "no squares for L1" in found["beats_square"].reason
+    assert found["plateau"].passed and found["margin_transfer"].passed and found["on_grid"].passed
+
+
+def test_a_weak_attack_and_a_masked_gradient_are_told_in_l1() -> None:
+    """PGD that barely moves is beaten by a transfer of APGD; a rounded defense by the straight-through gradient."""
+    short = gates(lambda x, noise: x, attack=PGDEOT(steps=2, step_size=0.001, eot=1), threat=L1, stochastic=False)
+    assert {"margin_transfer", "step_reaches", "more_steps"} & failed(short) >= {"margin_transfer", "step_reaches"}
+    masked = gates(vanishing, attack=APGDEOT(steps=10, eot=1), threat=L1, stochastic=False)
+    assert {"margin_transfer", "beats_transfer", "gradient_nonzero", "gradient_audit"} & failed(masked)
 
 
 def rounded(x: Tensor, noise: Noise) -> Tensor:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.report import batch_note
-from bench.records import NOT_CONVERGED, ImageRecord
+from bench.records import NOT_CONVERGED, WEAK_ATTACK, ImageRecord
 from bench.report import FORMATS, Table, compare_text, epsilon_text, render
 from bench.report.frames import cells_of
 from bench.statistics import wilson
@@ -441,6 +441,12 @@ def test_the_librarys_warnings_stand_beside_the_number() -> None:
     text = render(frame(warned), format="markdown")
     assert "!<sup>a</sup>" in text and "<sup>a</sup> AutoAttack: it seems to be randomized" in text
     assert "disk" not in text
+
+
+def test_a_weak_attack_is_marked_beside_the_number() -> None:
+    """Once, however many runs are pooled."""
+    text = render(frame(row("a", 40.0, notes=[f"{WEAK_ATTACK}other attacks find more"] * 2)), format="markdown")
+    assert "!<sup>a</sup>" in text and text.count("Weak attack: other attacks find more") == 1
 
 
 def test_the_number_of_images_is_of_those_that_ran() -> None:
