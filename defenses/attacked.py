@@ -43,6 +43,7 @@ class AttackedDefense(Defended):
         )
         self.real, self.low, self.attack_precision = real, low, precision
         self.kinds = real.kinds
+        self.rows_at_once = low.rows_at_once = real.rows_at_once
 
     def with_gradient(self, gradient: Gradient) -> Defended:
         """See `Defended.with_gradient`."""

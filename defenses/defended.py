@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from defenses.noise import Noise, NoiseSource
 from defenses.precision import Precision
 from defenses.recorded import as_source
+from defenses.rows import Rows, in_parts, retried
 from defenses.sealed import seal
 
+T = TypeVar("T")
 Purify = Callable[[Tensor, NoiseSource], Tensor]
 Gradient = Literal["exact", "guidance_detached", "adjoint", "surrogate", "straight_through", "transfer", "none"]
 Combine = Literal["logits", "softmax", "vote"]
@@ -43,6 +45,7 @@ class Defended(nn.Module):
         with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
             that watch its states; None where there is none.
         attack_precision: what the passes of an attack compute in, see `defenses.attacked`.
+        rows_at_once: how many rows go through it at once; shared by its copies.
         is_sealed: whether purifier and classifier get noise that hands out draws and nothing else, see `sealed`.
     """
 
@@ -87,7 +90,7 @@ class Defended(nn.Module):
         self.gradient, self.runs, self.combine, self.batch_coupled = gradient, runs, combine, batch_coupled
         self.votes, self.with_score, self.stochastic, self.is_sealed = votes, with_score, stochastic, False
         self._split_draws = batch_coupled if split_draws is None else split_draws
-        self._rebuild = rebuild
+        self._rebuild, self.rows_at_once = rebuild, Rows()
         self._built = gradient
         self.kinds = tuple(dict.fromkeys((gradient, *ALWAYS, *kinds)))
 
@@ -113,10 +116,42 @@ class Defended(nn.Module):
         return other
 
     def __call__(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
-        """See `forward`; sealed before a subclass's own forward."""
-        if noise is not None and self.is_sealed:
+        """See `forward`; in as many passes as memory asks for, and sealed before a subclass's own forward."""
+        if noise is None:
+            noise = fresh_noise(images)
+        source = as_source(noise, len(images))
+        if torch.is_grad_enabled() and images.requires_grad:  # who asks for a gradient asks again, see `retried`
+            most = None if self.batch_coupled else self.rows_at_once.most(gradient=True)
+            return in_parts(lambda x, rows: self._answer(x, _cut(source, rows)), images, most)
+        return self._answer_plainly(images, source)
+
+    def _answer(self, images: Tensor, noise: NoiseSource) -> Tensor:
+        if self.is_sealed:
             noise = seal(noise)
-        return super().__call__(images, noise)
+        found: Tensor = super().__call__(images, noise)
+        return found
+
+    def _answer_plainly(self, images: Tensor, source: NoiseSource) -> Tensor:
+        """Fewer rows at once where memory runs out; inside the networks where a batch stays whole."""
+        known, size = self.rows_at_once, len(images)
+
+        def ask() -> Tensor:
+            most = None if self.batch_coupled else known.most(gradient=False)
+            with known.inside(lambda: self.look(images[:1], _cut(source, slice(0, 1)))):
+                return in_parts(lambda x, rows: self._answer(x, _cut(source, rows)), images, most)
+
+        def halve() -> bool:
+            if self.batch_coupled:
+                return known.halve_inside(size)
+            rows = min(size, known.most(gradient=False) or size)
+            return known.halve(rows, least=1, gradient=False) is not None
+
+        return retried(ask, halve)
+
+    def look(self, images: Tensor, noise: NoiseSource | None = None) -> None:
+        """Ask about a few images without a gradient, of which nobody needs the answer."""
+        with torch.no_grad():
+            self._answer(images.detach(), noise or fresh_noise(images))
 
     def with_purify(self, wrap: Callable[[Purify], Purify]) -> Defended:
         """The same defense, networks shared, with `wrap(purify)` in place of its purifier.
@@ -191,6 +226,37 @@ class Defended(nn.Module):
         for rows in groups:
             purified = purified.index_copy(0, rows.to(images.device), purify(images[rows], noise[rows]))
         return purified
+
+
+def with_gradient_retried(model: Defended, work: Callable[[], T], images: Tensor, rows: int) -> T:
+    """The answer of work that asks a defense for gradients by itself, done again with fewer rows where memory runs out.
+
+    For attacks that build a graph over several answers, or are a library's. Parts of a batch are computed again in the
+    backward pass, one at a time; where a batch stays whole, the parts lie inside of the networks.
+
+    Args:
+        model: the defense.
+        work: begins anew at every call.
+        images: that it is asked about.
+        rows: of its largest pass.
+    """
+    known = model.rows_at_once
+
+    def ask() -> T:
+        with known.inside(lambda: model.look(images[:1])):
+            return work()
+
+    def halve() -> bool:
+        if model.batch_coupled:
+            return known.halve_inside(rows)
+        return known.halve(min(rows, known.most(gradient=True) or rows), least=1, gradient=True) is not None
+
+    return retried(ask, halve)
+
+
+def _cut(noise: NoiseSource, rows: slice) -> NoiseSource:
+    """The noise of some rows, itself where that is all of them."""
+    return noise if rows == slice(0, len(noise)) else noise[rows]
 
 
 def fresh_noise(images: Tensor) -> Noise:

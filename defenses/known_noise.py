@@ -39,7 +39,7 @@ class KnownNoise(Defended):
             with_score=None if with_score is None else lambda change: _recorded(with_score(change), seed),
         )
         self.real, self.seed, self.attack_precision = real, seed, real.attack_precision
-        self.kinds = real.kinds
+        self.kinds, self.rows_at_once = real.kinds, real.rows_at_once
         self.training = real.training  # alone: `train` would change the classifier, which others share
 
     def with_gradient(self, gradient: Gradient) -> Defended:
@@ -54,11 +54,15 @@ class KnownNoise(Defended):
         """See `Defended.with_purify`."""
         return self._of(self.real.with_purify(wrap))
 
-    def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
+    def __call__(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
         """See `Defended.forward`. Raises ValueError without noise: then nothing says which images these are."""
         if noise is None:
             raise ValueError("Expected the noise of these images, found None: their ids say which draw is known.")
-        return self.real(images, record(noise, self.seed))
+        return super().__call__(images, noise)
+
+    def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:
+        """See `Defended.forward`."""
+        return self.real(images, None if noise is None else record(noise, self.seed))
 
     def purify(self, images: Tensor, noise: NoiseSource) -> Tensor:
         """See `Defended.purify`."""

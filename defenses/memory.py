@@ -1,8 +1,9 @@
-"""What running out of memory looks like, on a GPU, on a CPU and in Python."""
+"""What running out of memory looks like, on a GPU, on a CPU and in Python; what is free, and what was taken."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import torch
 
@@ -24,3 +25,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(said in str(error) for said in SAID)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free bytes on a GPU, those that torch holds and does not use included."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+_HIGHEST: dict[torch.device, int] = {}
+
+
+def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
+    """Bytes that something takes on a GPU at its highest, above what is taken before."""
+    _HIGHEST[device] = highest_bytes(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return int(torch.cuda.max_memory_allocated(device)) - before
+
+
+def highest_bytes(device: torch.device) -> int:
+    """Most bytes that torch took on a GPU since `forget_highest`."""
+    return max(_HIGHEST.get(device, 0), int(torch.cuda.max_memory_allocated(device)))
+
+
+def forget_highest(device: torch.device) -> None:
+    """Begin to watch the highest anew."""
+    _HIGHEST.pop(device, None)
+    torch.cuda.reset_peak_memory_stats(device)

@@ -15,6 +15,7 @@ from bench.attacks._short import shorten
 from bench.attacks.base import NoSuchAttack, Trace
 from bench.threat import ThreatModel
 from defenses.base import Defended
+from defenses.defended import with_gradient_retried
 from defenses.noise import Noise, role_seed
 
 Variant = Literal["standard", "rand"]
@@ -106,10 +107,16 @@ def run_library(
     Returns:
         Adversarial images, of the shape of `images`.
     """
-    with library_attack(variant, model, images, threat, seed, trace) as attack:
-        adversarial, predicted = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+
+    def attacked() -> tuple[Tensor, Tensor, int]:
+        with library_attack(variant, model, images, threat, seed, trace) as attack:
+            found = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+            return *found, len(attack.attacks_to_run)
+
+    adversarial, predicted, attacks = with_gradient_retried(model, attacked, images, len(images))
     if trace is not None:
-        looks = 1 + len(attack.attacks_to_run)  # one draw of the clean image, one after each attack
+        trace.notes += model.rows_at_once.take_notes()
+        looks = 1 + attacks  # one draw of the clean image, one after each attack
         draws = [(variant, look) for look in range(looks)]
         trace.look(image_ids, (predicted == labels).expand(looks, -1), draws)
     return adversarial
@@ -167,9 +174,16 @@ def attack_by(attack: Any, name: str, images: Tensor, labels: Tensor) -> Tensor:
         part.loss = name.removeprefix("apgd-")
     if part is attack.fab:
         part.targeted, part.n_restarts = True, 1
-    part.seed = attack.get_seed()
-    with torch.no_grad():
-        return part.perturb(images.contiguous(), labels).detach()
+    queries: Queries = attack.model
+    calls = queries.calls
+
+    def attacked() -> Tensor:
+        queries.calls, part.seed = calls, attack.get_seed()  # the same draws again, where memory ran out
+        with torch.no_grad():
+            found: Tensor = part.perturb(images.contiguous(), labels).detach()
+        return found
+
+    return with_gradient_retried(queries.model, attacked, images, len(images))
 
 
 def _check_tiles(height: int, width: int) -> None:

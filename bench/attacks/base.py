@@ -15,10 +15,10 @@ from bench.threat import Norm, ThreatModel, check_finite
 from defenses.base import Defended, Gradient
 from defenses.declared import check_class
 from defenses.field_types import TypedFields
-from defenses.memory import is_out_of_memory
 from defenses.noise import Noise, role_seed
 from defenses.plugins import adopt_class, welcome
 from defenses.registry import ClassRegistry, plain_fields
+from defenses.rows import FEW, MANY, retried
 
 A = TypeVar("A", bound="Attack")
 attacks: ClassRegistry[Attack] = ClassRegistry("attack", "bench.attacks")
@@ -296,30 +296,44 @@ class Oracle:
         return other
 
     def _ask(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
-        while True:
-            try:
-                return self._ask_chunks(x, first, gradient=gradient)
-            except Exception as error:
-                if not is_out_of_memory(error) or not self._back_off(len(x)):
-                    raise
+        known = self.model.rows_at_once
+        few = min(len(x), FEW)
+        if not self.model.batch_coupled and self.eot * len(x) > MANY:
+            known.measure(x.device, lambda: self._ask_few(x[:few], first, gradient=gradient), few, gradient=gradient)
 
-    def _back_off(self, batch: int) -> bool:
-        """Ask about half as many rows a pass from now on; whether that was possible."""
-        rows = self._rows or self.eot * batch
-        smallest = batch if self.model.batch_coupled else 1
-        if rows <= smallest:
-            return False
-        self._rows = max(smallest, rows // 2)
-        torch.cuda.empty_cache()
+        def ask() -> Answer:
+            with known.inside(lambda: self._ask_few(x[:1], first, gradient=False)):
+                return self._ask_chunks(x, first, gradient=gradient)
+
+        found = retried(ask, lambda: self._back_off(len(x), gradient=gradient))
         if self.trace is not None:
-            self.trace.notes.append(f"out of memory: {self._rows} rows a pass instead of {rows}")
-        return True
+            self.trace.notes += known.take_notes()
+        return found
+
+    def _ask_few(self, x: Tensor, first: int, *, gradient: bool) -> None:
+        """One draw of the first images, of which nobody needs the answer."""
+        some = self.at(torch.arange(len(x), device=x.device))
+        some.eot = 1
+        Oracle._ask_chunks(some, x, first, gradient=gradient)
+
+    def _limit(self, batch: int, *, gradient: bool) -> int:
+        """Rows of a pass."""
+        asked = (self._rows or self.eot * batch, self.model.rows_at_once.most(gradient=gradient))
+        return min(rows for rows in asked if rows is not None)
+
+    def _back_off(self, batch: int, *, gradient: bool) -> bool:
+        """Ask about half as many rows a pass from now on; whether that was possible."""
+        known, rows = self.model.rows_at_once, self._limit(batch, gradient=gradient)
+        if self.model.batch_coupled and rows <= batch:
+            return known.halve_inside(batch)
+        least = batch if self.model.batch_coupled else 1
+        return known.halve(rows, least=least, gradient=gradient) is not None
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
         losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))
         predictions = torch.empty((self.eot, len(x)), dtype=torch.int64, device=x.device)
         total = torch.zeros_like(x) if gradient else None
-        for draws, rows in self._chunks(len(x)):
+        for draws, rows in self._chunks(len(x), gradient=gradient):
             part = x[rows].detach().requires_grad_(gradient)
             count = draws.stop - draws.start
             noise = Noise(self.seed, self.image_ids[rows], first + draws.start).repeat(count)
@@ -336,9 +350,9 @@ class Oracle:
             predictions[draws, rows] = logits.argmax(1).view(count, -1)
         return Answer(losses, margins, predictions, predictions == self.labels, total)
 
-    def _chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
+    def _chunks(self, batch: int, *, gradient: bool) -> Iterator[tuple[slice, slice]]:
         """(draws, images) that fit into one pass: many draws of the whole batch, else parts of one draw."""
-        rows = self._rows or self.eot * batch
+        rows = self._limit(batch, gradient=gradient)
         if self.model.batch_coupled:
             rows = max(rows, batch)
         together = max(1, rows // batch)

@@ -13,6 +13,7 @@ from bench.attacks.base import Attack, NoSuchAttack, Trace, check_positive, choo
 from bench.attacks.losses import cross_entropy
 from bench.threat import ThreatModel, check_finite
 from defenses.base import Defended
+from defenses.defended import with_gradient_retried
 from defenses.noise import Noise, role_seed
 
 
@@ -136,12 +137,17 @@ class Replicates:
 
     def gradient(self, x: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
         """The logits, and the gradient with respect to x of the cross-entropy of their mean over the draws."""
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.logits(x, first, count)
-            (gradient,) = torch.autograd.grad(cross_entropy(logits.mean(0), self.labels).sum(), x)
+
+        def ask() -> tuple[Tensor, Tensor]:
+            leaf = x.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self.logits(leaf, first, count)
+                (gradient,) = torch.autograd.grad(cross_entropy(logits.mean(0), self.labels).sum(), leaf)
+            return logits.detach(), gradient
+
+        logits, gradient = with_gradient_retried(self.model, ask, x, count * len(x))
         check_finite(gradient, self.image_ids, "gradients")
-        return logits.detach(), gradient
+        return logits, gradient
 
     @torch.no_grad()
     def wrong(self, x: Tensor, rows: Tensor, first: int, count: int, together: int) -> Tensor:

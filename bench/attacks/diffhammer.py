@@ -161,7 +161,7 @@ class _Hammer(Oracle):
         """Losses, margins, predictions (draws, batch), and the losses' gradients at the purified images."""
         losses, margins = (x.new_zeros(self.eot, len(x)) for _ in range(2))
         predictions, gradients = losses.long(), x.new_zeros(self.eot, *x.shape)
-        for draws, rows in self._chunks(len(x)):
+        for draws, rows in self._chunks(len(x), gradient=True):
             count = draws.stop - draws.start
             noise = Noise(self.seed, self.image_ids[rows], first + draws.start).repeat(count)
             labels = self.labels[rows].repeat(count)
@@ -180,7 +180,7 @@ class _Hammer(Oracle):
 
     def _graft(self, x: Tensor, draws: Tensor, direction: Tensor) -> Tensor:
         """direction back-propagated through the purification of one draw an image."""
-        width = len(x) if self.model.batch_coupled else min(self._rows or len(x), len(x))
+        width = len(x) if self.model.batch_coupled else min(self._limit(len(x), gradient=True), len(x))
         parts = []
         for start in range(0, len(x), width):
             rows = slice(start, start + width)

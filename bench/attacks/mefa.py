@@ -145,9 +145,9 @@ class MEFA(Attack):
 class MeanLogits(Oracle):
     """An oracle whose loss and margin are those of an image's mean logits over the draws; see `Oracle`."""
 
-    def _chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
-        """All draws of an image in one pass, as many images as fit."""
-        width = batch if self.model.batch_coupled else max(1, (self._rows or self.eot * batch) // self.eot)
+    def _chunks(self, batch: int, *, gradient: bool) -> Iterator[tuple[slice, slice]]:
+        """All draws of an image in one pass, as many images as fit; the defense cuts what is still too much."""
+        width = batch if self.model.batch_coupled else max(1, self._limit(batch, gradient=gradient) // self.eot)
         for image in range(0, batch, width):
             yield slice(0, self.eot), slice(image, min(image + width, batch))
 
@@ -155,7 +155,7 @@ class MeanLogits(Oracle):
         losses, margins = torch.zeros_like(x.flatten(1)[:, 0]), torch.zeros_like(x.flatten(1)[:, 0])
         predictions = torch.empty((self.eot, len(x)), dtype=torch.int64, device=x.device)
         total = torch.zeros_like(x) if gradient else None
-        for _, rows in self._chunks(len(x)):
+        for _, rows in self._chunks(len(x), gradient=gradient):
             part, labels = x[rows].detach().requires_grad_(gradient), self.labels[rows]
             noise = Noise(self.seed, self.image_ids[rows], first).repeat(self.eot)
             with torch.set_grad_enabled(gradient):

@@ -23,6 +23,7 @@ TIERS: dict[str, tuple[Tier, ...]] = {
     **{"paper": ("paper",), "strong": ("strong",), "gold": ("gold",), "quick": ("quick",)},
 }
 DRAWS = {"paper": 10, "strong": 100, "gold": 100}  # judging draws an image
+BATCH = 16  # pictures of a batch where no answer depends on it: what a kill can lose
 FRACTIONS = {0.031373: 8 / 255, 0.0157: 4 / 255}  # radii as scripts round them -> as papers state them
 
 
@@ -100,6 +101,8 @@ class Experiment:
             draws=DRAWS[settings["tier"]],
             **settings,
         )
+        if not first.batch_coupled:  # no part of the key then
+            first = replace(first, batch_size=min(BATCH, sample.batch_size))
         for seed in sample.seeds if row.defense.stochastic else sample.seeds[:1]:
             for data_seed in sample.data_seeds:
                 yield replace(first, seed=seed, data_seed=data_seed)

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from defenses.memory import free_bytes
+from defenses.rows import is_frugal
+
 State = tuple[Tensor, ...]
 Step = Callable[[State, int], State]
 MEMORY_SHARE = 0.4  # of the free memory that the graph of un-checkpointed steps may take
@@ -47,7 +50,8 @@ def scan(step: Step, state: State, steps: int, *, checkpoint_every: int | None =
         return state
     meter = _SavedBytes()
     state = _segment(step, state, 0, 1, meter)
-    fitting = int(MEMORY_SHARE * _BUDGET.left(state[0].device) // max(meter.bytes, 1))
+    left = 0 if is_frugal() else _BUDGET.left(state[0].device)
+    fitting = int(MEMORY_SHARE * left // max(meter.bytes, 1))
     kept = min(steps - 1, fitting)
     _BUDGET.promise(state[0].device, kept * meter.bytes)
     state = _segments(step, state, 1, steps - kept, max(1, kept))
@@ -56,10 +60,7 @@ def scan(step: Step, state: State, steps: int, *, checkpoint_every: int | None =
 
 def free_memory(device: torch.device) -> int:
     """Free bytes on the device (on a CPU: available memory of the machine, or of its container where that is less)."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return _available_host_memory()
+    return free_bytes(device) if device.type == "cuda" else _available_host_memory()
 
 
 class _Budget:

@@ -286,3 +286,8 @@ def test_the_noise_level_grid_sweeps_t_with_set_c(db: Path) -> None:
     assert all((C | COMMON).items() <= params.items() for params in guided)
     drawn = bench("report", "--grid", "noise_level", "--format", "svg", "--db", db).output
     assert "not run" in drawn
+
+
+def test_a_kill_loses_at_most_a_quarter_of_a_cell() -> None:
+    for cell in grid_cells("paper_tables", "strong"):
+        assert cell.batch_coupled or cell.batch_size <= 16, cell
