@@ -15,7 +15,7 @@ from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
 Start = Literal["zero", "random", "zero_then_random"]
-WEAK = f"{WEAK_ATTACK}PGD in L1 leaves far more than apgd_eot and apgd_t_eot do."
+WEAK = f"{WEAK_ATTACK}PGD in L1; apgd_eot and apgd_t_eot find more."
 
 
 @register

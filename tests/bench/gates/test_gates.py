@@ -96,9 +96,8 @@ def test_honest_defenses_pass(purify: Purify, network: Callable[[], nn.Module | 
 L1 = ThreatModel(norm="L1", epsilon=0.15)
 
 
-@pytest.mark.parametrize("network", [lambda: None, mlp], ids=["linear", "mlp"])
-def test_honest_defenses_pass_in_l1(network: Callable[[], nn.Module | None]) -> None:
-    found = gates(gaussian, network(), attack=APGDEOT(steps=20, eot=4, loss="margin"), threat=L1)
+def test_an_honest_defense_passes_in_l1() -> None:
+    found = gates(gaussian, mlp(), attack=APGDEOT(steps=20, eot=4, loss="margin"), threat=L1)
     assert failed(found) == set() and found["gradient_audit"].passed and found["epsilon_sweep"].passed
     assert found["beats_square"].passed is None and "no squares for L1" in found["beats_square"].reason
     assert found["plateau"].passed and found["margin_transfer"].passed and found["on_grid"].passed
