@@ -98,6 +98,10 @@ class BatchRecord:
         evidence: where its adversarial images are kept: a place below the database's own folder, a path or a URL; None
             where they are not.
         evidence_sha256: of that file.
+        peak_bytes: most memory that was taken: on a GPU by torch, on a CPU by the process since it began; None where
+            nobody can tell.
+        device_bytes: memory of the device, or of the machine.
+        operations: floating-point operations of the network that is counted, a multiplication and its addition two.
     """
 
     number: int
@@ -107,3 +111,6 @@ class BatchRecord:
     device: str | None = None
     evidence: str | None = None
     evidence_sha256: str | None = None
+    peak_bytes: int | None = None
+    device_bytes: int | None = None
+    operations: float | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -51,6 +53,24 @@ def highest_bytes(device: torch.device) -> int:
 
 
 def forget_highest(device: torch.device) -> None:
-    """Begin to watch the highest anew."""
+    """Begin to watch the highest anew; on a CPU nothing can."""
+    if device.type != "cuda":
+        return
     _HIGHEST.pop(device, None)
     torch.cuda.reset_peak_memory_stats(device)
+
+
+def taken_and_whole(device: torch.device) -> tuple[int | None, int | None]:
+    """Most bytes taken, and bytes of the device; None where the system does not say.
+
+    On a GPU since `forget_highest`, on a CPU by the process since it began.
+    """
+    if device.type == "cuda":
+        return highest_bytes(device), int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        import resource
+
+        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return taken, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ImportError, OSError, ValueError, AttributeError):
+        return None, None

@@ -27,7 +27,7 @@ def show(db: str, key: str) -> str:
         for run in runs:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
             lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
-            lines += _write_evidence(store, run["id"], cell["key"])
+            lines += [*_write_cost(store, run["id"]), *_write_evidence(store, run["id"], cell["key"])]
             lines += [f"  gate {g['gate']}: {_write_mark(g['passed'])} {g['reason']}" for g in run["gates"] or []]
             if run["error_traceback"]:
                 lines += ["  traceback:", *(f"    {line}" for line in run["error_traceback"].splitlines())]
@@ -46,6 +46,21 @@ def _write_evidence(store: Store, run_id: int, key: str) -> list[str]:
         return ["  adversarial images: none were kept"]
     files = f"{len(kept)} files, the first is" if len(kept) > 1 else "one file,"
     return [f"  adversarial images: {files} {kept[0]} (bench verify {key[:8]}, bench draw {key[:8]})"]
+
+
+def _write_cost(store: Store, run_id: int) -> list[str]:
+    """How near the device's limit a run came, and the operations of its counted network."""
+    batches = store.batches(run_id)
+    shares = [(b.peak_bytes, b.device_bytes) for b in batches if b.peak_bytes and b.device_bytes]
+    lines = []
+    if shares:
+        taken, whole = max(shares, key=lambda share: share[0] / share[1])
+        lines.append(f"  memory: {taken / 2**30:.3g} of {whole / 2**30:.3g} GiB at most ({taken / whole:.0%})")
+    done = [batch.operations for batch in batches if batch.operations]
+    if done:
+        rate = sum(done) / max(sum(b.seconds for b in batches if b.operations), 1e-9)
+        lines.append(f"  operations: {sum(done):.3g} of the counted network ({rate / 1e12:.3g} TFLOP/s)")
+    return lines
 
 
 def _write_pairs(row: dict[str, Any]) -> list[str]:

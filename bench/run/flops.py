@@ -60,6 +60,33 @@ def flops_of_score(name: str, cell: Cell) -> Flops:
     return _remembered(f"score {name}", lambda: _count_unmade(lambda: untrained_score(name), shape))
 
 
+_CALLS: dict[str, float | None] = {}
+
+
+def operations_of_call(name: str, network: Any, images: Tensor) -> float | None:
+    """Operations of one call of a network that is at hand, for one row; counted once a process.
+
+    Args:
+        name: of the network, with what it is.
+        network: a classifier or a score network.
+        images: (1, channels, height, width) in [0, 1], on its device.
+
+    Returns:
+        The operations; None where the network does something that cannot be counted.
+    """
+    if name not in _CALLS:
+        shape = getattr(network, "image_shape", None)
+        x = images if shape is None else images.new_zeros((1, *shape))
+        try:
+            drawn = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+            with drawn, FlopCounterMode(display=False) as counter, torch.no_grad():
+                _asker(network)(x)
+            _CALLS[name] = float(counter.get_total_flops())
+        except Exception:  # a count is not worth a cell
+            _CALLS[name] = None
+    return _CALLS[name]
+
+
 def _count_unmade(make: Callable[[], Any], shape: tuple[int, ...]) -> Flops:
     """Count without filling a weight; where a constructor needs numbers, with random ones."""
     try:
@@ -81,11 +108,7 @@ def _count(network: Any, shape: tuple[int, ...]) -> Flops:
 def _count_on(network: Any, shape: tuple[int, ...]) -> Flops:
     if isinstance(network, nn.Module):
         network.eval().requires_grad_(False)
-    ask: Callable[[Tensor], Tensor] = network
-    if hasattr(network, "epsilon"):
-        ask = partial(_ask_noise, network)
-    elif hasattr(network, "score"):
-        ask = network.score
+    ask = _asker(network)
     x = torch.zeros(1, *getattr(network, "image_shape", shape))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ask(x)
@@ -95,6 +118,14 @@ def _count_on(network: Any, shape: tuple[int, ...]) -> Flops:
         if out.requires_grad:
             out.sum().backward()
     return Flops(float(forward), float(max(0, counter.get_total_flops() - forward)))
+
+
+def _asker(network: Any) -> Callable[[Tensor], Tensor]:
+    """One call of a network, whatever its kind."""
+    if hasattr(network, "epsilon"):
+        return partial(_ask_noise, network)
+    ask: Callable[[Tensor], Tensor] = network.score if hasattr(network, "score") else network
+    return ask
 
 
 def _ask_noise(score: Any, x: Tensor) -> Tensor:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from bench.attacks.base import Trace
 from bench.evaluate import evaluate
 from bench.records import ImageRecord
+from bench.run.flops import operations_of_call
 from bench.run.meter import Meter
 from bench.run.prepare import Prepared
 from defenses.base import Defended
+from defenses.memory import forget_highest, taken_and_whole
 
 
 def measure_batch(
@@ -20,6 +23,7 @@ def measure_batch(
 ) -> tuple[list[ImageRecord], float, int]:
     """Measure one batch: the records of its images, seconds, network evaluations."""
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
+    forget_highest(prepared.device)
     begin = time.perf_counter()
     with Meter(*prepared.counted(model)) as meter:
         records = evaluate(
@@ -36,3 +40,20 @@ def measure_batch(
             keep=keep,
         )
         return records, time.perf_counter() - begin, meter.take()
+
+
+def describe_cost(prepared: Prepared, units: int) -> dict[str, Any]:
+    """Columns of `batches` with the memory that was taken and the operations that were done.
+
+    Args:
+        prepared: the cell.
+        units: network evaluations of the batch.
+    """
+    cell = prepared.cell
+    taken, whole = taken_and_whole(prepared.device)
+    images, *_ = prepared.batch(slice(0, 1))
+    name = f"score {cell.score}" if cell.score else f"classifier {cell.classifier} {cell.dataset}"
+    network = prepared.score if prepared.score is not None else prepared.classifier
+    counted = not cell.defense.networks().classifiers or prepared.score is not None  # else another one was counted
+    each = operations_of_call(name, network, images) if counted else None
+    return {"peak_bytes": taken, "device_bytes": whole, "operations": None if each is None else each * units}

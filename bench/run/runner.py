@@ -25,7 +25,7 @@ from bench.run.gating import check_gates, find_gated, has_every_gate
 from bench.run.guest import CellTimeout, Guests
 from bench.run.intact import ChangedNetwork
 from bench.run.keeping import describe_evidence, kept_images
-from bench.run.measuring import measure_batch
+from bench.run.measuring import describe_cost, measure_batch
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
 from bench.run.provenance import describe_origin, hash_own_code, own_code_in
 from bench.run.work import Heart, Outcome, Sharing, WatchedTrace, Watcher
@@ -331,9 +331,8 @@ class _Worker:
             records, seconds, units = measure_batch(prepared, model, rows, trace, found.append)
         self.loader.check_intact()
         device = self._origins[cell.key]["device"]
-        batch = BatchRecord(
-            number=number, seconds=seconds, network_evaluations=units, curve=trace.curve(), device=device
-        )
+        cost = {"seconds": seconds, "network_evaluations": units, **describe_cost(prepared, units)}
+        batch = BatchRecord(number=number, curve=trace.curve(), device=device, **cost)
         if self.vault is not None:  # before the row: a kill in between leaves a file without a row, never the reverse
             self.heart.check()
             kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, describe_evidence(cell, number))

@@ -273,6 +273,14 @@ def m012_noise(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE cells ADD COLUMN noise TEXT NOT NULL DEFAULT 'fresh'"))
 
 
+@migration
+def m013_memory_and_operations(connection: Connection) -> None:
+    """What a batch took at its highest, of how much, and how many operations it did; NULL where nobody measured."""
+    double = Double().compile(connection.dialect)
+    for column in ("peak_bytes BIGINT", "device_bytes BIGINT", f"operations {double}"):
+        connection.execute(text(f"ALTER TABLE batches ADD COLUMN {column}"))
+
+
 def _columns(kind: Any, names: str) -> list[Column]:
     """Columns of one type; a name that ends in ? may be NULL."""
     return [Column(name.rstrip("?"), kind, nullable=name.endswith("?")) for name in names.split()]

@@ -65,6 +65,9 @@ def make_batch_row(batch: BatchRecord, run_id: int, stored_at: datetime | None =
         "device": batch.device,
         "evidence": batch.evidence,
         "evidence_sha256": batch.evidence_sha256,
+        "peak_bytes": batch.peak_bytes,
+        "device_bytes": batch.device_bytes,
+        "operations": batch.operations,
         "stored_at": stored_at,
     }
 

@@ -166,6 +166,9 @@ class BatchRow(Base):
     stored_at: Mapped[datetime | None]
     evidence: Mapped[str | None]
     evidence_sha256: Mapped[str | None]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    device_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    operations: Mapped[float | None]
 
 
 class ClaimRow(Base):

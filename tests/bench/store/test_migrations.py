@@ -46,6 +46,9 @@ def as_after(url: str, number: int, *changes: str) -> None:
             gone.append("ALTER TABLE cells DROP COLUMN attack_precision")
         if number < 12:
             gone.append("ALTER TABLE cells DROP COLUMN noise")
+        if number < 13:
+            memory = ("peak_bytes", "device_bytes", "operations")
+            gone += [f"ALTER TABLE batches DROP COLUMN {name}" for name in memory]
         for change in (f"DELETE FROM migrations WHERE number > {number}", *gone, *changes):
             connection.execute(text(change))
 
