@@ -144,7 +144,8 @@ class Defended(nn.Module):
             if self.batch_coupled:
                 return known.halve_inside(size)
             rows = min(size, known.most(gradient=False) or size)
-            return known.halve(rows, least=1, gradient=False) is not None
+            fewer = known.halve(rows, least=1, gradient=False) is not None
+            return fewer or known.halve_runs(self.runs * self.votes)
 
         return retried(ask, halve)
 
@@ -194,7 +195,7 @@ class Defended(nn.Module):
         if total == 1:
             return self.classifier(self.purify(images, noise))
         runs = as_source(noise, len(images)).split(total)
-        together = min(total, max(1, ROWS // len(images)))
+        together = min(total, max(1, ROWS // len(images)), self.rows_at_once.runs or total)
         logits = []
         for run in range(0, total, together):
             count = min(together, total - run)
@@ -249,7 +250,8 @@ def with_gradient_retried(model: Defended, work: Callable[[], T], images: Tensor
     def halve() -> bool:
         if model.batch_coupled:
             return known.halve_inside(rows)
-        return known.halve(min(rows, known.most(gradient=True) or rows), least=1, gradient=True) is not None
+        fewer = known.halve(min(rows, known.most(gradient=True) or rows), least=1, gradient=True) is not None
+        return fewer or known.halve_runs(model.runs * model.votes)
 
     return retried(ask, halve)
 

@@ -29,6 +29,7 @@ class Rows:
 
     Attributes:
         inner: rows inside a network, where a batch must stay whole; None is all.
+        runs: runs behind an answer that go together, where a single image's do not fit; None is all.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class Rows:
         self._networks: list[nn.Module] = []
         self._told: list[str] = []
         self.inner: int | None = None
+        self.runs: int | None = None
 
     def most(self, *, gradient: bool) -> int | None:
         """Rows of a pass, at most; None where nothing is known."""
@@ -91,6 +93,15 @@ class Rows:
             return False
         self.inner = known // 2
         self._told.append(f"out of memory: {self.inner} rows at once inside the networks, batches stay whole")
+        return True
+
+    def halve_runs(self, runs: int) -> bool:
+        """Take half as many runs of an answer together from now on; whether that was possible."""
+        known = min(runs, self.runs or runs)
+        if known <= 1:
+            return False
+        self.runs = known // 2
+        self._told.append(f"out of memory: {self.runs} runs of an answer together")
         return True
 
     def take_notes(self) -> list[str]:

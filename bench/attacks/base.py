@@ -327,7 +327,8 @@ class Oracle:
         if self.model.batch_coupled and rows <= batch:
             return known.halve_inside(batch)
         least = batch if self.model.batch_coupled else 1
-        return known.halve(rows, least=least, gradient=gradient) is not None
+        fewer = known.halve(rows, least=least, gradient=gradient) is not None
+        return fewer or known.halve_runs(self.model.runs * self.model.votes)
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
         losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))

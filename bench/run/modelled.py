@@ -18,7 +18,7 @@ class OnCard:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.place = f"one {card.title}"
-        self.remark = "modelled from counted operations, not measured"
+        self.remark = "modelled from counted operations, not measured; small networks take longer"
         self._rates: dict[str, Rate] = {}
         self._calls: dict[str, Called] = {}
 

@@ -83,6 +83,15 @@ def test_gradients_in_parts_are_those_of_the_whole(images: Tensor, coupled: bool
     assert (model.rows_at_once.inner is None) and max(network.seen[-1:]) == 13
 
 
+def test_runs_of_a_single_image_that_do_not_fit(images: Tensor) -> None:
+    network, noise = Small(3), Noise(0, torch.arange(2))
+    model = Defended(purify, network, runs=8, votes=2)
+    found = model(images[:2], noise)
+    network.most = 99
+    assert model.rows_at_once.runs == 2
+    assert torch.allclose(found, Defended(purify, network, runs=8, votes=2)(images[:2], noise), atol=1e-12)
+
+
 def test_what_no_smaller_pass_cures_is_told(images: Tensor) -> None:
     for coupled in (False, True):
         model = Defended(purify, Small(0), batch_coupled=coupled)

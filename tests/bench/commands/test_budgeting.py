@@ -46,8 +46,9 @@ def grid(tmp_path: Path) -> Path:
 def test_a_forecast_for_a_card_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
     filters = ("--filter", "defense=adversarial_training", "--filter", "data_seed=0", "--protocol", "strong")
-    text = bench("run", "--grid", "paper_tables", *filters, "--limit", 6, "--dry-run", "--on", "h100").output
-    assert "on one H100 (modelled from counted operations, not measured)" in text and "missing" not in text
+    db = ("--db", tmp_path / "none.sqlite")
+    text = bench("run", "--grid", "paper_tables", *filters, "--limit", 6, "--dry-run", "--on", "h100", *db).output
+    assert "on one H100 (modelled from counted operations, not measured; " in text and "missing" not in text
     tables = [line for line in text.splitlines() if line.startswith("Table ")]
     assert len(tables) == 2 and "autoattack-linf-wrn-28-10" in tables[0] and "gates included" in tables[0]
     assert "By the precision of the attacks" in text and "tf32" in text
