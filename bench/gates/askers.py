@@ -33,7 +33,8 @@ def robust_above_null(subject: Subject) -> Gate:
     draws = np.array([r.draws for r in records])
     robust, clean = (np.array([getattr(r, f"{kind}_correct") for r in records]) for kind in ("robust", "clean"))
     difference, low, _ = paired_difference(robust, draws, clean, draws)
-    words = f"Attacked images are answered right {difference:+.1%} as often as clean ones"
+    how = f"{abs(difference):.1%} {'more' if difference > 0 else 'less'} often than clean ones"
+    words = f"Attacked images are answered right {how}"
     if low > 0:
         return Gate(name, False, difference, f"{words}: the defense knows them, or the attack helps it.")
     return Gate(name, True, difference, f"{words}.")
@@ -108,11 +109,17 @@ def outsider(subject: Subject) -> Gate:
         kinds["the cell's attack"] = subject.adversarial
     reasons, worst = [], 0.0
     for words, x in kinds.items():
-        stranger, known = asked_by_stranger(subject, x), subject.judged(x)
+        known = subject.judged(x)
         counts = (known.sum(0).cpu().numpy(), np.array(len(known)))
-        difference, low, high = subject.paired(counts, stranger, 1 - 0.01 / len(kinds))
-        if low > 0 or high < 0:
-            reasons.append(f"a stranger's {words} is answered right {-difference:+.1%} as often as the judge's")
+        for _ in range(2):  # a second stranger where the first differs: of a hundred honest cells, chance marks one
+            difference, low, high = subject.paired(counts, asked_by_stranger(subject, x), 1 - 0.01 / len(kinds))
+            if low <= 0 <= high:
+                break
+        else:
+            less = "less" if difference > 0 else "more"
+            reasons.append(
+                f"a stranger's {words} is answered right {abs(difference):.1%} {less} often than the judge's"
+            )
         worst = max(worst, difference, key=abs)
     if reasons:
         text = "; ".join(reasons)
