@@ -31,7 +31,7 @@ from bench.grids.cifar10_small import (
     sde_rows,
 )
 from bench.report import Table, render
-from bench.statistics import compare
+from bench.statistics import compare, is_established
 from bench.store import Store
 from bench.threat import Norm
 from defenses import Defense, Gradient
@@ -206,6 +206,28 @@ def _kinds(norm: Norm, defense: Defense, a: Gradient, b: Gradient) -> tuple[Cell
     return cell(defense, a, norm), cell(defense, b, norm)
 
 
+def survivors() -> str:
+    """What the exact gradient takes of what the transfer attack leaves, for each defense on digits, by paired tests."""
+    cells = {(cell.defense.name, cell.threat.gradient): cell for cell in grid_cells("digits_defenses")}
+    rows = []
+    with Store(ROOT / "results.sqlite", readonly=True) as store:
+        for (name, kind), exact in cells.items():
+            runs = [_latest(store, cell) for cell in (cells[name, "transfer"], exact)]
+            if kind != "exact" or None in runs or not exact.defense.stochastic:
+                continue
+            found = compare(*(store.images(run["id"]) for run in runs if run is not None))
+            rows.append((found, exact.defense.title))
+    lines = [
+        "| Defense | Transfer | Exact | Difference, 95 % | McNemar p | Established |",
+        "| :-- | --: | --: | --: | --: | :-- |",
+    ]
+    for c, title in sorted(rows, key=lambda row: -row[0]["difference"]):
+        difference = f"{c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}]"
+        told = f"{c['p_value']:.2g} | {'yes' if is_established(c) else 'no'}"
+        lines.append(f"| {title} | {c['a_accuracy']:.1f} | {c['b_accuracy']:.1f} | {difference} | {told} |")
+    return "\n".join(lines)
+
+
 def planted() -> str:
     """The planted false defenses, kind by kind, from docs/planted.csv."""
     frame = pd.read_csv(DOCS / "planted.csv", dtype=str, keep_default_na=False)
@@ -279,7 +301,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
     DOCS / "claims.md": runpy.run_path(str(DOCS / "claims.py"))["BLOCKS"],
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
-    DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses")},
+    DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses"), "survivors": survivors},
     DOCS / "planted.md": {"planted": planted},
     DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
