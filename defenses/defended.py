@@ -140,14 +140,19 @@ class Defended(nn.Module):
             with known.inside(lambda: self.look(images[:1], _cut(source, slice(0, 1)))):
                 return in_parts(lambda x, rows: self._answer(x, _cut(source, rows)), images, most)
 
-        def halve() -> bool:
-            if self.batch_coupled:
-                return known.halve_inside(size)
-            rows = min(size, known.most(gradient=False) or size)
-            fewer = known.halve(rows, least=1, gradient=False) is not None
-            return fewer or known.halve_runs(self.runs * self.votes)
+        return retried(ask, lambda: self.back_off(size, size, gradient=False))
 
-        return retried(ask, halve)
+    def back_off(self, rows: int, batch: int, *, gradient: bool) -> bool:
+        """Take half as much at once from now on, see `Rows.back_off`; whether that was possible.
+
+        Args:
+            rows: of the pass that did not fit, where no fewer are known to be the most.
+            batch: rows that stay together in a batch-coupled defense.
+            gradient: whether the pass had one.
+        """
+        known = self.rows_at_once
+        rows, whole = min(rows, known.most(gradient=gradient) or rows), batch if self.batch_coupled else 0
+        return known.back_off(rows, whole=whole, runs=self.runs * self.votes, gradient=gradient)
 
     def look(self, images: Tensor, noise: NoiseSource | None = None) -> None:
         """Ask about a few images without a gradient, of which nobody needs the answer."""
@@ -247,13 +252,7 @@ def with_gradient_retried(model: Defended, work: Callable[[], T], images: Tensor
         with known.inside(lambda: model.look(images[:1])):
             return work()
 
-    def halve() -> bool:
-        if model.batch_coupled:
-            return known.halve_inside(rows)
-        fewer = known.halve(min(rows, known.most(gradient=True) or rows), least=1, gradient=True) is not None
-        return fewer or known.halve_runs(model.runs * model.votes)
-
-    return retried(ask, halve)
+    return retried(ask, lambda: model.back_off(rows, rows, gradient=True))
 
 
 def _cut(noise: NoiseSource, rows: slice) -> NoiseSource:

@@ -69,25 +69,27 @@ class Rows:
         fitting = int(SHARE * free_bytes(device) * rows / taken)
         self._most[gradient] = max(1, min(fitting, self._most.get(gradient, fitting)))
 
-    def halve(self, rows: int, *, least: int, gradient: bool) -> int | None:
-        """Take half as many rows from now on.
+    def back_off(self, rows: int, *, whole: int, runs: int, gradient: bool) -> bool:
+        """Take half as much at once from now on; whether that was possible.
+
+        Half the rows of a pass; where these must stay together, half of them inside the networks; where a single row
+        does not fit, half of the runs behind its answer.
 
         Args:
             rows: that did not fit.
-            least: rows that must stay together.
+            whole: rows that must stay together; 0 is none.
+            runs: behind an answer.
             gradient: whether the pass had one.
-
-        Returns:
-            The rows of a pass from now on; None where they cannot be halved.
         """
-        if rows <= least:
-            return None
-        self._most[gradient] = max(least, rows // 2)
+        if rows <= whole:
+            return self._halve_inside(whole)
+        if rows <= 1:
+            return self._halve_runs(runs)
+        self._most[gradient] = max(whole, rows // 2)
         self._told.append(f"out of memory: {self._most[gradient]} rows a pass instead of {rows}")
-        return self._most[gradient]
+        return True
 
-    def halve_inside(self, rows: int) -> bool:
-        """Take half as many rows inside the networks from now on; whether that was possible."""
+    def _halve_inside(self, rows: int) -> bool:
         known = self.inner or rows
         if known <= 1:
             return False
@@ -95,8 +97,7 @@ class Rows:
         self._told.append(f"out of memory: {self.inner} rows at once inside the networks, batches stay whole")
         return True
 
-    def halve_runs(self, runs: int) -> bool:
-        """Take half as many runs of an answer together from now on; whether that was possible."""
+    def _halve_runs(self, runs: int) -> bool:
         known = min(runs, self.runs or runs)
         if known <= 1:
             return False

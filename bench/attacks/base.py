@@ -305,7 +305,10 @@ class Oracle:
             with known.inside(lambda: self._ask_few(x[:1], first, gradient=False)):
                 return self._ask_chunks(x, first, gradient=gradient)
 
-        found = retried(ask, lambda: self._back_off(len(x), gradient=gradient))
+        def back_off() -> bool:
+            return self.model.back_off(self._limit(len(x), gradient=gradient), len(x), gradient=gradient)
+
+        found = retried(ask, back_off)
         if self.trace is not None:
             self.trace.notes += known.take_notes()
         return found
@@ -320,15 +323,6 @@ class Oracle:
         """Rows of a pass."""
         asked = (self._rows or self.eot * batch, self.model.rows_at_once.most(gradient=gradient))
         return min(rows for rows in asked if rows is not None)
-
-    def _back_off(self, batch: int, *, gradient: bool) -> bool:
-        """Ask about half as many rows a pass from now on; whether that was possible."""
-        known, rows = self.model.rows_at_once, self._limit(batch, gradient=gradient)
-        if self.model.batch_coupled and rows <= batch:
-            return known.halve_inside(batch)
-        least = batch if self.model.batch_coupled else 1
-        fewer = known.halve(rows, least=least, gradient=gradient) is not None
-        return fewer or known.halve_runs(self.model.runs * self.model.votes)
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:
         losses, margins = (torch.zeros(len(x), device=x.device, dtype=x.dtype) for _ in range(2))

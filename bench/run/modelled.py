@@ -36,7 +36,7 @@ class OnCard:
 
     def rate(self, cell: Cell, kind: Gradient, precision: Precision) -> Rate:
         """See `bench.run.rates.Here.rate`; only what records a gradient is in the attack's precision."""
-        name = f"{name_rate(cell, kind, precision)}"
+        name = name_rate(cell, kind, precision)
         if name not in self._rates:
             plain, graph = (self._called(cell, kind, gradient=gradient) for gradient in (False, True))
             self._rates[name] = Rate(
