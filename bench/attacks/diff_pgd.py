@@ -15,6 +15,7 @@ from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.ddim import DDIM
 from defenses.noise import Noise, role_seed
+from defenses.rows import in_parts, retried
 
 Through = Literal["exact", "straight_through"]
 
@@ -91,9 +92,18 @@ class DiffPGD(Attack):
         x = self._ascent().perturb(edited, images, labels, image_ids, threat, seed)
         if self.result == "iterate":
             return x
-        with torch.no_grad():
-            denoised = edited.purify(x, Noise(role_seed(seed, "diff_pgd: last"), image_ids))
-        return threat.project(denoised, images)
+        return threat.project(_edit(edited, x, Noise(role_seed(seed, "diff_pgd: last"), image_ids)), images)
+
+
+@torch.no_grad()
+def _edit(edited: Defended, x: Tensor, noise: Noise) -> Tensor:
+    """SDEdit of images, fewer at once where memory runs out."""
+
+    def ask() -> Tensor:
+        most = edited.rows_at_once.most(gradient=False)
+        return in_parts(lambda part, rows: edited.purify(part, noise[rows]), x, most)
+
+    return retried(ask, lambda: edited.back_off(len(x), len(x), gradient=False))
 
 
 def _score_of(model: Defended) -> Any:
