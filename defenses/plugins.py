@@ -9,7 +9,8 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from defenses.registry import Registry, forget, registrations
+from defenses.registry import Registry
+from defenses.watching import forget, registrations
 
 PREFIX = "purification_bench."
 KINDS = ("defenses", "attacks", "classifiers", "scores", "datasets", "grids")

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from defenses.watching import tell
+
 T = TypeVar("T")
 PYTHON = "*.py:"
 """The prefix of names that a function in a file stands for: <file>.py:<function>."""
@@ -124,7 +126,7 @@ class Registry(Mapping[str, T]):
         if name in self:
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[name] = item
-        self._tell(name)
+        tell(self, name)
         return item
 
     def register_late(self, name: str, make: Callable[[], T]) -> None:
@@ -132,17 +134,13 @@ class Registry(Mapping[str, T]):
         if name in self:
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[name] = _Late(make)  # type: ignore[assignment]
-        self._tell(name)
+        tell(self, name)
 
     def _made(self, name: str) -> T:
         item = self._items[name]
         if isinstance(item, _Late):
             item = self._items[name] = item.make()
         return item
-
-    def _tell(self, name: str) -> None:
-        if _WATCHING:
-            _WATCHING[-1].append((self, name))
 
     def resolve(self, prefix: str, resolver: Callable[[str], T], *patterns: str) -> None:
         """Let `resolver(name)` answer for every name that begins with `prefix`.
@@ -218,26 +216,6 @@ class Registry(Mapping[str, T]):
         return len(self._known())
 
 
-_WATCHING: list[list[tuple[Registry[Any], str]]] = []
-
-
-@contextmanager
-def registrations() -> Iterator[list[tuple[Registry[Any], str]]]:
-    """A list that holds (registry, name) of what is registered while the context lasts, but not in a context inside."""
-    seen: list[tuple[Registry[Any], str]] = []
-    _WATCHING.append(seen)
-    try:
-        yield seen
-    finally:
-        _WATCHING.pop()
-
-
-def forget(registered: Iterable[tuple[Registry[Any], str]]) -> None:
-    """Take back what `registrations` saw."""
-    for registry, name in registered:
-        registry._items.pop(name, None)
-
-
 def check_name(kind: str, name: Any) -> str:
     """`name` itself, if it can be one.
 
@@ -294,7 +272,7 @@ class ClassRegistry(Registry[type[T]], Generic[T]):
         if not getattr(cls, "title", ""):
             cls.title = name.replace("_", " ")  # type: ignore[attr-defined]
         self._items[name], self._files[name] = cls, _file_of(cls)
-        self._tell(name)
+        tell(self, name)
         return cls
 
     def _check_free(self, name: str, cls: type[T]) -> None:
@@ -370,7 +348,7 @@ class ModuleRegistry(Registry[T]):
         if name in self:
             raise ValueError(f"Expected a new {self.kind} name, got {name!r}, which is registered. Choose another.")
         self._items[check_name(self.kind, name)] = item
-        self._tell(name)
+        tell(self, name)
 
     def __contains__(self, name: object) -> bool:
         self._join()

@@ -13,15 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from defenses.registry import forget, registrations, unknown_name
+from defenses.registry import unknown_name
 from defenses.user_error import told_with_its_line
+from defenses.watching import Registered, forget, registrations
 
 
 @dataclass
 class _Loaded:
     module: ModuleType
     state: tuple[int, int]
-    registered: list[tuple[Any, str]] = field(default_factory=list)
+    registered: list[Registered] = field(default_factory=list)
 
 
 _LOADED: dict[Path, _Loaded] = {}
@@ -51,7 +52,7 @@ def load_file(path: Path) -> ModuleType:
     if known is not None and known.state == state:
         return known.module
     if known is not None:
-        forget(known.registered)
+        forget(known.registered, known.module.__name__)
     return _run(real, state)
 
 
@@ -76,8 +77,8 @@ def has_loaded_files() -> bool:
     return bool(_LOADED)
 
 
-def registered_by(module: ModuleType) -> list[tuple[Any, str]]:
-    """(registry, name) of all that a file which `load_file` has loaded registered."""
+def registered_by(module: ModuleType) -> list[Registered]:
+    """What a file which `load_file` has loaded registered, and what others did that it was the first to import."""
     return next((loaded.registered for loaded in _LOADED.values() if loaded.module is module), [])
 
 
@@ -97,7 +98,7 @@ def _run(path: Path, state: tuple[int, int]) -> ModuleType:
                 spec.loader.exec_module(module)
         except BaseException:
             del _LOADED[path]
-            forget(loaded.registered)
+            forget(loaded.registered, name)
             raise
         finally:
             _RUNNING.pop()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from defenses import user_file
-from defenses.registry import forget
+from defenses.watching import forget
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -42,7 +42,8 @@ def _forget_files() -> Iterator[None]:
     before = set(user_file._LOADED)
     yield
     for path in set(user_file._LOADED) - before:
-        forget(user_file._LOADED.pop(path).registered)
+        loaded = user_file._LOADED.pop(path)
+        forget(loaded.registered, loaded.module.__name__)
 
 
 @pytest.fixture

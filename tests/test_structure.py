@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = (
     # What is evaluated. `defenses` itself is one file a defense, and the door.
+    ("defenses.watching", "what is registered while something runs"),
     ("defenses.registry", "names stand for classes"),
     ("defenses.plain_data", "what a field may hold"),
     ("defenses.class_attributes", "class attributes that a class must state"),

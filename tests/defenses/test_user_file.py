@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,22 @@ def test_the_code_of_an_installed_package_is_covered_and_that_of_others_is_not(t
 def test_an_object_in_a_field_is_refused_when_the_defense_is_made(file: Path) -> None:
     with pytest.raises(ValueError, match="in the field amount of First, found a builtin_function_or_method"):
         load_file(file).First(amount=print)
+
+
+def test_what_a_file_was_the_first_to_import_stays_when_the_file_breaks_off(tmp_path: Path) -> None:
+    """In a process of its own: nobody has imported the defense before."""
+    (tmp_path / "mine.py").write_text("from defenses.median_blur import MedianBlur\nraise ValueError('no')\n")
+    program = """
+import sys
+from pathlib import Path
+from defenses.user_error import UserFileError
+from defenses.user_file import load_file
+try:
+    load_file(Path(sys.argv[1]))
+except UserFileError:
+    from defenses import defenses
+    assert "defenses.median_blur" in sys.modules and "median_blur" in defenses
+    sys.exit(7)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "mine.py")]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == 7
