@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -15,6 +16,19 @@ from defenses.base import Defended
 Start = Literal["clean", "transfer"]
 STEP = 0.007 * 255 / 8  # Lee & Kim's step of 0.007 at epsilon 8/255, as a share of epsilon
 TRANSFER_STEPS = 100
+
+
+@dataclass
+class MovingMean:
+    """What a step along a mean of gradients hands to the next one.
+
+    Attributes:
+        x: iterate (batch, channels, height, width).
+        mean: of the gradients so far, of the same shape.
+    """
+
+    x: Tensor
+    mean: Tensor
 
 
 def first_iterate(

@@ -9,6 +9,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Answer, Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import Loss
 from bench.threat import NORMS, Norm, ThreatModel, sparse_signs
@@ -46,6 +47,7 @@ class APGDEOT(Attack):
         "ICML 2018"
     )
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     eot: int = 20
@@ -118,7 +120,7 @@ class APGDEOT(Attack):
             return self._climb_sparsely(oracle, images, threat, start, query, name)
         climb = Climb(start, self._ask(oracle, start, query, name), threat)
         windows = checkpoints(self.steps)
-        for step in range(1, self.steps + 1):
+        for step in resumable(range(1, self.steps + 1), climb):
             climb.move(images, threat, 0.75 if step > 1 else 1.0)
             climb.see(self._ask(oracle, climb.x, query + step, name))
             if step in windows:
@@ -134,7 +136,7 @@ class APGDEOT(Attack):
             x = ball.project(x, images)
             climb = SparseClimb(x, self._ask(oracle, x, query, name, inside=factor == 1), ball, images)
             often = max(int(0.04 * (queries - 1)), 1)
-            for step in range(1, queries):
+            for step in resumable(range(1, queries), climb):
                 climb.move(images, ball, 1.0)
                 climb.see(self._ask(oracle, climb.x, query + step, name, inside=factor == 1))
                 if step % often == 0:

@@ -40,6 +40,7 @@ class APGDTEOT(Attack):
         "al., ICML 2018"
     )
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     eot: int = 20

@@ -81,6 +81,7 @@ class Attack(TypedFields, ABC):
         gradient_free: whether it never asks for a gradient.
         norms: of the balls that it attacks in; a cell in another one is refused.
         given: whether its images come from elsewhere, so that no validity gate can vary it.
+        continues: whether it goes on from a saved step: its loops are `resumable`, and nothing of it lies elsewhere.
         version: raised when a change of code moves its numbers.
     """
 
@@ -92,6 +93,7 @@ class Attack(TypedFields, ABC):
     gradient_free: ClassVar[bool] = False
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     given: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def params(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import can_continue, remembered
 from bench.attacks.base import UNSEEN, Answer, Attack, Oracle, Trace, attacks, check_positive, register
 from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import GRADIENTS, Defended, Gradient
@@ -52,6 +53,7 @@ class Cascade(Attack):
     norms: ClassVar[tuple[Norm, ...]] = per_instance(
         NORMS, lambda self: tuple(norm for norm in NORMS if all(norm in a.norms for a in self.made()))
     )
+    continues: ClassVar[bool] = per_instance(True, lambda self: all(can_continue(a) for a in self.made()))
     version: ClassVar[int] = 3
 
     members: Sequence[Member] = (
@@ -210,7 +212,7 @@ class Worst:
 
     def _ask(self, oracle: Oracle, candidates: Tensor, rows: Tensor) -> Answer:
         some = oracle.at(rows)
-        answer = some.evaluate(candidates, 0)
+        answer = remembered(lambda: some.evaluate(candidates, 0), Answer, candidates.device)
         if oracle.trace is not None:
             draws = [("confirm" if oracle is self.confirm else "check", draw) for draw in range(oracle.eot)]
             oracle.trace.look(some.image_ids, answer.correct, draws)

@@ -47,6 +47,7 @@ class DiffAttack(Attack):
 
     title: ClassVar[str] = "DiffAttack"
     source: ClassVar[str] = "Kang et al., NeurIPS 2023, arXiv:2311.16124"
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     step_size: float = 0.007

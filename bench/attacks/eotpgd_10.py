@@ -7,9 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
 from bench.threat import Norm, ThreatModel
 from defenses.base import Defended
+
+
+@dataclass
+class _At:
+    x: Tensor
 
 
 @register
@@ -30,6 +36,7 @@ class EOTPGD10(Attack):
     title: ClassVar[str] = "EOTPGD"
     source: ClassVar[str] = "Bai et al., ICML 2024, PMLR 235:2375-2391; Zimmermann, 2019, arXiv:1907.00895"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
+    continues: ClassVar[bool] = True
 
     steps: int = 10
     step_size: float = 2 / 255
@@ -54,11 +61,11 @@ class EOTPGD10(Attack):
         if threat.norm != "Linf":
             raise ValueError(f"EOTPGD steps along the sign, for norm Linf; got {threat.norm}. Use pgd_eot or apgd_eot.")
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss="ce", trace=trace)
-        x = threat.random_start(images, oracle.uniform(images, 0)) if self.random_start else images
-        for step in range(self.steps):
-            answer = oracle.gradient(x, step * self.eot)
+        at = _At(threat.random_start(images, oracle.uniform(images, 0)) if self.random_start else images)
+        for step in resumable(range(self.steps), at):
+            answer = oracle.gradient(at.x, step * self.eot)
             if trace is not None:
                 trace.log(self.name, step, image_ids, answer.loss, answer.correct, draw=step * self.eot)
             assert answer.gradient is not None
-            x = threat.project(x + self.step_size * answer.gradient.sign(), images)
-        return x
+            at.x = threat.project(at.x + self.step_size * answer.gradient.sign(), images)
+        return at.x

@@ -40,6 +40,7 @@ class Gold(Attack):
     title: ClassVar[str] = "gold"
     source: ClassVar[str] = "Lee & Kim, ICCV 2023, arXiv:2303.09051; Croce & Hein, ICML 2020, arXiv:2003.01690"
 
+    continues: ClassVar[bool] = True
     version: ClassVar[int] = 3
 
     steps: int = 200

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from bench.attacks._ascent import STEP, decay, first_iterate
+from bench.attacks._ascent import STEP, MovingMean, decay, first_iterate
+from bench.attacks._journal import resumable
 from bench.attacks.base import UNSEEN, Attack, Oracle, Trace, check_positive, register
 from bench.attacks.losses import Loss
 from bench.threat import ThreatModel
@@ -47,6 +48,7 @@ class MomentumPGD(Attack):
         "this project; after Dong et al., CVPR 2018, arXiv:1710.06081, Eq. 6, with the step of Loshchilov & Hutter, "
         "ICLR 2017, arXiv:1608.03983, Eq. 5, of one period"
     )
+    continues: ClassVar[bool] = True
 
     steps: int = 320
     loss: Loss = "ce"
@@ -95,15 +97,15 @@ class MomentumPGD(Attack):
             x = first_iterate(self.start, model, images, labels, image_ids, threat, seed)
         view = model if self.gradient is None else model.with_gradient(self.gradient)
         oracle = Oracle(view, labels, image_ids, seed, loss=self.loss, trace=trace)
-        mean = torch.zeros_like(x)
-        for step in range(self.steps):
-            answer = oracle.gradient(x, step)
+        at = MovingMean(x, torch.zeros_like(x))
+        for step in resumable(range(self.steps), at):
+            answer = oracle.gradient(at.x, step)
             assert answer.gradient is not None
             self._tell(trace, view, oracle, step, answer.loss, answer.correct)
-            mean = self.momentum * mean + (1 - self.momentum) * answer.gradient
+            at.mean = self.momentum * at.mean + (1 - self.momentum) * answer.gradient
             length = self.first_step * threat.epsilon * decay(step, self.steps)
-            x = threat.project(x + length * threat.direction(mean), images)
-        return x
+            at.x = threat.project(at.x + length * threat.direction(at.mean), images)
+        return at.x
 
     def _tell(
         self, trace: Trace | None, view: Defended, oracle: Oracle, step: int, loss: Tensor, correct: Tensor

@@ -8,7 +8,8 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from bench.attacks._ascent import Start, check_start, decay, first_iterate
+from bench.attacks._ascent import MovingMean, Start, check_start, decay, first_iterate
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
 from bench.attacks.losses import Loss
 from bench.threat import NORMS, Norm, ThreatModel
@@ -44,6 +45,7 @@ class NESEOT(Attack):
     )
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     samples: int = 20
@@ -85,17 +87,17 @@ class NESEOT(Attack):
         oracle = Oracle(model, labels, image_ids, seed, loss=self.loss, trace=trace)
         with torch.enable_grad():
             x = first_iterate(self.start, model, images, labels, image_ids, threat, seed)
-        mean = torch.zeros_like(x)
-        for step in range(self.steps):
+        at = MovingMean(x, torch.zeros_like(x))
+        for step in resumable(range(self.steps), at):
             draw = step * (self.samples + 1)
             if trace is not None:
-                here = oracle.evaluate(x, draw)
+                here = oracle.evaluate(at.x, draw)
                 trace.log(self.name, step, image_ids, here.loss, here.correct, draw=draw)
-            slope = self._slope(oracle, x, threat, step, draw + 1)
-            mean = self.momentum * mean + (1 - self.momentum) * slope
+            slope = self._slope(oracle, at.x, threat, step, draw + 1)
+            at.mean = self.momentum * at.mean + (1 - self.momentum) * slope
             length = self.first_step * threat.epsilon * decay(step, self.steps)
-            x = threat.project(x + length * threat.direction(mean), images)
-        return x
+            at.x = threat.project(at.x + length * threat.direction(at.mean), images)
+        return at.x
 
     def _slope(self, oracle: Oracle, x: Tensor, threat: ThreatModel, step: int, draw: int) -> Tensor:
         """The estimate up to a factor: differences of the losses along Gaussian directions, summed."""

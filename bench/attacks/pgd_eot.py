@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.attacks.losses import Loss
 from bench.records import WEAK_ATTACK
@@ -16,6 +17,14 @@ from defenses.base import Defended
 
 Start = Literal["zero", "random", "zero_then_random"]
 WEAK = f"{WEAK_ATTACK}PGD in L1; apgd_eot and apgd_t_eot find more."
+
+
+@dataclass
+class _Ascent:
+    x: Tensor
+    velocity: Tensor
+    best: Tensor
+    best_margin: Tensor
 
 
 @register
@@ -39,6 +48,7 @@ class PGDEOT(Attack):
     title: ClassVar[str] = "PGD+EOT"
     source: ClassVar[str] = "Madry et al., ICLR 2018; Athalye et al., ICML 2018; Lee & Kim, ICCV 2023, arXiv:2303.09051"
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 200
     step_size: float = 0.007
@@ -109,25 +119,24 @@ class PGDEOT(Attack):
             The selected iterate, and its mean margin (batch,) where iterates are compared.
         """
         x = self._first(oracle, images, threat, restart)
-        velocity = torch.zeros_like(x)
-        best, best_margin = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        at = _Ascent(x, torch.zeros_like(x), x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype))
         compared = self.select == "best" or self.restarts > 1  # then the last iterate is judged too
-        for step in range(self.steps + compared):
+        for step in resumable(range(self.steps + compared), at):
             query = restart * (self.steps + compared) + step
             closing = step == self.steps
             ask = oracle.evaluate if closing else oracle.gradient
             draw = query * self.eot if self.resample else 0
-            answer = ask(x, draw)
+            answer = ask(at.x, draw)
             if trace is not None:
                 trace.log(self.name, query, oracle.image_ids, answer.loss, answer.correct, draw=draw)
             if self.select == "best" or closing:
-                better = answer.margin > best_margin
-                best = choose(better, x, best)
-                best_margin = torch.where(better, answer.margin, best_margin)
+                better = answer.margin > at.best_margin
+                at.best = choose(better, at.x, at.best)
+                at.best_margin = torch.where(better, answer.margin, at.best_margin)
             if answer.gradient is not None:
-                velocity = self._velocity(velocity, answer.gradient)
-                x = threat.project(x + self.step_size * threat.direction(velocity), images)
-        return (best, best_margin) if compared else (x, torch.zeros_like(best_margin))
+                at.velocity = self._velocity(at.velocity, answer.gradient)
+                at.x = threat.project(at.x + self.step_size * threat.direction(at.velocity), images)
+        return (at.best, at.best_margin) if compared else (at.x, torch.zeros_like(at.best_margin))
 
     def _velocity(self, velocity: Tensor, gradient: Tensor) -> Tensor:
         if not self.momentum:

@@ -46,6 +46,7 @@ class PGDTEOT(Attack):
         "Athalye et al., ICML 2018"
     )
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     step_size: float = 0.007

@@ -34,6 +34,7 @@ class SPSAEOT(NESEOT):
 
     title: ClassVar[str] = "SPSA+EOT"
     source: ClassVar[str] = "Uesato et al., ICML 2018, arXiv:1802.05666, Algorithm 1; Spall, IEEE TAC 1992"
+    continues: ClassVar[bool] = True
 
     sigma: float = 0.25
 

@@ -9,12 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.noise import Noise, role_seed
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@dataclass
+class _Best:
+    images: Tensor
+    margin: Tensor
 
 
 @register
@@ -38,6 +45,7 @@ class SquareEOT(Attack):
     title: ClassVar[str] = "Square+EOT"
     source: ClassVar[str] = "Andriushchenko et al., ECCV 2020, arXiv:1912.00049, Algorithms 1-3"
     gradient_free: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
 
     steps: int = 1000
     eot: int = 20
@@ -65,23 +73,25 @@ class SquareEOT(Attack):
     ) -> Tensor:
         """Adversarial images; see `Attack.perturb`."""
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss="margin", trace=trace)
-        best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
-        for step in range(self.steps):
+        at = _Best(images, torch.full_like(labels, -torch.inf, dtype=images.dtype))
+        for step in resumable(range(self.steps), at):
             rows = torch.arange(len(images), device=images.device)
             if self.eot == 1 and not model.batch_coupled:
-                rows = (best_margin <= 0).nonzero().squeeze(1)
+                rows = (at.margin <= 0).nonzero().squeeze(1)
             if not len(rows):
-                break
+                continue
             some = oracle.at(rows)
             squares = Squares(Noise(role_seed(oracle.seed, "squares"), some.image_ids), step, images[rows])
-            candidate = threat.project(self._candidate(squares, images[rows], best[rows], threat, step), images[rows])
+            candidate = threat.project(
+                self._candidate(squares, images[rows], at.images[rows], threat, step), images[rows]
+            )
             answer = some.evaluate(candidate, 0)
             if trace is not None:
                 trace.log(self.name, step, some.image_ids, answer.loss, answer.correct, draw=0)
-            better = answer.margin > best_margin[rows]
-            best = best.index_copy(0, rows, choose(better, candidate, best[rows]))
-            best_margin = best_margin.index_copy(0, rows, torch.maximum(answer.margin, best_margin[rows]))
-        return best
+            better = answer.margin > at.margin[rows]
+            at.images = at.images.index_copy(0, rows, choose(better, candidate, at.images[rows]))
+            at.margin = at.margin.index_copy(0, rows, torch.maximum(answer.margin, at.margin[rows]))
+        return at.images
 
     def _candidate(self, squares: Squares, images: Tensor, best: Tensor, threat: ThreatModel, step: int) -> Tensor:
         height, width = images.shape[2:]

@@ -52,6 +52,7 @@ class Strong(Attack):
 
     title: ClassVar[str] = "strong"
     source: ClassVar[str] = "this project: see momentum_pgd, nes_eot and cascade"
+    continues: ClassVar[bool] = True
 
     first: int = 80
     longest: int = 640

@@ -32,6 +32,7 @@ class Transfer(Attack):
     source: ClassVar[str] = "Papernot et al., 2016, arXiv:1605.07277; Croce & Hein, ICML 2020, arXiv:2003.01690"
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     loss: Loss = "ce"

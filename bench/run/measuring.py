@@ -14,19 +14,35 @@ from bench.records import ImageRecord
 from bench.run.flops import operations_of_call
 from bench.run.meter import Meter
 from bench.run.prepare import Prepared
+from bench.run.saved import SavedAttack
 from defenses.base import Defended
 from defenses.memory import forget_highest, taken_and_whole
 
 
 def measure_batch(
-    prepared: Prepared, model: Defended, rows: slice, trace: Trace, keep: Callable[[Tensor], None]
+    prepared: Prepared,
+    model: Defended,
+    rows: slice,
+    trace: Trace,
+    keep: Callable[[Tensor], None],
+    saved: SavedAttack | None = None,
 ) -> tuple[list[ImageRecord], float, int]:
-    """Measure one batch: the records of its images, seconds, network evaluations."""
+    """Measure one batch: the records of its images, seconds, network evaluations.
+
+    Args:
+        prepared: the cell.
+        model: as its attack sees it.
+        rows: places of the batch among the cell's images.
+        trace: receives what the attack reports.
+        keep: is given the adversarial images.
+        saved: where the attack saves itself; None where it cannot.
+    """
     cell, (images, labels, ids) = prepared.cell, prepared.batch(rows)
     forget_highest(prepared.device)
     begin = time.perf_counter()
-    with Meter(*prepared.counted(model)) as meter:
-        records = evaluate(
+
+    def measure() -> list[ImageRecord]:
+        return evaluate(
             model,
             cell.attack,
             images,
@@ -39,7 +55,11 @@ def measure_batch(
             trace=trace,
             keep=keep,
         )
-        return records, time.perf_counter() - begin, meter.take()
+
+    with Meter(*prepared.counted(model)) as meter:
+        records = measure() if saved is None else saved.run(measure, trace, meter)
+        earlier = 0.0 if saved is None else saved.seconds
+        return records, earlier + time.perf_counter() - begin, meter.take()
 
 
 def describe_cost(prepared: Prepared, units: int) -> dict[str, Any]:

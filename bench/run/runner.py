@@ -28,6 +28,7 @@ from bench.run.keeping import describe_evidence, kept_images
 from bench.run.measuring import describe_cost, measure_batch
 from bench.run.prepare import Loader, Prepared, licences_of, weights_of
 from bench.run.provenance import describe_origin, hash_own_code, own_code_in
+from bench.run.saved import save_attack
 from bench.run.work import Heart, Outcome, Sharing, WatchedTrace, Watcher
 from bench.statistics import summarize
 from bench.store import Claim, LostClaim, Store, StoreError
@@ -328,7 +329,11 @@ class _Worker:
         trace = WatchedTrace(self.watcher.show_step, self.heart.check)
         found: list[Tensor] = []
         with self.guests.hosting(cell.key):
-            records, seconds, units = measure_batch(prepared, model, rows, trace, found.append)
+            made_by = [self._origins[cell.key][name] for name in (*SAME, "device")]
+            saved = save_attack(cell, (self.store.where, claim.run_id), number, made_by, self.sharing.save_every)
+            if saved is not None and saved.told:
+                self.watcher.end_cell(cell, "continued", saved.told)
+            records, seconds, units = measure_batch(prepared, model, rows, trace, found.append, saved)
         self.loader.check_intact()
         device = self._origins[cell.key]["device"]
         cost = {"seconds": seconds, "network_evaluations": units, **describe_cost(prepared, units)}
@@ -338,6 +343,8 @@ class _Worker:
             kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, describe_evidence(cell, number))
             batch = replace(batch, evidence=kept.place, evidence_sha256=kept.sha256)
         self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
+        if saved is not None:
+            saved.forget()
 
     def _summarize(self, cell: Cell, claim: Claim) -> str:
         images = self.store.images(claim.run_id)

@@ -36,7 +36,7 @@ class Watcher(Protocol):
         Args:
             cell: the cell.
             status: done, skipped (done before), elsewhere (by another process meanwhile), failed, busy; also retried,
-                waiting, anew and dropped, after which the cell goes on.
+                waiting, anew, continued and dropped, after which the cell goes on.
             text: a line about it.
         """
 
@@ -72,6 +72,7 @@ class Sharing:
         after: runs up to this number do not count, finished or not: they are measured again.
         poll: seconds between two looks at what others hold.
         cell_timeout: minutes that the code of a cell may run in this process; None is without end.
+        save_every: minutes between two savings of an attack that has not finished.
     """
 
     retries: int = 0
@@ -81,6 +82,7 @@ class Sharing:
     after: int = 0
     poll: float = 1.0
     cell_timeout: float | None = None
+    save_every: float = 10.0
 
 
 class Heart:
