@@ -155,6 +155,7 @@ def run(
     db: str,
     device: str | None,
     attack_precision: str | None,
+    compiled: bool,
     seed: int | None,
     num_images: int | None,
     filters: tuple[str, ...],
@@ -215,13 +216,13 @@ def run(
             given: dict[str, Any] = {"seed": seed, "num_images": num_images, "filter": filters, "limit": limit}
             given |= {"data_dir": data_dir, "download": download, "protocol": protocol, **sharing, **given_showing}
             given |= {"evidence": evidence, "no_evidence": no_evidence, "attack_precision": attack_precision}
-            given |= {"part": part}
+            given |= {"part": part, "compile": compiled}
             exit_with(several.execute_with_workers(cells, db, given, launching, grid=grid, device=device, force=force))
             return
     if dry_run:
         verb.dry_run(cells, db, rates(), grid=grid)
         return
-    loader = verb.loader(device, data_dir, download)
+    loader = verb.loader(device, data_dir, download, compiled=compiled)
     rules, patience = make_sharing(**sharing)
     vault = make_vault(db, evidence, no_evidence)
     exit_with(

@@ -38,8 +38,8 @@ def evaluate(
     """One record an image: how a defense answers it clean, attacked, and under the null attack.
 
     Args:
-        model: the defended classifier; of one that is attacked in low precision (`AttackedDefense`) the judge sees the
-            float32 answers.
+        model: the defended classifier; of one that is attacked in low precision, or compiled (`AttackedDefense`), the
+            judge sees the eager float32 answers.
         attack: makes the adversarial images; it gets copies of what it is given.
         images: (batch, channels, height, width) in [0, 1].
         labels: (batch,) integers.
@@ -60,7 +60,7 @@ def evaluate(
     if threat.noise == "known":
         model, draws, stochastic = know_noise(model, seed), 1, False
     given = (images.clone(), labels.clone(), image_ids.clone())  # an attack may write into what it is given
-    trace.sees = model.attack_precision == "float32"
+    trace.sees = model.as_judged
     with arithmetic(model.attack_precision):
         found = attack.perturb(model, *given, threat, seed, trace=trace)
     adversarial = _check_returned(found, images, attack)

@@ -15,6 +15,22 @@ def again_in_backward(ask: Callable[..., Tensor], x: Tensor, *more: Any) -> Tens
     return found
 
 
+def again_with_graph(ask: Callable[..., Tensor], x: Tensor, more: tuple[Any, ...], along: Tensor) -> Tensor:
+    """The gradient of `ask(x, *more)` along a direction, in a backward pass; with a graph where that is asked for.
+
+    Args:
+        ask: builds the graph.
+        x: tensor that is differentiated by.
+        more: other arguments.
+        along: of the shape of the answer.
+    """
+    twice = torch.is_grad_enabled()  # somebody differentiates this gradient
+    with torch.enable_grad():
+        leaf = x.view_as(x) if twice and x.requires_grad else x.detach().requires_grad_()
+        (found,) = torch.autograd.grad(ask(leaf, *more), leaf, along, create_graph=twice)
+    return found
+
+
 class _Again(torch.autograd.Function):
     """Forgets a graph and builds it again; its own backward pass can be differentiated."""
 
@@ -32,9 +48,4 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        twice = torch.is_grad_enabled()  # somebody differentiates this gradient
-        with torch.enable_grad():
-            leaf = x.view_as(x) if twice and x.requires_grad else x.detach().requires_grad_()
-            out = ctx.ask(leaf, *ctx.more)
-            (found,) = torch.autograd.grad(out, leaf, gradient, create_graph=twice)
-        return (None, found, *[None] * len(ctx.more))
+        return (None, again_with_graph(ctx.ask, x, ctx.more, gradient), *[None] * len(ctx.more))

@@ -1,4 +1,4 @@
-"""A defense as an attacker sees it who computes in low precision; everybody else gets float32's answers."""
+"""A defense as an attacker sees it who computes in low precision or by compiled networks; others see the defense."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class AttackedDefense(Defended):
     Attributes:
         attack_precision: what the recorded passes compute in.
         real: the defense.
-        low: the same defense around a score network in low precision; for TF32 the defense itself.
+        low: the same defense around a score network in low precision, or around compiled networks; for TF32 the
+            defense itself.
     """
+
+    as_judged = False
 
     def __init__(self, real: Defended, low: Defended, precision: Precision) -> None:
         """Put two builds of one defense together.

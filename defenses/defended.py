@@ -45,11 +45,13 @@ class Defended(nn.Module):
         with_score: (score network -> score network) -> the same purifier around the wrapped score network, for attacks
             that watch its states; None where there is none.
         attack_precision: what the passes of an attack compute in, see `defenses.attacked`.
+        as_judged: whether these passes compute as a judge's do, by the same kernels too.
         rows_at_once: how many rows go through it at once; shared by its copies.
         is_sealed: whether purifier and classifier get noise that hands out draws and nothing else, see `sealed`.
     """
 
     attack_precision: Precision = "float32"
+    as_judged: bool = True
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class KnownNoise(Defended):
             with_score=None if with_score is None else lambda change: _recorded(with_score(change), seed),
         )
         self.real, self.seed, self.attack_precision = real, seed, real.attack_precision
+        self.as_judged = real.as_judged
         self.kinds, self.rows_at_once = real.kinds, real.rows_at_once
         self.training = real.training  # alone: `train` would change the classifier, which others share
 

@@ -88,6 +88,7 @@ def evaluate(
     gradient: Gradient = "exact",
     noise: Knowledge = "fresh",
     attack_precision: Precision = "float32",
+    compiled: bool = False,
     attack: Attack | str | None = None,
     tier: Tier = "quick",
     num_images: int | None = None,
@@ -122,6 +123,7 @@ def evaluate(
             that fixed function, never to be compared with one of fresh draws.
         attack_precision: what the attacker's gradients compute in: "float32", "tf32" (a GPU) or "bfloat16" (the score
             network); the judge stays in float32.
+        compiled: whether the networks are compiled for these gradients (torch.compile); the judge stays eager.
         attack: an instance or a name; None is PGD+EOT of 20 steps (in L1 APGD+EOT) in the tier "quick", and `Strong()`
             or `Gold()` in the tiers of these names.
         tier: "quick" (no robustness claim), "paper", "strong" or "gold"; all but the first check every validity gate.
@@ -164,7 +166,9 @@ def evaluate(
         )  # fmt: skip
         place = device or device_of(model, used)
         cell = replace(cell, attack_precision=attack_precision)
-        loads = loader(None if place is None else str(place), Path(data_dir) if data_dir else None, download)
+        loads = loader(
+            None if place is None else str(place), Path(data_dir) if data_dir else None, download, compiled=compiled
+        )
         with _registered(parts), _database(db) as address:
             vault = vault_beside(address) if db is not None else None
             return _measure(cell, parts, loads, address, progress, vault)

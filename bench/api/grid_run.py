@@ -76,6 +76,7 @@ def run(
     seed: int | None = None,
     num_images: int | None = None,
     attack_precision: Precision | None = None,
+    compiled: bool = False,
     filters: Sequence[str] = (),
     limit: int | None = None,
     protocol: str | None = None,
@@ -97,6 +98,7 @@ def run(
         num_images: of every cell, instead of the grid's.
         attack_precision: "float32", "tf32" or "bfloat16", of the attacks' gradients, instead of the grid's; judges stay
             in float32.
+        compiled: whether networks are compiled for these gradients (torch.compile); judges stay eager.
         filters: as `--filter` of the command line: "defense=contrastive".
         limit: at most so many cells.
         protocol: of grids that repeat a paper: "paper", "strong", "gold", "both" (paper and gold) or "quick"; None is
@@ -118,7 +120,7 @@ def run(
         name, protocol=protocol, filters=filters, limit=limit, attack_precision=attack_precision, seed=seed,
         num_images=num_images,
     )  # fmt: skip
-    loads = loader(device, Path(data_dir) if data_dir is not None else None, download)
+    loads = loader(device, Path(data_dir) if data_dir is not None else None, download, compiled=compiled)
     console = None if progress else Console(quiet=True, force_terminal=False)
     with open_store(address, patience=PATIENCE) as store:
         with make_watcher(console, cells, gates=load_grid(name).gates) as shown:

@@ -28,16 +28,18 @@ from bench.store import Store
 from bench.store.database import parse_url, sqlite_path
 from bench.store.network_files import check_alone
 from bench.store.smoke_mark import check_database
+from defenses.models.compiled import Compiling
 from defenses.precision import stay_in_float32
 
 
-def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
+def loader(device: str | None, data_dir: Path | None, download: bool, *, compiled: bool = False) -> Loader:
     """Make the loader of a run: its device and where its data sets come from.
 
     Args:
         device: as torch writes it; None is $BENCH_DEVICE, else a GPU where there is one, else the CPU.
         data_dir: folder of data sets; None is the default one.
         download: whether torchvision may download a missing data set.
+        compiled: whether networks are compiled for the gradients of attacks.
 
     Raises:
         ValueError: torch cannot use this device here.
@@ -51,7 +53,7 @@ def loader(device: str | None, data_dir: Path | None, download: bool) -> Loader:
             f"Expected a device that torch can use here, got {name!r} ({_take_first_line(error)}). Try cpu."
         ) from error
     stay_in_float32()
-    return Loader(found, data_dir, download)
+    return Loader(found, data_dir, download, Compiling() if compiled else None)
 
 
 def _take_first_line(error: BaseException) -> str:

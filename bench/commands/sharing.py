@@ -44,7 +44,14 @@ def with_device(command: Command) -> Command:
 
 
 def with_precision(command: Command) -> Command:
-    """Add the option --attack-precision."""
+    """Add the options --attack-precision and --compile."""
+    command = click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="Compile the networks for the gradients of the attacks (torch.compile): worth its minutes for a long "
+        "attack on a GPU. Judges and checks stay eager, and the cells are the same ones.",
+    )(command)
     return click.option(
         "--attack-precision",
         type=click.Choice(("float32", "tf32", "bfloat16")),
@@ -150,6 +157,7 @@ def worker(
     db: str,
     device: str | None,
     attack_precision: str | None,
+    compiled: bool,
     seed: int | None,
     num_images: int | None,
     filters: tuple[str, ...],
@@ -191,7 +199,7 @@ def worker(
     )
     showing = take_showing(sharing)
     rules, patience = make_sharing(**sharing)
-    loader = verb.loader(device, data_dir, download)
+    loader = verb.loader(device, data_dir, download, compiled=compiled)
     vault = make_vault(db, evidence, no_evidence)
     outcome = verb.execute(
         *(cells, db, loader),

@@ -146,7 +146,7 @@ class Lines:
         self._progress.take_step(attack)
         taken, expected = self._progress.steps, self._progress.expected
         of = f" of {max(expected, taken)}" if expected else ""
-        self._step = "gates" if attack == "gates" else f"{attack} step {taken}{of}"
+        self._step = f"{attack} step {taken}{of}" if progress.is_step(attack) else attack
         self._tell()
 
     def end_cell(self, cell: Cell, status: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from defenses.attacked import AttackedDefense
 from defenses.base import Defended, Gradient
 from defenses.known_noise import know_noise
 from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
+from defenses.models.compiled import (
+    NEAR_LOW,
+    Compiling,
+    compile_classifier,
+    compile_score,
+    compiled_networks,
+)
 from defenses.models.low_precision import in_bfloat16
 from defenses.models.score_models import DataScore, ScoreModel
 from defenses.models.scores import load_score, score_info
@@ -37,6 +45,7 @@ class Prepared:
         licences: name of the data set and of each network -> its licence.
         device: where the networks are.
         low: the score network in bfloat16, where the cell is attacked in that.
+        fast: classifier and score network behind torch.compile, in the attack's precision; None where nothing is.
     """
 
     cell: Cell
@@ -48,6 +57,7 @@ class Prepared:
     licences: dict[str, str]
     device: torch.device
     low: ScoreModel | DataScore | None = None
+    fast: tuple[nn.Module, ScoreModel | DataScore | None] | None = None
 
     def model(self, gradient: Gradient | None = None) -> Defended:
         """The defended classifier with the cell's kind of gradient or another; on the recorded draws that it knows."""
@@ -71,6 +81,22 @@ class Prepared:
         low = cell.defense.defend(self.classifier, score, gradient=real.gradient).sealed()
         return self.seen(AttackedDefense(real, low, cell.attack_precision).eval())
 
+    def attacking(self) -> Defended:
+        """As `attacked`, by compiled networks where there are some: what a batch is attacked with."""
+        if self.fast is None:
+            return self.attacked()
+        real = self.drawn()
+        low = self.cell.defense.defend(*self.fast, gradient=real.gradient).sealed()
+        return self.seen(AttackedDefense(real, low, self.cell.attack_precision).eval())
+
+    def notes(self) -> list[str]:
+        """What a run is to say of its compiled networks."""
+        told = [network.note() for network in compiled_networks(*(self.fast or ()))]
+        for what, part in zip(("the classifier", "the score network"), self.fast or (), strict=False):
+            if part is not None and not compiled_networks(part):
+                told.append(f"--compile: {what} ran eagerly (a {type(part).__name__} cannot be compiled).")
+        return [note for note in told if note is not None]
+
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(images, labels, image ids) of some places of `indices`, on the device."""
         picked = self.indices[rows]
@@ -82,8 +108,10 @@ class Prepared:
 
     def counted(self, model: Defended) -> list[nn.Module]:
         """The networks whose evaluations are counted: the score network in each precision, else the classifier."""
-        found = [getattr(score, "network", score) for score in (self.score, self.low)]
-        return [network for network in found if isinstance(network, nn.Module)] or [model.classifier]
+        fast = None if self.fast is None else self.fast[1]
+        found = [getattr(score, "network", score) for score in (self.score, self.low, fast)]
+        networks = {id(network): network for network in found if isinstance(network, nn.Module)}
+        return list(networks.values()) or [model.classifier, *compiled_networks(*(self.fast or ()))]
 
 
 @dataclass
@@ -94,11 +122,13 @@ class Loader:
         device: where the networks go.
         data_dir: folder of data sets; None is the default one (see `load_dataset`).
         download: whether torchvision may download a missing data set.
+        compiling: how networks are compiled for the passes of attacks; None compiles none.
     """
 
     device: torch.device
     data_dir: Path | None = None
     download: bool = False
+    compiling: Compiling | None = None
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
     _marks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _fitting: set[tuple[str, str, str]] = field(default_factory=set)
@@ -130,7 +160,24 @@ class Loader:
             licences=licences_of(cell),
             device=self.device,
             low=self._once("bfloat16", cell.score) if cell.score and cell.attack_precision == "bfloat16" else None,
+            fast=None if self.compiling is None else self._compile(cell),
         )
+
+    @property
+    def backend(self) -> str | None:
+        """What networks are compiled by; None compiles none."""
+        return None if self.compiling is None else self.compiling.backend
+
+    def tell(self, show_step: Callable[[str, int], None]) -> None:
+        """Show from now on what is being compiled."""
+        if self.compiling is not None:
+            self.compiling.tell = lambda what: show_step(what, 0)
+
+    def _compile(self, cell: Cell) -> tuple[nn.Module, ScoreModel | DataScore | None]:
+        """Networks of a precision are compiled apart: kernels are chosen by it."""
+        kind = f"compiled {cell.attack_precision}"
+        score = self._once(f"{kind} score", cell.score) if cell.score else None
+        return self._once(f"{kind} classifier", cell.classifier), score
 
     def pictures(self, cell: Cell) -> ImageSet:
         """Load the test split of a cell's data set.
@@ -160,9 +207,10 @@ class Loader:
             try:
                 check_intact(name, self._kept[kind, name], self._marks[kind, name])
             except ChangedNetwork:
-                for other in ("score", "bfloat16") if kind in ("score", "bfloat16") else (kind,):  # they share tensors
-                    self._kept.pop((other, name), None)
-                    self._marks.pop((other, name), None)
+                for other, named in list(self._marks):  # networks of a name share tensors
+                    if named == name:
+                        self._kept.pop((other, name), None)
+                        self._marks.pop((other, name), None)
                 raise
 
     def _once(self, kind: str, name: str) -> Any:
@@ -184,10 +232,20 @@ class Loader:
             return load_dataset(name, data_dir=self.data_dir, download=self.download)
         if kind == "bfloat16":
             return in_bfloat16(self._once("score", name))
+        if kind.startswith("compiled "):
+            return self._load_compiled(kind, name)
         network = load_classifier(name) if kind == "classifier" else load_score(name)
         if isinstance(network, nn.Module):
             network.to(self.device).eval().requires_grad_(False)
         return network
+
+    def _load_compiled(self, kind: str, name: str) -> Any:
+        assert self.compiling is not None
+        if kind.endswith(" classifier"):
+            return compile_classifier(self._once("classifier", name), self.compiling)
+        low = "bfloat16" in kind
+        network = self._once("bfloat16" if low else "score", name)
+        return compile_score(network, self.compiling, near=NEAR_LOW if low or "tf32" in kind else None)
 
 
 def names_of(cell: Cell) -> tuple[list[str], list[str]]:

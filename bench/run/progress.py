@@ -76,8 +76,8 @@ class Progress:
         self._time_from_here()
 
     def take_step(self, attack: str) -> None:
-        """The attack took a step, or the gates begin."""
-        self.steps += attack != "gates"
+        """The attack took a step, or the gates begin, or networks are compiled."""
+        self.steps += is_step(attack)
         self._time_from_here()
 
     def _time_from_here(self) -> None:
@@ -169,6 +169,11 @@ def always_shown(cell: Cell) -> dict[str, Any]:
     """Columns with the fields of a defense that its name always carries, such as the model of adversarial training."""
     fields = {name: str(getattr(cell.defense, name)) for name in cell.defense.always_shown}
     return {"defense_always": tuple(fields), "defense_texts": fields}
+
+
+def is_step(attack: str) -> bool:
+    """Whether what a watcher is shown is a step of an attack."""
+    return attack != "gates" and not attack.startswith("compiling ")
 
 
 def write_time(seconds: float) -> str:

@@ -141,6 +141,7 @@ class _Worker:
         self.store, self.loader, self.watcher, self.heart, self.guests = store, loader, watcher, heart, guests
         self.sharing, self.grid, self.vault = sharing, grid, vault
         self._origins: dict[str, dict[str, Any]] = {}
+        loader.tell(watcher.show_step)
         self._known: dict[str, int] = {}  # cell -> its newest finished run that is of other weights or code
         self._tries: dict[str, int] = {}
         self._failures: dict[int, int] = {}
@@ -284,7 +285,7 @@ class _Worker:
                     with self.guests.hosting(cell.key):
                         prepared = self.loader.prepare(cell)
                         self._check_contract(prepared)
-                        model = prepared.attacked()
+                        model = prepared.attacking()
                     self._show_images(run_id, cell)
                 if claim.unit == "summary":
                     return "done", self._summarize(cell, claim)
@@ -329,7 +330,7 @@ class _Worker:
         trace = WatchedTrace(self.watcher.show_step, self.heart.check)
         found: list[Tensor] = []
         with self.guests.hosting(cell.key):
-            made_by = [self._origins[cell.key][name] for name in (*SAME, "device")]
+            made_by = {**self._origins[cell.key], "compiled": self.loader.backend}
             saved = save_attack(cell, (self.store.where, claim.run_id), number, made_by, self.sharing.save_every)
             if saved is not None and saved.told:
                 self.watcher.end_cell(cell, "continued", saved.told)
@@ -342,7 +343,7 @@ class _Worker:
             self.heart.check()
             kept = self.vault.keep(cell.key, number, found[0].cpu().numpy(), records, describe_evidence(cell, number))
             batch = replace(batch, evidence=kept.place, evidence_sha256=kept.sha256)
-        self.store.save_batch(claim.run_id, batch, records, trace.notes, claim)
+        self.store.save_batch(claim.run_id, batch, records, trace.notes + prepared.notes(), claim)
         if saved is not None:
             saved.forget()
 

@@ -133,7 +133,7 @@ class SavedAttack:
 
 
 def save_attack(
-    cell: Cell, run: tuple[str, int], number: int, made_by: Sequence[object], minutes: float
+    cell: Cell, run: tuple[str, int], number: int, made_by: Mapping[str, Any], minutes: float
 ) -> SavedAttack | None:
     """Where the attack on a batch saves itself; None where it cannot go on from a step.
 
@@ -148,7 +148,7 @@ def save_attack(
         return None
     where = run[0] if "://" in run[0] else str(Path(run[0]).absolute())
     place = hashlib.sha256(f"{where} {run[1]}".encode()).hexdigest()[:8]
-    about = {"cell": cell.row(), "where": where, "run": run[1], "batch": number, "made_by": list(made_by)}
+    about = {"cell": cell.row(), "where": where, "run": run[1], "batch": number, "made_by": dict(made_by)}
     return SavedAttack(f"{cell.key}-{place}-{number}", about, minutes)
 
 
