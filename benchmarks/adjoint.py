@@ -5,20 +5,20 @@
 
 Every row purifies and differentiates the same images with the same noise. The network is an untrained U-Net, so the
 errors belong to it; those of a stiffer network are larger. "Error" is max |g - exact| / max |exact|, where exact is
-plain autograd through all the steps. Time is the clock's on a GPU and the processor's on a CPU, which others may
-share. Memory is the peak of the GPU's allocator; on a CPU it is not measured.
+plain autograd through all the steps. `scan` keeps the graph where it fits, as autograd does. Memory is the peak of the
+GPU's allocator; on a CPU it is not measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from ratios import Row, ratio, seconds_in_turn, show
 from torch import Tensor
 
 from defenses.base import Gradient
@@ -71,38 +71,34 @@ def checkpointed(purifier: DiffusionPurifier, every: int | None) -> DiffusionPur
     return variant
 
 
-def measure(run: Run, device: torch.device, repeats: int) -> tuple[Tensor, float, str]:
-    """Gradient, median seconds, and peak memory where the device counts it."""
-    cuda = device.type == "cuda"
-    clock = time.perf_counter if cuda else time.process_time
-    found, seconds = run(), []
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(repeats):
-        start = clock()
-        run()
-        if cuda:
-            torch.cuda.synchronize(device)
-        seconds.append(clock() - start)
-    memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB" if cuda else "-"
-    return found, statistics.median(seconds), memory
-
-
-def compare(purifier: DiffusionPurifier, adjoint: str, score: NetworkScore, images: Tensor, repeats: int) -> None:
-    """Print one line a method; the first is the reference."""
+def compare(purifier: DiffusionPurifier, adjoint: str, score: NetworkScore, images: Tensor, repeats: int) -> list[Row]:
+    """How fast each exact gradient is beside the adjoint, in turn, and how wrong the adjoint is."""
     methods: list[tuple[str, DiffusionPurifier, Gradient]] = [
+        (adjoint, purifier, "adjoint"),
         ("plain autograd", checkpointed(purifier, 0), "exact"),
         ("scan", purifier, "exact"),
         ("scan, every step recomputed", checkpointed(purifier, 1), "exact"),
-        (adjoint, purifier, "adjoint"),
     ]
-    exact: Tensor | None = None
-    for label, variant, kind in methods:
-        found, seconds, memory = measure(gradient_of(variant, score, images, kind), images.device, repeats)
-        exact = found if exact is None else exact
-        error = float((found - exact).abs().max() / exact.abs().max())
-        cosine = float(torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0))
-        print(f"{purifier.name:13} {label:32} {seconds:9.2f} s {memory:>9}  error {error:.1e}  cosine {cosine:.5f}")
+    works = {label: gradient_of(variant, score, images, kind) for label, variant, kind in methods}
+    found = {label: work() for label, work in works.items()}
+    exact = found["plain autograd"]
+    for label, gradient in found.items():
+        error = float((gradient - exact).abs().max() / exact.abs().max())
+        cosine = float(torch.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0))
+        print(f"{purifier.name:13} {label:32} error {error:.1e}  cosine {cosine:.5f}{peak(works[label], images)}")
+    seconds = seconds_in_turn(works, images.device, repeats)
+    name = f"{purifier.name}: {{}}, as fast as {adjoint}"
+    goals = {"plain autograd": "", "scan": ">= 1.9", "scan, every step recomputed": ">= 1.3"}
+    return [ratio(name.format(label), seconds[adjoint], seconds[label], goal) for label, goal in goals.items()]
+
+
+def peak(work: Run, images: Tensor) -> str:
+    """Peak memory of a call, where the device counts it."""
+    if images.device.type != "cuda":
+        return ""
+    torch.cuda.reset_peak_memory_stats(images.device)
+    work()
+    return f"  {torch.cuda.max_memory_allocated(images.device) / 2**30:.2f} GiB"
 
 
 def main() -> None:
@@ -112,13 +108,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels a side, a multiple of 8")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="file for the ratios; otherwise they are printed")
     args = parser.parse_args()
     device = torch.device(args.device)
     score = small_unet(args.size, device)
     images = torch.rand(args.batch, *score.image_shape, generator=torch.Generator().manual_seed(2)).to(device)
-    print(f"{args.batch} images, {args.steps} steps")
-    compare(DiffPureSDE(t=0.1, steps=args.steps), "torchsde sdeint_adjoint", score, images, args.repeats)
-    compare(DiffPureODE(t=0.1, steps=args.steps), "torchdiffeq odeint_adjoint", score, images, args.repeats)
+    rows = compare(DiffPureSDE(t=0.1, steps=args.steps), "torchsde", score, images, args.repeats)
+    rows += compare(DiffPureODE(t=0.1, steps=args.steps), "torchdiffeq", score, images, args.repeats)
+    show(rows, {"images": args.batch, "pixels": args.size, "steps": args.steps, "device": args.device}, args.json)
 
 
 if __name__ == "__main__":

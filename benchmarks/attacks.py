@@ -2,16 +2,16 @@
 
     python benchmarks/attacks.py --threads 2
 
-All on digits with the shipped networks. The clock is the processor's, which others may share.
+All on digits with the shipped networks.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from ratios import Row, ratio, seconds_in_turn, show
 
 from bench.attacks import Attack, Trace
 from bench.attacks.base import Oracle
@@ -45,30 +45,15 @@ def prepared(defense: Defense, attack: Attack, gradient: Gradient, images: int) 
     return Loader(torch.device("cpu")).prepare(cell)
 
 
-def cpu_seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Least processor seconds of `work` in a few calls, after one to warm up."""
-    work()
-    found = []
-    for _ in range(repeats):
-        begin = time.process_time()
-        work()
-        found.append(time.process_time() - begin)
-    return min(found)
-
-
-def eot_in_one_batch(images: int, eot: int) -> None:
+def eot_in_one_batch(images: int, eot: int) -> Row:
     """A gradient averaged over `eot` draws: one batch, or one pass a draw."""
     ready = prepared(DiffPureSDE(t=0.1, steps=10), PGDEOT(), "exact", images)
     x, labels, ids = ready.batch(slice(0, images))
     model = ready.model()
-    seconds = []
-    for rows in (None, images):
-        oracle = Oracle(model, labels, ids, 0, eot=eot, rows=rows)
-        seconds.append(cpu_seconds(lambda oracle=oracle: oracle.gradient(x, 0)))
-    print(
-        f"EOT {eot} on {images} images: one batch {seconds[0]:.3f} s, one pass a draw {seconds[1]:.3f} s, "
-        f"{seconds[1] / seconds[0]:.2f} times faster"
-    )
+    together, apart = (Oracle(model, labels, ids, 0, eot=eot, rows=rows) for rows in (None, images))
+    works = {"together": lambda: together.gradient(x, 0), "apart": lambda: apart.gradient(x, 0)}
+    took = seconds_in_turn(works, torch.device("cpu"), 5)
+    return ratio(f"EOT {eot}, {images} images: one batch, as fast as a pass a draw", took["apart"], took["together"])
 
 
 def cascade_saving(images: int, steps: int) -> None:
@@ -92,7 +77,7 @@ def cascade_saving(images: int, steps: int) -> None:
     )
 
 
-def overhead(images: int, steps: int) -> None:
+def overhead(images: int, steps: int) -> Row:
     """Attack and judge through the harness, over the bare purify-and-classify calls that they need."""
     attack = PGDEOT(steps=steps, step_size=EPSILON / 8, eot=4)
     ready = prepared(DiffPureSDE(t=0.1, steps=10), attack, "exact", images)
@@ -113,25 +98,22 @@ def overhead(images: int, steps: int) -> None:
                 count = min(draws, judged - first)
                 model(x.repeat(count, 1, 1, 1), Noise(1, ids, first).repeat(count))
 
-    with_harness, without = cpu_seconds(harness), cpu_seconds(bare)
-    print(
-        f"PGD-{steps}, EOT 4, {images} images, DiffPure: {with_harness:.2f} s through the harness, "
-        f"{without:.2f} s bare, overhead {100 * (with_harness / without - 1):.1f} %"
-    )
+    took = seconds_in_turn({"harness": harness, "bare": bare}, torch.device("cpu"), 3)
+    what = f"PGD-{steps}, EOT 4, {images} images: harness over bare calls"
+    return ratio(what, took["harness"], took["bare"], "<= 1.05")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="file for the ratios; otherwise they are printed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{args.threads} threads")
-    for images, eot in ((4, 20), (args.images, 20)):
-        eot_in_one_batch(images, eot)
+    rows = [eot_in_one_batch(images, 20) for images in (4, args.images)] + [overhead(args.images, args.steps)]
+    show(rows, {"images": args.images, "steps": args.steps}, args.json)
     cascade_saving(args.images, args.steps)
-    overhead(args.images, args.steps)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@
     python benchmarks/frontier.py --db frontier.sqlite --write docs      # into docs/attacks.md, and its figure
 
 A unit of work is an attack on a few images of a defense; each is stored when it is done, and a run that was stopped
-goes on with the next. Evaluations are those of the attack alone: passes of the score network, forward and backward,
-for each image. Every image is judged on 100 fresh draws, the same for all attacks. All of it takes days on a CPU.
+goes on with the next. A new database begins with the rows of docs/frontier.csv, unless --fresh. Evaluations are those
+of the attack alone: passes of the score network, forward and backward, for each image. Every image is judged on 100
+fresh draws, the same for all attacks. All of it takes days on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sqlite3
 import time
@@ -150,8 +152,8 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
         except (NoSuchAttack, ValueError) as error:
             print(f"{unit.key}: {error}", flush=True)
             return
-        spent = meter.take() / len(images)
-    seconds = (time.perf_counter() - begin) / len(images)
+        spent = round(meter.take() / len(images), 1)
+    seconds = round((time.perf_counter() - begin) / len(images), 2)
     found = threat.project(found.detach(), images)
     judge = Oracle(model, labels, ids, unit.seed, eot=DRAWS, role="judge:robust", rows=JUDGE_ROWS)
     right = judge.evaluate(found, 0).correct.sum(0).tolist()
@@ -169,6 +171,30 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
           f"{spent:.0f} evaluations and {seconds:.1f} s an image", flush=True)  # fmt: skip
 
 
+ROWS = Path(__file__).resolve().parents[1] / "docs" / "frontier.csv"
+COLUMNS = ("dataset", "defense", "method", "seed", "image", "images", "right", "draws", "evaluations", "seconds")
+
+
+def open_rows(file: str, fresh: bool) -> sqlite3.Connection:
+    """The database; a new one begins with the committed rows."""
+    db = sqlite3.connect(file)
+    db.execute(TABLE)
+    if ROWS.is_file() and not fresh and not db.execute("SELECT count(*) FROM measured").fetchone()[0]:
+        with db, ROWS.open(newline="") as lines_in:
+            marks = ", ".join("?" * len(COLUMNS))
+            rows = [tuple(row[name] for name in COLUMNS) for row in csv.DictReader(lines_in)]
+            db.executemany(f"INSERT INTO measured ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
+    return db
+
+
+def keep_rows(db: sqlite3.Connection, file: Path) -> None:
+    """What each image answered, as CSV: the table can be made again, and continued, from it."""
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(db.execute(f"SELECT {', '.join(COLUMNS)} FROM measured ORDER BY 1, 2, 3, 4, 5"))
+
+
 def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
     """Put table and figure into the documentation, between the marks of docs/attacks.md."""
     page = docs / "attacks.md"
@@ -183,6 +209,7 @@ def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--db", default="frontier.sqlite")
+    parser.add_argument("--fresh", action="store_true", help="begin without the rows of docs/frontier.csv")
     parser.add_argument("--dataset", choices=("digits", "cifar10"), default="digits")
     parser.add_argument("--images", type=int, default=64, help="64 on digits, 32 on CIFAR-10 for the table")
     parser.add_argument("--seeds", type=int, default=2)
@@ -193,12 +220,12 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print the table of what was measured")
     parser.add_argument("--write", type=Path, metavar="DOCS", help="put table and figure into this folder's page")
     args = parser.parse_args()
-    db = sqlite3.connect(args.db)
-    db.execute(TABLE)
+    db = open_rows(args.db, args.fresh)
     if args.report or args.write:
         found = lines(db, args.dataset, list(methods(1.0)))
         if args.write:
             write(args.write, found, args.dataset)
+            keep_rows(db, args.write / ROWS.name)
         print(table(found))
         return
     torch.set_num_threads(args.threads)

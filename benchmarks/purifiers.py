@@ -3,28 +3,25 @@
     python benchmarks/purifiers.py --steps 20 --batch 8
     python benchmarks/purifiers.py --only diffpure_sde contrastive --threads 2
 
-A forward call is one unit, a forward call with input gradient is the other; "x" is the time over that of the
-calls alone. `gradient` recomputes every step (a forward and a forward with gradient a step); `kept` keeps the
-whole graph. The graph's memory is tested, not timed (tests/defenses/diffusion/test_scan.py). Guided purifiers also call
-the classifier, which counts against them here. The clock is the processor's on a CPU, which others may share.
+A forward call is one unit, a forward call with input gradient is the other; ratios are over the time of the calls
+alone. A gradient recomputes every step (a forward and a forward with gradient a step), or keeps the whole graph. The
+graph's memory is tested, not timed (tests/defenses/diffusion/test_scan.py). Guided purifiers also call the classifier,
+which counts against them here.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from ratios import Row, Work, ratio, seconds_in_turn, show
 from torch import Tensor, nn
 
 from defenses.base import Purifier, defenses
 from defenses.models.score_models import NetworkScore, times
 from defenses.noise import Noise
-
-Work = Callable[[], object]
 
 
 def unet(width: int, size: int, device: torch.device) -> NetworkScore:
@@ -43,19 +40,6 @@ def unet(width: int, size: int, device: torch.device) -> NetworkScore:
     network = network.to(device).eval().requires_grad_(False)
     print(f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, {size}x{size} pixels, {device}")
     return NetworkScore(lambda x, label: network(x, label).sample, (3, size, size))
-
-
-def seconds(work: Work, device: torch.device, repeats: int) -> float:
-    """Median processor (CPU) or wall (GPU) seconds of `work`, after one call to warm up."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    found = []
-    for _ in range(repeats + 1):
-        begin = clock()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(clock() - begin)
-    return statistics.median(found[1:])
 
 
 def bare(score: NetworkScore, x: Tensor, calls: int) -> tuple[Work, Work]:
@@ -93,20 +77,23 @@ def of(purifier: Purifier, classifier: nn.Module, score: NetworkScore, x: Tensor
     return plain, gradient
 
 
-def compare(name: str, steps: int, score: NetworkScore, x: Tensor, repeats: int) -> str:
-    """One line about a purifier with `steps` reverse steps from t = 0.1."""
+def compare(name: str, steps: int, score: NetworkScore, x: Tensor, repeats: int) -> list[Row]:
+    """Ratios of a purifier with `steps` reverse steps from t = 0.1."""
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10)).to(x).requires_grad_(False)
     purifier = defenses.make(name, {"t": 0.1, "steps": steps})
-    calls = purifier.network_evaluations
-    forward, differentiated = (seconds(work, x.device, repeats) for work in bare(score, x, calls))
-    plain, recomputed = (seconds(w, x.device, repeats) for w in of(purifier, classifier, score, x, 1))
-    kept = seconds(of(purifier, classifier, score, x, 0)[1], x.device, repeats)
-    return (
-        f"{name:16} {calls:4d} calls {forward:7.2f} s forward {differentiated:7.2f} s with gradient | "
-        f"purify {plain:7.2f} s x {plain / forward:.3f} | "
-        f"gradient {recomputed:7.2f} s x {recomputed / (forward + differentiated):.3f} | "
-        f"kept {kept:7.2f} s x {kept / differentiated:.3f}"
-    )
+    forward, differentiated = bare(score, x, purifier.network_evaluations)
+    plain, recomputed = of(purifier, classifier, score, x, 1)
+    works = {
+        "forward": forward, "differentiated": differentiated, "plain": plain, "recomputed": recomputed,
+        "kept": of(purifier, classifier, score, x, 0)[1],
+    }  # fmt: skip
+    took = seconds_in_turn(works, x.device, repeats)
+    both = [a + b for a, b in zip(took["forward"], took["differentiated"], strict=True)]
+    return [
+        ratio(f"{name}: purify over its network calls", took["plain"], took["forward"], "<= 1.05"),
+        ratio(f"{name}: gradient, every step recomputed", took["recomputed"], both, "<= 1.10"),
+        ratio(f"{name}: gradient, graph kept", took["kept"], took["differentiated"], "<= 1.10"),
+    ]
 
 
 def main() -> None:
@@ -118,15 +105,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="file for the ratios; otherwise they are printed")
     parser.add_argument("--only", nargs="*", default=["diffpure_sde", "diffpure_ode", "contrastive", "ddpm", "gdmp"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     score = unet(args.width, args.size, device)
     x = torch.rand(args.batch, *score.image_shape, generator=torch.Generator().manual_seed(2)).to(device)
-    print(f"{args.batch} images, {args.steps} steps, {args.threads} threads")
-    for name in args.only:
-        print(compare(name, args.steps, score, x, args.repeats), flush=True)
+    rows = [row for name in args.only for row in compare(name, args.steps, score, x, args.repeats)]
+    show(rows, {"images": args.batch, "pixels": args.size, "steps": args.steps, "device": args.device}, args.json)
 
 
 if __name__ == "__main__":
