@@ -61,6 +61,7 @@ class Bfloat16Network(nn.Module):
     def __init__(self, network: Callable[..., Any]) -> None:
         super().__init__()
         self.network = _cast_copy(network) if isinstance(network, nn.Module) else network
+        self.train(getattr(network, "training", False))  # as the original: a later eval() would be a change
 
     def __getattr__(self, name: str) -> Any:
         """What a score asks of its network beside calling it."""

@@ -201,3 +201,13 @@ def test_a_guidance_that_differentiates_the_network_and_the_forecast(tmp_path: P
     assert measured(guided)[0]
     lines = list(forecast([guided], str(tmp_path / "none.sqlite"), Here(LOADER)))
     assert "would fail" not in " ".join(lines) and "network evaluations" in lines[0]
+
+
+def test_every_shipped_defense_leaves_its_low_precision_networks_as_they_were_loaded() -> None:
+    """What building a defense changes is taken for a change by the attack, and fails the cell."""
+    loader = Loader(torch.device("cpu"))
+    cells = [cell for cell in grid_cells("attack_precision") if cell.dataset == "digits"][1::2]
+    assert {cell.attack_precision for cell in cells} == {"bfloat16"} and len(cells) > 25
+    for cell in cells:
+        loader.prepare(cell).attacked()
+        loader.check_intact()
