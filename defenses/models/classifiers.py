@@ -186,7 +186,7 @@ def _trained(name: str, path: str) -> ClassifierInfo:
     record = training_record(found, "classifier")
 
     def load() -> nn.Module:
-        return trained_network("block_resnet", found, record)
+        return trained_network(record.get("architecture", "block_resnet"), found, record)
 
     return ClassifierInfo(
         name=name, title=Path(path).stem, datasets=(record["dataset"],), load=load, find=lambda: own_file(path),
