@@ -31,9 +31,9 @@ def claims(setting: Setting) -> Iterator[Any]:
         b=cells["undefended", "exact"],
         a_words="DiffPure (ODE), exact,",
         b_words="the bare classifier",
-        more="Purification holds something.",
+        more="Something is left under this short attack; a longer one may leave less.",
         less="Purification loses.",
-        open="Purification holds nothing that these pictures show.",
+        open="Nothing is left that these pictures show.",
     )
     for kind, words in (("guidance_detached", "held constant in the gradient"), ("exact", "exact")):
         yield Claim(
