@@ -246,6 +246,7 @@ for _name, _title, _set, _network, _images, _effort in (
     ("mnist_cnn", "small CNN", "mnist", "cnn", "10,000", "0.75"),
     ("fashion_cnn", "small CNN", "fashion_mnist", "cnn", "10,000", "1"),
     ("gtsrb_resnet20", "ResNet-20", "gtsrb", "resnet20", "4,210", "0.4"),
+    ("cifar100_resnet20", "ResNet-20 of 8,000 test pictures", "cifar100_fifth", "resnet20", "2,000", "0.4"),
 ):
     _plain = Shipped(
         file=f"{_set}/{_set}_{_network}_plain.safetensors",

@@ -9,11 +9,11 @@ import pytest
 
 from bench.attacks.pgd_eot import PGDEOT
 from bench.cell import Cell
-from bench.datasets import load_dataset
+from bench.datasets import dataset_info, load_dataset
 from bench.grids import grid_cells, load_grid
 from bench.grids.other_datasets import SETTINGS, Setting
 from bench.training.classifier import accuracy
-from defenses.models.classifiers import classifier_info, load_classifier
+from defenses.models.classifiers import check_dataset, classifier_info, load_classifier
 from defenses.models.features import features
 from defenses.models.scores import score_info
 from defenses.models.weights import asset_record
@@ -55,6 +55,17 @@ def test_a_classifier_repeats_the_accuracy_of_its_record(
     assert len(features(network, images[:2])) == 3  # what contrastive guidance looks at
 
 
+def test_a_network_of_test_pictures_answers_for_the_fifth_alone() -> None:
+    """It was trained on the other four fifths of the test split, so CIFAR-100 itself must be refused."""
+    info = classifier_info("cifar100_resnet20")
+    assert info.datasets == ("cifar100_fifth",) and "test pictures" in info.title
+    with pytest.raises(ValueError, match="Expected a classifier of cifar100, got 'cifar100_resnet20'"):
+        check_dataset("cifar100_resnet20", "cifar100")
+    record = asset_record("cifar100_fifth")
+    assert record["dataset"]["train_images"] == 8000 and "four of five" in record["dataset"]["note"]
+    assert "no published number" in dataset_info("cifar100_fifth").source
+
+
 def test_what_is_compared_sees_the_same_pictures_under_the_same_attack() -> None:
     def same(cell: Cell) -> tuple:
         return (cell.classifier, cell.num_images, cell.data_seed, cell.seed, cell.draws, cell.attack,
@@ -81,3 +92,4 @@ def test_a_borrowed_score_network_is_said_in_the_table() -> None:
     for setting in SETTINGS:
         own = setting.dataset in score_info(setting.score).datasets
         assert own == ("never saw a picture" not in tables[setting.dataset])
+    assert "four fifths of the test split" in tables["cifar100_fifth"]
