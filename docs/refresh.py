@@ -81,12 +81,12 @@ def defenses() -> str:
 
 
 def grid(name: str, table: str | None = None, protocol: str | None = None) -> Callable[[], str]:
-    """The tables of a grid, or one of them, from the committed database. Of the grids of CIFAR-10 an hour of a CPU runs
+    """The tables of a grid, or one of them, from the committed database. Of the larger grids an hour of a CPU runs
     a part; cells that have not run are counted below their tables, not shown."""
 
     def block() -> str:
         with Store(ROOT / "results.sqlite", readonly=True) as store:
-            if name.startswith("cifar10"):
+            if name.startswith(("cifar10", "other")):
                 cells = grid_cells(name)
                 ran = [cell for cell in cells if _latest(store, cell) is not None]
                 try:
@@ -268,6 +268,23 @@ def networks() -> str:
     return "\n".join(lines)
 
 
+def other_networks() -> str:
+    """The classifiers of the grid `other_datasets`, from their training records."""
+    lines = [
+        "| name | trained on | parameters | bytes | pictures seen | seconds | clean |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for setting in OTHER_DATASETS["SETTINGS"]:
+        record = asset_record(setting.dataset)
+        (file,) = record["files"].values()
+        pictures = f"{record['dataset']['train_images']:,} of `{setting.dataset}`"
+        lines.append(
+            f"| `{setting.classifier}` | {pictures} | {file['parameters']:,} | {file['bytes']:,} | "
+            f"{file['steps'] * file['batch_size']:,} | {file['seconds']:,.0f} | {file['clean_accuracy']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def losses() -> str:
     """Squared error of the predicted noise at each time, from the records of the training and of its repetition."""
     records = [asset_record("cifar10/score", name)["files"].values() for name in ("record", "repeated")]
@@ -292,13 +309,14 @@ def curve(name: str) -> Callable[[], str]:
 
 
 GUIDANCE = runpy.run_path(str(DOCS / "guidance.py"))
+OTHER_DATASETS = runpy.run_path(str(DOCS / "other_datasets.py"))
 PICTURES: dict[Path, Callable[[], str]] = {
     DOCS / "cifar10_noise_level.svg": curve("cifar10_noise_level"),
     DOCS / "guidance.svg": GUIDANCE["figure"],
 }
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"summary": summary},
-    DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses},
+    DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses, "other_networks": other_networks},
     DOCS / "claims.md": runpy.run_path(str(DOCS / "claims.py"))["BLOCKS"],
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
     DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses"), "survivors": survivors},
@@ -311,6 +329,8 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "gold": grid("cifar10_small", "gold"),
         "clean": grid("cifar10_small", "clean"),
         "sweep": grid("cifar10_noise_level"),
+        **OTHER_DATASETS["BLOCKS"],
+        **{setting.dataset: grid("other_datasets", setting.dataset) for setting in OTHER_DATASETS["SETTINGS"]},
         "paper": grid("paper_tables", "sampler", protocol="quick"),
     },
 }

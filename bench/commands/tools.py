@@ -74,6 +74,12 @@ def audit(
     help="Size of the attacks that `classifier` or `adbm` is trained against, e.g. Linf:8/255.",
 )
 @click.option(
+    "--network",
+    default=None,
+    metavar="blocks|resnet20|cnn",
+    help="What `classifier` trains: a ResNet on 2x2 blocks (default), ResNet-20, or a small CNN for grey pictures.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder for the weights."
 )
 @click.option("--seed", default=0, show_default=True, type=int, metavar="N", help="Seed of every random draw.")

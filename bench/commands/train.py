@@ -46,8 +46,10 @@ def train(
 def _folder(name: str, dataset: str | None, options: dict[str, Any]) -> Path:
     """What is trained differently lies in folders of its own."""
     of = Path(dataset.rpartition(":")[2]).resolve().name if dataset else ""
-    usual = (None, "small", "none", "gaussian")
-    how = [str(options[key]) for key in ("scale", "adversarial", "corruption") if options.get(key) not in usual]
+    usual = (None, "small", "none", "gaussian", "blocks")
+    how = [
+        str(options[key]) for key in ("scale", "network", "adversarial", "corruption") if options.get(key) not in usual
+    ]
     return Path("weights") / re.sub(r"[^\w.]+", "_", "_".join(filter(None, (of, name, *how))))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.datasets.digits import load_digits
 from bench.datasets.image_set import ImageSet
 from bench.datasets.info import DatasetInfo
-from bench.datasets.names import CIFAR10, CIFAR100, GTSRB
+from bench.datasets.names import CIFAR10, CIFAR100, FASHION_MNIST, GTSRB, MNIST
 
 
 def _cifar(kind: str, class_names: tuple[str, ...], folder: Path, split: str, download: bool) -> ImageSet | None:
@@ -21,6 +21,24 @@ def _cifar(kind: str, class_names: tuple[str, ...], folder: Path, split: str, do
     if found is None and download:
         return cifar(kind, folder, split, True, class_names)
     return found or cifar_pickles(kind, folder, split, class_names)
+
+
+def _cifar100_fifth(folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.fifth import take_fifth
+
+    whole = _cifar("CIFAR100", CIFAR100, folder, "test", download)
+    return None if whole is None else take_fifth(whole, "cifar100_fifth", split)
+
+
+def _mnist(name: str, class_names: tuple[str, ...], folder: Path, split: str, download: bool) -> ImageSet | None:
+    from bench.datasets.idx import idx_set
+    from bench.datasets.torchvision_sets import download_mnist
+
+    found = idx_set(name, folder, split, class_names)
+    if found is None and download:
+        download_mnist(name, folder)
+        return idx_set(name, folder, split, class_names)
+    return found
 
 
 def _gtsrb(folder: Path, split: str, download: bool) -> ImageSet | None:
@@ -78,6 +96,42 @@ KNOWN = (
         place="cifar-100-python/ (or tiles, test alone: cifar100/test_class_order.webp and its _labels.npy)",
         licence="none stated",
         load=partial(_cifar, "CIFAR100", CIFAR100),
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="cifar100_fifth",
+        title="CIFAR-100, a fifth of its test split",
+        classes=100,
+        image_shape=(3, 32, 32),
+        source="https://www.cs.toronto.edu/~kriz/cifar.html; every fifth test picture of each class is tested on, the "
+        "other four are trained on: comparable with no published number",
+        place="cifar-100-python/ (or tiles: cifar100/test_class_order.webp and its _labels.npy)",
+        licence="none stated",
+        load=_cifar100_fifth,
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="mnist",
+        title="MNIST",
+        classes=10,
+        image_shape=(1, 28, 28),
+        source="http://yann.lecun.com/exdb/mnist/ (torchvision fetches it from a mirror)",
+        place="MNIST/raw/ as torchvision lays it out (or mnist/t10k-images-idx3-ubyte and its labels, plain, .gz or "
+        ".xz)",
+        licence="none stated",
+        load=partial(_mnist, "mnist", MNIST),
+        downloads=True,
+    ),
+    DatasetInfo(
+        name="fashion_mnist",
+        title="Fashion-MNIST",
+        classes=10,
+        image_shape=(1, 28, 28),
+        source="https://github.com/zalandoresearch/fashion-mnist",
+        place="FashionMNIST/raw/ as torchvision lays it out (or fashion_mnist/t10k-images-idx3-ubyte and its labels, "
+        "plain, .gz or .xz)",
+        licence="MIT",
+        load=partial(_mnist, "fashion_mnist", FASHION_MNIST),
         downloads=True,
     ),
     DatasetInfo(

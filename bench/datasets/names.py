@@ -18,3 +18,8 @@ CIFAR100 = tuple(
 )
 
 GTSRB = tuple(str(number) for number in range(43))  # the data set numbers its signs
+
+MNIST = tuple("0123456789")
+FASHION_MNIST = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip

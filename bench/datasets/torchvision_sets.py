@@ -1,4 +1,5 @@
-"""Data sets that torchvision reads, and on request downloads: CIFAR-10, CIFAR-100; GTSRB is downloaded alone."""
+"""Data sets that torchvision reads, and on request downloads: CIFAR-10, CIFAR-100; GTSRB and the two MNISTs
+are downloaded alone."""
 
 from __future__ import annotations
 
@@ -48,3 +49,13 @@ def cifar(kind: str, folder: Path, split: str, download: bool, class_names: tupl
 def download_gtsrb(folder: Path, split: str) -> None:
     """Fetch GTSRB into `folder`/gtsrb, in torchvision's layout."""
     _open("GTSRB", folder, split, True)
+
+
+def download_mnist(name: str, folder: Path) -> None:
+    """Fetch MNIST or Fashion-MNIST into `folder`, in torchvision's layout.
+
+    Args:
+        name: "mnist" or "fashion_mnist".
+        folder: gets MNIST/raw or FashionMNIST/raw.
+    """
+    _open({"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name], folder, "test", True)

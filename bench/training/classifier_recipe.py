@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,58 @@ from bench.training.classifier import PGD, accuracy, robust_accuracy
 from bench.training.long import Plan, claim, digest, fit_long, rows_of
 from bench.training.pictures import HANDED, bytes_of
 from bench.training.progress import Progress
-from defenses.models.networks.block_resnet import block_resnet
+from defenses.models.shipped import ARCHITECTURES
 from defenses.models.weights import sha256_of
+from defenses.registry import unknown_name
 
 NETWORK: dict[str, Any] = {"widths": [64, 128, 256], "blocks": 2}
 PLAN = Plan(steps=2400, batch_size=128, weight_decay=0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A network that `bench train classifier --network` knows.
+
+    Attributes:
+        architecture: of `defenses.models.shipped.ARCHITECTURES`.
+        arguments: of it, but the number of classes and the size.
+        channels: of the pictures that it takes.
+        multiple: their sides are multiples of this.
+        plain: prefixes of the parameters that AdamW moves although they are matrices.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    channels: int
+    multiple: int
+    plain: tuple[str, ...]
+
+    def of(self, pictures: ImageSet) -> dict[str, Any]:
+        """All arguments of the network for these pictures. Raises ValueError for pictures that it cannot take."""
+        channels, height, width = pictures.image_shape
+        if channels != self.channels or height % self.multiple or width % self.multiple or height != width:
+            colour = "colour" if self.channels == 3 else "square grey"
+            raise ValueError(
+                f"Expected {colour} pictures with sides that {self.multiple} divides, got {channels} x {height} x "
+                f"{width} of {pictures.name}. `--network` knows {', '.join(KINDS)}; `bench train digits` makes the "
+                "classifiers of the digits."
+            )
+        size = {"size": height} if self.architecture == "small_cnn" else {}
+        return {**self.arguments, **size, "classes": pictures.classes}
+
+
+_BLOCKS, _RESNET, _CNN = (
+    ("network.input", "network.output"),
+    ("network.conv1", "network.linear"),
+    ("features.0", "head"),
+)
+KINDS = {
+    "blocks": Kind(
+        architecture="block_resnet", arguments=NETWORK, channels=3, multiple=8, plain=_BLOCKS
+    ),
+    "resnet20": Kind(architecture="cifar_resnet", arguments={"depth": 20}, channels=3, multiple=4, plain=_RESNET),
+    "cnn": Kind(architecture="small_cnn", arguments={"width": 24}, channels=1, multiple=2, plain=_CNN),
+}  # fmt: skip
 DELAY = 0.25  # share of the steps before the attack begins: S. Gupta et al., "Improving the affordability of
 # robustness training for DNNs", CVPR Workshops 2020
 
@@ -61,13 +109,13 @@ def cropped(images: Tensor, generator: torch.Generator, *, mirror: bool = True) 
 
 def fit(
     network: nn.Module, images: Tensor, labels: Tensor, attack: PGD | None, plan: Plan, *, seed: int, what: str,
-    checkpoint: Path | None, progress: Progress, mirror: bool = True,
+    checkpoint: Path | None, progress: Progress, mirror: bool = True, plain: tuple[str, ...] = KINDS["blocks"].plain,
 ) -> tuple[nn.Module, float]:  # fmt: skip
     """Train a classifier; returns the averaged network and the seconds spent, see `fit_long`.
 
     Args:
         network: images in [0, 1] -> logits.
-        images: uint8 (N, 3, height, width).
+        images: uint8 (N, channels, height, width).
         labels: (N,).
         attack: each batch is attacked by it, from `DELAY` of the steps on; None for plain training.
         plan: steps, batch size, rates.
@@ -76,6 +124,7 @@ def fit(
         checkpoint: file to continue from; None for none.
         progress: see `Progress`.
         mirror: whether half of the pictures are mirrored.
+        plain: see `Kind`.
     """
 
     def loss(net: nn.Module, step: int, generator: torch.Generator) -> Tensor:
@@ -87,55 +136,56 @@ def fit(
 
     return fit_long(
         network, loss, plan=plan, seed=seed, what=what, pictures=digest(images, labels),
-        plain=("network.input", "network.output"), checkpoint=checkpoint, progress=progress,
+        plain=plain, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
 
 
 def train_classifier(
-    train: ImageSet, test: ImageSet, output: Path, *, adversarial: str, seed: int, effort: float, progress: Progress
-) -> dict[str, Any]:
+    train: ImageSet, test: ImageSet, output: Path, *, adversarial: str, seed: int, effort: float, progress: Progress,
+    network: str = "blocks",
+) -> dict[str, Any]:  # fmt: skip
     """Train a classifier on the pictures of a data set; returns the record.
 
     Args:
-        train: pictures to train on, with three channels and sides that 8 divides.
+        train: pictures to train on, of the channels and sides that the network takes.
         test: pictures to measure on.
         output: folder for the weights and the checkpoint.
         adversarial: see `parse_attack`.
         seed: of every random draw.
         effort: scales the number of steps.
         progress: see `Progress`.
+        network: one of `KINDS`.
 
     Raises:
         ValueError: pictures that the network cannot take, or an `output` of another network.
+        LookupError: an unknown network.
     """
     from safetensors.torch import save_file
 
-    channels, height, width = train.image_shape
-    if channels != 3 or height % 8 or width % 8:
-        raise ValueError(
-            f"Expected colour pictures with sides that 8 divides, got {channels} x {height} x {width} of {train.name}. "
-            "`bench train digits` makes the classifiers of the digits."
-        )
-    attack, plan = parse_attack(adversarial), PLAN.scaled(effort)
-    arguments = {**NETWORK, "classes": train.classes}
+    if network not in KINDS:
+        raise unknown_name("network", network, KINDS)
+    kind, attack, plan = KINDS[network], parse_attack(adversarial), PLAN.scaled(effort)
+    arguments = kind.of(train)
     torch.manual_seed(seed)
-    what = f"{train.name}_{'plain' if attack is None else f'at_{attack.norm}'.lower()}"
+    made = getattr(import_module(f"defenses.models.networks.{kind.architecture}"), ARCHITECTURES[kind.architecture])
+    of = train.name if network == "blocks" else f"{train.name}_{network}"
+    what = f"{of}_{'plain' if attack is None else f'at_{attack.norm}'.lower()}"
     path = output / f"{what}.safetensors"
-    network, seconds = fit(
-        block_resnet(**arguments), bytes_of(train), train.labels, attack, plan, seed=seed, what=f"{what} {adversarial}",
-        checkpoint=claim(output, path.name), progress=progress, mirror=train.name not in HANDED,
+    fitted, seconds = fit(
+        made(**arguments), bytes_of(train), train.labels, attack, plan, seed=seed, what=f"{what} {adversarial}",
+        checkpoint=claim(output, path.name), progress=progress, mirror=train.name not in HANDED, plain=kind.plain,
     )  # fmt: skip
-    state = {name: v.bfloat16() if v.is_floating_point() else v for name, v in network.state_dict().items()}
+    state = {name: v.bfloat16() if v.is_floating_point() else v for name, v in fitted.state_dict().items()}
     save_file(state, path)
-    network.load_state_dict(state)
+    fitted.load_state_dict(state)
     return {
         "dataset": {"name": train.name, "train_images": len(train), "note": train.note},
         "files": {
             path.name: {
-                "sha256": sha256_of(path), "bytes": path.stat().st_size, "network": arguments,
-                "parameters": sum(p.numel() for p in network.parameters()), "steps": plan.steps,
+                "sha256": sha256_of(path), "bytes": path.stat().st_size, "architecture": kind.architecture,
+                "network": arguments, "parameters": sum(p.numel() for p in fitted.parameters()), "steps": plan.steps,
                 "batch_size": plan.batch_size, "seconds": round(seconds, 1),
-                "trained_against": repr(attack) if attack else "nothing", **_accuracies(network, test, attack),
+                "trained_against": repr(attack) if attack else "nothing", **_accuracies(fitted, test, attack),
             }
         },
     }  # fmt: skip

@@ -11,7 +11,7 @@ from bench.datasets import ImageSet
 from bench.training.score import Predict, diffuse, purify
 from defenses.diffusion.schedule import to_image_space, to_model_space
 
-HANDED = ("digits", "gtsrb")  # a mirrored picture is another one, or none
+HANDED = ("digits", "mnist", "gtsrb")  # a mirrored picture is another one, or none
 
 
 def bytes_of(data: ImageSet) -> Tensor:

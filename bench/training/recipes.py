@@ -66,13 +66,15 @@ def _score(
 
 def _classifier(
     dataset: str, output: Path, seed: int, effort: float, progress: Progress, adversarial: str = "none",
-    download: bool = False,
+    download: bool = False, **options: str,
 ) -> dict[str, Any]:  # fmt: skip
     from bench.datasets import load_dataset
     from bench.training.classifier_recipe import train_classifier
 
     train, test = (load_dataset(dataset, split=split, download=download) for split in ("train", "test"))
-    return train_classifier(train, test, output, adversarial=adversarial, seed=seed, effort=effort, progress=progress)
+    return train_classifier(
+        train, test, output, adversarial=adversarial, seed=seed, effort=effort, progress=progress, **options
+    )
 
 
 def _velocity(
@@ -98,7 +100,7 @@ def _adbm(
 for _recipe in (
     *map(_digits, ("digits", "digits_conditional", "digits_energy", "digits_perturbation")),
     Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "download")),
-    Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "download")),
+    Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "network", "download")),
     Recipe(name="velocity", run=_velocity, for_dataset=True, options=("scale", "corruption", "classifier", "download")),
     Recipe(name="adbm", run=_adbm, for_dataset=True, options=("score", "classifier", "adversarial", "download")),
 ):
@@ -126,7 +128,8 @@ def train(
         seed: of every random draw.
         effort: scales the number of steps, > 0; 1 is what the package ships.
         progress: called after each step with what is trained, steps done, steps in all, and the loss.
-        options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like); scale ("small" or
+        options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like), and network, which
+            of `classifier_recipe.KINDS` it is; scale ("small" or
             "full") and device of "score"; scale, corruption and classifier of "velocity"; score, classifier and
             adversarial of "adbm"; download, for all of them: let torchvision fetch a missing data set.
 

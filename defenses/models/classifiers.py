@@ -186,7 +186,7 @@ def _trained(name: str, path: str) -> ClassifierInfo:
     record = training_record(found, "classifier")
 
     def load() -> nn.Module:
-        return trained_network("block_resnet", found, record)
+        return trained_network(record.get("architecture", "block_resnet"), found, record)
 
     return ClassifierInfo(
         name=name, title=Path(path).stem, datasets=(record["dataset"],), load=load, find=lambda: own_file(path),
@@ -242,6 +242,18 @@ _cifar10 = Shipped(
     recipe="classifier --dataset cifar10 --adversarial Linf:6/255",
 )  # fmt: skip
 register_classifier(_shipped("cifar10_small_at", "small ResNet, AT", "cifar10", "10,000", _cifar10))
+for _name, _title, _set, _network, _images, _effort in (
+    ("mnist_cnn", "small CNN", "mnist", "cnn", "10,000", "0.75"),
+    ("fashion_cnn", "small CNN", "fashion_mnist", "cnn", "10,000", "1"),
+    ("gtsrb_resnet20", "ResNet-20", "gtsrb", "resnet20", "4,210", "0.4"),
+    ("cifar100_resnet20", "ResNet-20 of 8,000 test pictures", "cifar100_fifth", "resnet20", "2,000", "0.4"),
+):
+    _plain = Shipped(
+        file=f"{_set}/{_set}_{_network}_plain.safetensors",
+        architecture={"cnn": "small_cnn", "resnet20": "cifar_resnet"}[_network],
+        recipe=f"classifier --dataset {_set} --network {_network} --effort {_effort}",
+    )
+    register_classifier(_shipped(_name, _title, _set, _images, _plain))
 _TABLE = "table of https://github.com/akamaster/pytorch_resnet_cifar10, CIFAR-10 test"
 for _depth, _accuracy in ((20, 91.73), (32, 92.63), (44, 93.10), (56, 93.39)):
     register_classifier(

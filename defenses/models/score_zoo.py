@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from defenses.models.checkpoints import bare_state, read
+from defenses.models.checkpoints import bare_state, load_into, read
 from defenses.models.flow_maps import VelocityMap
 from defenses.models.info import ScoreInfo
 from defenses.models.score_models import AtLevel, NetworkScore, ScoreModel
@@ -31,6 +31,8 @@ PUBLIC = {
     "ddpmpp_gtsrb": ("DDPM++", ("gtsrb",), "none stated"),
     "guided256": ("guided diffusion", ("imagenet", "imagenet_sample"), "MIT (guided-diffusion)"),
     "ddpm_cifar10_32": ("DDPM", ("cifar10",), "Apache-2.0"),
+    "ddpm_mnist": ("small DDPM", ("mnist",), "MIT"),
+    "ddpm_fashion": ("small DDPM", ("fashion_mnist",), "MIT"),
 }
 """Name -> (title, data sets, licence) of the public score networks; `SOURCES` says where their files are."""
 
@@ -46,7 +48,7 @@ def public_score(name: str) -> ScoreInfo:
     if name == "ddpm_cifar10_32":
         return _hub(name, "google/ddpm-cifar10-32")
     source, (title, datasets, licence) = SOURCES[name], PUBLIC[name]
-    load = _guided if name == "guided256" else _ddpmpp
+    load = LOADERS.get(name, _ddpmpp)
     return ScoreInfo(
         name=name, title=title, load=lambda: load(read(source)), find=source.find, datasets=datasets,
         source=source.where, licence=licence,
@@ -99,6 +101,25 @@ def _guided(state: dict[str, Tensor]) -> NetworkScore:
     from defenses.models.networks.unet import GUIDED_256
 
     return guided_score(state, 256, GUIDED_256)
+
+
+def small_ddpm_score(state: dict[str, Tensor]) -> NetworkScore:
+    """The DDPM of 28x28 grey pictures of its state dict (`network.<part>...`): labels cut to integers.
+
+    Raises:
+        ValueError: another network's state, naming what is missing or left over.
+    """
+    from defenses.models.networks.small_ddpm import SmallDDPM
+
+    return NetworkScore(load_into(SmallDDPM(), state).eval().requires_grad_(False), (1, 28, 28), labels="index")
+
+
+LOADERS: dict[str, Callable[[dict[str, Tensor]], NetworkScore]] = {
+    "guided256": _guided,
+    "ddpm_mnist": small_ddpm_score,
+    "ddpm_fashion": small_ddpm_score,
+}
+"""What reads the file of a name of `PUBLIC`, where it is not DDPM++."""
 
 
 def _file(name: str) -> ScoreInfo:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # torch takes a second to import; listing names must not pay 
 ARCHITECTURES = {
     "small_cnn": "SmallCNN",
     "block_resnet": "block_resnet",
+    "cifar_resnet": "cifar_resnet",
     "score_mlp": "ScoreMLP",
     "block_unet": "BlockUNet",
     "energy": "EnergyMLP",

@@ -229,6 +229,8 @@ def robustbench_source(name: str) -> Source:
 
 
 _IDELBAYEV = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+# later commits hold pointers alone
+_PULFER = "https://github.com/BrianPulfer/PapersReimplementations/raw/31ca7b8c7ff9ee93694dc74ab2f1cad9b0d0d85c/ddpm/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _UNPUBLISHED = "no public file; `bench train score --dataset ... --scale full` makes one"
 
@@ -244,6 +246,13 @@ SOURCES: dict[str, Source] = {
         at="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
     ),
     "ddpm_cifar10_32": pipeline("google/ddpm-cifar10-32"),
+    **{
+        name: Source(file=f"{name}.pt", at=f"{_PULFER}{name}.pt", gigabytes=0.0025, sha256=sha256)
+        for name, sha256 in (
+            ("ddpm_mnist", "384f86fd83b97f05d5c4d1c84e3470497164ea88c051e862bdfdd4bf7776546a"),
+            ("ddpm_fashion", "2808c36abc1dd1634766078b611be363683ca7385deee8077944d9f7ce95c43b"),
+        )
+    },
     "diffpure_resnet50": Source(
         file="cifar10/resnet-50/weights.pt", at="drive-folder:1SEGilIEAnx9OC1JVhmOynreCF3oog7Fi/weights.pt",
         gigabytes=0.09,

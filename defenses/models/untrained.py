@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # torch takes a second to import
     from defenses.models.score_models import DataScore, ScoreModel
 
 DDPMPP = ("ddpmpp_cifar10", "ddpmpp_cifar100", "ddpmpp_gtsrb")
+SMALL_DDPM = ("ddpm_mnist", "ddpm_fashion")
 ROBUSTBENCH = "robustbench:"
 
 
@@ -25,7 +26,7 @@ def knows_classifier(name: str) -> bool:
 
 def knows_score(name: str) -> bool:
     """Whether the architecture of a score network is known without its file."""
-    return name in DDPMPP or name == "guided256"
+    return name in (*DDPMPP, *SMALL_DDPM, "guided256")
 
 
 def untrained_classifier(name: str) -> nn.Module:
@@ -52,6 +53,10 @@ def untrained_score(name: str) -> ScoreModel | DataScore:
     from defenses.models.networks.unet import ddpmpp_unet, guided_unet
     from defenses.models.score_models import NetworkScore
 
+    if name in SMALL_DDPM:
+        from defenses.models.networks.small_ddpm import SmallDDPM
+
+        return NetworkScore(SmallDDPM(), (1, 28, 28), labels="index")
     if name in DDPMPP:
         return NetworkScore(ddpmpp_unet(), (3, 32, 32))
     return NetworkScore(guided_unet(), (3, 256, 256), labels="index")

@@ -7,6 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
+from defenses.models.networks.normalized import CIFAR10_MEAN, CIFAR10_STD, Normalized
+
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
@@ -61,3 +63,8 @@ class CifarResNet(nn.Module):
         """Normalised pictures (batch, 3, 32, 32) -> logits (batch, classes)."""
         h = relu(self.bn1(self.conv1(x)))
         return self.linear(self.layer3(self.layer2(self.layer1(h))).mean((2, 3)))
+
+
+def cifar_resnet(depth: int = 20, classes: int = 10) -> Normalized:
+    """`CifarResNet`, whose arguments it takes, for pictures in [0, 1], normalised by CIFAR-10's mean and deviation."""
+    return Normalized(CifarResNet(depth, classes), CIFAR10_MEAN, CIFAR10_STD)

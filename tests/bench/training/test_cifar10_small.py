@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from bench.training.long import Plan
 from bench.training.recipes import train
 from bench.training.score import losses_by_time
 from defenses.models.classifiers import classifier_info, load_classifier
+from defenses.models.features import features
 from defenses.models.networks.block_resnet import block_resnet
 from defenses.models.scores import load_score, score_info
 from defenses.models.weights import ASSETS, asset_record
@@ -135,7 +137,8 @@ def test_a_few_steps_lower_the_loss_of_a_classifier(attack: PGD | None, tmp_path
 
 
 def test_a_trained_classifier_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier_recipe, "NETWORK", {"widths": [16, 16], "blocks": 1})
+    blocks = replace(classifier_recipe.KINDS["blocks"], arguments={"widths": [16, 16], "blocks": 1})
+    monkeypatch.setitem(classifier_recipe.KINDS, "blocks", blocks)
     monkeypatch.setattr(classifier_recipe, "PLAN", Plan(steps=2, batch_size=10, warm_up=1))
     images = torch.rand(20, 3, 16, 16)
     data = ImageSet(
@@ -154,6 +157,35 @@ def test_a_trained_classifier_has_a_name(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"altered")
     with pytest.raises(ValueError, match="truncated or altered"):
         load_classifier(f"file:blocks:{path}")
+
+
+@pytest.mark.parametrize(("network", "shape"), [("resnet20", (3, 16, 16)), ("cnn", (1, 12, 12))])
+def test_the_other_networks_are_read_back_by_their_record(
+    network: str, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier_recipe, "PLAN", Plan(steps=2, batch_size=10, warm_up=1))
+    images = torch.rand(20, *shape)
+    data = ImageSet(
+        name="toy", labels=torch.arange(20) % 4, class_names=tuple("abcd"), image_shape=shape,
+        read=lambda rows: images[rows],
+    )  # fmt: skip
+    record = classifier_recipe.train_classifier(
+        data, data, tmp_path, adversarial="none", seed=0, effort=1.0, progress=lambda *told: None, network=network
+    )
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    path = tmp_path / f"toy_{network}_plain.safetensors"
+    loaded = load_classifier(f"file:blocks:{path}", "toy")
+    assert loaded(images).shape == (20, 4) and len(features(loaded, images)) == 3
+    assert 100 * accuracy(loaded, images, data.labels) == record["files"][path.name]["clean_accuracy"]
+    wrong = replace(data, image_shape=(2, *shape[1:]))
+    with pytest.raises(ValueError, match=r"got 2 x \d+ x \d+ of toy. `--network` knows blocks, resnet20, cnn"):
+        classifier_recipe.train_classifier(
+            wrong, wrong, tmp_path, adversarial="none", seed=0, effort=1.0, progress=print, network=network
+        )
+    with pytest.raises(LookupError, match="Did you mean 'resnet20'"):
+        classifier_recipe.train_classifier(
+            data, data, tmp_path, adversarial="none", seed=0, effort=1.0, progress=print, network="resnet2"
+        )
 
 
 @pytest.mark.slow
