@@ -17,8 +17,6 @@ Claim, sentence, images_of = PAGE["Claim"], PAGE["sentence"], PAGE["images_of"]
 NAMES = {
     "diffpure_ode": "DiffPure (ODE)",
     "contrastive": "Contrastive guidance",
-    "diffpure_sde": "DiffPure (SDE)",
-    "gdmp": "GDMP",
 }
 
 
@@ -46,7 +44,7 @@ def claims(setting: Setting) -> Iterator[Any]:
             open="No gain that these pictures show.",
         )
     for name, words in NAMES.items():
-        strong = "guidance_detached" if name in ("contrastive", "gdmp") else "exact"
+        strong = "guidance_detached" if name == "contrastive" else "exact"
         if (name, strong) in cells:
             yield Claim(
                 a=cells[name, "straight_through"],

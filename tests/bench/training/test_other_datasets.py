@@ -33,9 +33,9 @@ def test_the_shipped_files_are_those_of_their_records(setting: Setting) -> None:
     made = asset_record(setting.dataset)
     assert info.weights_sha256() == record["sha256"] and info.find().stat().st_size == record["bytes"] < 600_000
     assert info.datasets == (made["dataset"]["name"],) == (setting.dataset,) and info.licence == "Apache-2.0"
-    assert record["parameters"] <= (150_000 if setting.grey else 280_000)
+    assert record["parameters"] <= 280_000
     network = made["recipe"], record["architecture"]
-    assert network == ("classifier", "small_cnn" if setting.grey else "cifar_resnet")
+    assert network == ("classifier", "small_cnn" if "mnist" in setting.dataset else "cifar_resnet")
     assert info.source.startswith(f"bench train classifier --dataset {setting.dataset} --network ")
     assert info.source.endswith(f"--effort {made['effort']:g} (this package)")
     assert info.clean_accuracy == record["clean_accuracy"]
