@@ -10,13 +10,19 @@ from typing import Any
 
 from bench.cell import Cell
 from bench.draw.style import WIDTHS, line_style, new_figure, styled, write
+from bench.grids import grid_cells
+from bench.grids.cifar10_guidance import seeds_of
 from bench.grids.cifar10_small import LEVELS, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
-from bench.statistics import compare
+from bench.records import ImageRecord
+from bench.statistics import compare, is_established, summarize
 from bench.store import Store
+from defenses import Defense, Gradient
 
 FOLDER = Path(__file__).resolve().parent
 PAGE = runpy.run_path(str(FOLDER / "claims.py"))
 Claim, sentence, images_of = PAGE["Claim"], PAGE["sentence"], PAGE["images_of"]
+
+Cells = tuple[Cell, ...]  # one measurement: a cell, or all seeds of it
 
 PLAIN, GUIDED = diffpure(LEVELS["Linf"]), contrastive(LEVELS["Linf"])
 PLAIN_SDE_ST, PLAIN_SDE, GUIDED_SDE_ST, GUIDED_SDE_HELD, GUIDED_SDE, _ = sde_rows("Linf")
@@ -24,7 +30,18 @@ PLAIN_GOLD, GUIDED_GOLD = gold_rows()
 NO_GAIN, GAIN, LOSS = "No gain that these pictures show.", "Guidance gains.", "Guidance loses."
 
 
-def gains(a: Cell, b: Cell, a_words: str, b_words: str) -> Any:
+def wide(defense: Defense, kind: Gradient) -> Cells:
+    """The ODE with all seeds of `cifar10_guidance`."""
+    return seeds_of(cell(defense, kind))
+
+
+def pictures_of(store: Store, asked: Cell | Cells) -> list[ImageRecord] | None:
+    """What the seeds of a measurement found, a picture that two of them drew once; None where none has run."""
+    parts = [images_of(store, one) for one in (asked if isinstance(asked, tuple) else (asked,))]
+    return list({record.index: record for part in parts if part for record in part}.values()) or None
+
+
+def gains(a: Cell | Cells, b: Cell | Cells, a_words: str, b_words: str) -> Any:
     """Guidance against none."""
     return Claim(a=a, b=b, a_words=a_words, b_words=b_words, more=GAIN, less=LOSS, open=NO_GAIN)
 
@@ -32,8 +49,8 @@ def gains(a: Cell, b: Cell, a_words: str, b_words: str) -> Any:
 QUESTIONS: dict[str, Sequence[Any]] = {
     "Does contrastive guidance buy robustness? Against the gradient that is the strongest on each": (
         gains(
-            cell(GUIDED, "guidance_detached"),
-            cell(PLAIN, "exact"),
+            wide(GUIDED, "guidance_detached"),
+            wide(PLAIN, "exact"),
             "ODE: contrastive guidance, held constant in the gradient,",
             "DiffPure under its exact gradient",
         ),
@@ -47,8 +64,8 @@ QUESTIONS: dict[str, Sequence[Any]] = {
     ),
     "Under which gradient does it seem to?": (
         Claim(
-            a=cell(GUIDED, "exact"),
-            b=cell(PLAIN, "exact"),
+            a=wide(GUIDED, "exact"),
+            b=wide(PLAIN, "exact"),
             a_words="ODE: contrastive guidance, exact,",
             b_words="DiffPure, exact",
             more='**A table with a column "exact" would say that guidance helps.**',
@@ -56,8 +73,8 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             open=NO_GAIN,
         ),
         Claim(
-            a=cell(GUIDED, "exact"),
-            b=cell(GUIDED, "guidance_detached"),
+            a=wide(GUIDED, "exact"),
+            b=wide(GUIDED, "guidance_detached"),
             a_words="But contrastive guidance, exact,",
             b_words="the same held constant",
             more="The exact gradient is the weaker attack: what it leaves is no robustness.",
@@ -65,8 +82,8 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             open="The two attacks are alike.",
         ),
         gains(
-            cell(GUIDED, "straight_through"),
-            cell(PLAIN, "straight_through"),
+            wide(GUIDED, "straight_through"),
+            wide(PLAIN, "straight_through"),
             "Under the gradient of the authors' code (straight-through): contrastive guidance",
             "DiffPure",
         ),
@@ -82,11 +99,11 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             open="No difference.",
         )
         for name, a, b in (
-            ("DiffPure (ODE)", cell(PLAIN, "straight_through"), cell(PLAIN, "exact")),
+            ("DiffPure (ODE)", wide(PLAIN, "straight_through"), wide(PLAIN, "exact")),
             (
                 "Contrastive guidance (ODE)",
-                cell(GUIDED, "straight_through"),
-                cell(GUIDED, "guidance_detached"),
+                wide(GUIDED, "straight_through"),
+                wide(GUIDED, "guidance_detached"),
             ),
             ("DiffPure (SDE)", PLAIN_SDE_ST, PLAIN_SDE),
         )
@@ -108,10 +125,10 @@ QUESTIONS: dict[str, Sequence[Any]] = {
 
 KINDS = ("transfer", "straight_through", "exact", "guidance_detached", "gold")
 NAMES = ("transfer", "straight-\nthrough", "exact", "guidance held\nconstant", "gold,\nshortened")
-POINTS: dict[str, dict[str, dict[str, Cell]]] = {
+POINTS: dict[str, dict[str, dict[str, Cell | Cells]]] = {
     "reverse ODE": {
-        "DiffPure": {kind: cell(PLAIN, kind) for kind in KINDS[:3]} | {"gold": PLAIN_GOLD},
-        "contrastive guidance": {kind: cell(GUIDED, kind) for kind in KINDS[:4]} | {"gold": GUIDED_GOLD},
+        "DiffPure": {kind: wide(PLAIN, kind) for kind in KINDS[:3]} | {"gold": PLAIN_GOLD},
+        "contrastive guidance": {kind: wide(GUIDED, kind) for kind in KINDS[:4]} | {"gold": GUIDED_GOLD},
     },
     "reverse SDE": {
         "DiffPure": {"straight_through": PLAIN_SDE_ST, "exact": PLAIN_SDE},
@@ -132,23 +149,51 @@ def answers() -> str:
         for number, (question, claims) in enumerate(QUESTIONS.items(), 1):
             lines.append(f"\n**{number}. {question}**\n")
             for claim in claims:
-                a, b = (images_of(store, one) for one in (claim.a, claim.b))
+                a, b = (pictures_of(store, one) for one in (claim.a, claim.b))
                 if a is not None and b is not None:
-                    lines.append(sentence(claim, compare(a, b)))
+                    found = compare(a, b)
+                    lines.append(f"{sentence(claim, found)} ({found['images']:.0f} pictures.)")
+    return "\n".join(lines)
+
+
+def levels() -> str:
+    """DiffPure at each noise level of the sweep against the paper's t = 0.1, by paired tests."""
+    lines = [
+        "| t | Robust | minus that at t = 0.1, 95 % | McNemar p | Established |",
+        "| --: | --: | --: | --: | :-- |",
+    ]
+    plain = {c.defense.t: c for c in grid_cells("cifar10_noise_level") if c.defense.name == "diffpure_ode"}
+    with Store(PAGE["DATABASE"], readonly=True) as store:
+        for t, one in plain.items():
+            a, b = (pictures_of(store, each) for each in (one, plain[0.1]))
+            if a is None or b is None or t == 0.1:
+                continue
+            c = compare(a, b)
+            lines.append(
+                f"| {t:g} | {c['a_accuracy']:.1f} | {c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}] | "
+                f"{c['p_value']:.2g} | {'yes' if is_established(c) else 'no'} |"
+            )
     return "\n".join(lines)
 
 
 def figure() -> str:
     """Robust accuracy of both defenses by what the attacker differentiates, with intervals."""
     with Store(PAGE["DATABASE"], readonly=True) as store:
-        rows = {row["cell_key"]: row for row in store.results()}
+        found = {
+            (panel, name, kind): records
+            for panel, defenses in POINTS.items()
+            for name, cells in defenses.items()
+            for kind, one in cells.items()
+            if (records := pictures_of(store, one))
+        }
+    numbers = {place: summarize(records, stochastic=True) for place, records in found.items()}
     told: dict[str, Any] = {}
     with styled():
         figure = new_figure(WIDTHS["page"], 2.5)
         for axes, (panel, defenses) in zip(figure.subplots(1, 2, sharey=True), POINTS.items(), strict=True):
             for number, (name, cells) in enumerate(defenses.items()):
-                found = {kind: rows[one.key] for kind, one in cells.items() if one.key in rows}
-                ends = {k: [row[f"robust_{end}"] for end in ("accuracy", "low", "high")] for k, row in found.items()}
+                mine = {kind: numbers[panel, name, kind] for kind in cells if (panel, name, kind) in numbers}
+                ends = {k: [row[f"robust_{end}"] for end in ("accuracy", "low", "high")] for k, row in mine.items()}
                 told[f"{panel}, {name}"] = {kind: [round(value, 1) for value in three] for kind, three in ends.items()}
                 style = line_style(number) | {"linestyle": "none"}
                 places = [KINDS.index(kind) + 0.16 * number - 0.08 for kind in ends]
@@ -166,4 +211,4 @@ def figure() -> str:
         return write(figure, "svg", json.dumps(told)).decode()
 
 
-BLOCKS = {"answers": answers}
+BLOCKS = {"answers": answers, "levels": levels}

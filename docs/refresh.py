@@ -320,10 +320,12 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     DOCS / "claims.md": runpy.run_path(str(DOCS / "claims.py"))["BLOCKS"],
     DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
     DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses"), "survivors": survivors},
+    DOCS / "performance.md": runpy.run_path(str(DOCS / "low_precision.py"))["BLOCKS"],
     DOCS / "planted.md": {"planted": planted},
     DOCS / "quickstart.md": {"quickstart": quickstart},
     DOCS / "findings.md": {
         **GUIDANCE["BLOCKS"],
+        "guidance": grid("cifar10_guidance"),
         "main": grid("cifar10_small", "main"),
         "comparisons": comparisons,
         "gold": grid("cifar10_small", "gold"),

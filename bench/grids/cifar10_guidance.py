@@ -1,7 +1,7 @@
-"""Does contrastive guidance buy robustness on CIFAR-10? DiffPure with and without it, on 384 test pictures.
+"""Does contrastive guidance buy robustness on CIFAR-10? DiffPure with and without it, on three samples of pictures.
 
 The main rows of `cifar10_small` (Linf 8/255, reverse ODE in five steps, PGD-10 with fresh noise at each step, three
-judging draws), three times: each seed attacks 128 other pictures. docs/findings.md answers with these.
+judging draws), three times: each seed draws 128 test pictures of its own. docs/findings.md answers with these.
 """
 
 from __future__ import annotations
