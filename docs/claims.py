@@ -58,7 +58,8 @@ def sentence(claim: Claim, found: Mapping[str, float]) -> str:
     """A line of the page: the two numbers, their difference and its test, and what follows."""
     return (
         f"- {claim.a_words} leaves {found['a_accuracy']:.1f} %, {claim.b_words} {found['b_accuracy']:.1f} %: "
-        f"{found['difference']:+.1f} points [{found['low']:+.1f}, {found['high']:+.1f}], p = {found['p_value']:.2g}, "
+        f"{round(found['difference'], 1) + 0.0:+.1f} points [{found['low']:+.1f}, {found['high']:+.1f}], "
+        f"p = {found['p_value']:.2g}, "
         f"{'established' if is_established(found) else 'not established'}. {consequence(claim, found)}"
     )
 

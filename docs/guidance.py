@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,22 @@ def wide(defense: Defense, kind: Gradient) -> Cells:
 
 
 def pictures_of(store: Store, asked: Cell | Cells) -> list[ImageRecord] | None:
-    """What the seeds of a measurement found, a picture that two of them drew once; None where none has run."""
+    """What the seeds of a measurement found, with all draws of a picture that two of them drew; None where none ran."""
     parts = [images_of(store, one) for one in (asked if isinstance(asked, tuple) else (asked,))]
-    return list({record.index: record for part in parts if part for record in part}.values()) or None
+    found: dict[int, ImageRecord] = {}
+    for record in (record for part in parts if part for record in part):
+        known = found.get(record.index)
+        found[record.index] = record if known is None else joined(known, record)
+    return list(found.values()) or None
+
+
+def joined(a: ImageRecord, b: ImageRecord) -> ImageRecord:
+    """A picture with the draws of two runs; what only one of them tells is left out."""
+    votes = {
+        name: dict(Counter(getattr(a, name)) + Counter(getattr(b, name)))
+        for name in ("clean_votes", "robust_votes", "null_votes")
+    }
+    return replace(a, **votes, rounded_votes=None)
 
 
 def gains(a: Cell | Cells, b: Cell | Cells, a_words: str, b_words: str) -> Any:
