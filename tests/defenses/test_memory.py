@@ -37,9 +37,9 @@ def growth(defense: Defense, *, answers: int) -> int:
 
 @pytest.mark.parametrize("defense", DIFFERENTIABLE, ids=lambda d: d.name)
 def test_no_tensor_outlives_its_answer(defense: Defense) -> None:
-    assert growth(defense, answers=6) == 0
+    assert growth(defense, answers=6) <= 0
 
 
 @pytest.mark.slow
 def test_no_tensor_outlives_200_answers() -> None:
-    assert growth(fast("likelihood_maximization"), answers=200) == 0
+    assert growth(fast("likelihood_maximization"), answers=200) <= 0
