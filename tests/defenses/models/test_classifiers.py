@@ -30,8 +30,8 @@ def test_every_record_is_filled(name: str) -> None:
     assert set(info.datasets) <= set(DATASETS)
     assert info.sha256 is None or len(bytes.fromhex(info.sha256)) == 32
     assert (info.clean_accuracy is None) == (not info.accuracy_source)
-    chance = 100 / max(DATASETS[data].classes for data in info.datasets)
-    assert info.clean_accuracy is None or 5 * chance <= info.clean_accuracy < 100
+    least = 30 if name == "cifar100_resnet20" else 50  # a hundred classes from 8,000 pictures
+    assert info.clean_accuracy is None or least < info.clean_accuracy < 100
 
 
 @pytest.mark.parametrize("name", DIGITS)
