@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from defenses.again import again_with_graph
 from defenses.memory import is_out_of_memory
+from defenses.models.around import Around, copy_score, put
 
 SIZES = (1, 4, 16, 64, 256)  # rows of a part
 LIMIT = 64  # torch gives up compiling after so many shapes; there are two kinds of pass for each of `SIZES`
@@ -38,7 +39,7 @@ class Compiling:
     tell: Callable[[str], None] = lambda what: None
 
 
-class CompiledNetwork(nn.Module):
+class CompiledNetwork(Around):
     """A network for attacks: compiled where that works, eager elsewhere.
 
     Attributes:
@@ -67,15 +68,6 @@ class CompiledNetwork(nn.Module):
         self._checked: set[tuple[Any, ...]] = set()
         compiled = torch.compile(self.network, dynamic=False, backend=compiling.backend)
         vars(self).update(_compiled=compiled, _layers=list(self.network.modules()))  # no submodules beside the network
-
-    def __getattr__(self, name: str) -> Any:
-        """What is asked of the network beside calling it."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "network":
-                raise
-            return getattr(self.network, name)
 
     def note(self) -> str | None:
         """What a run says of it; None where it was not asked."""
@@ -225,12 +217,8 @@ def compile_score(score: Any, compiling: Compiling, *, near: float | None = None
     else:
         return score
     try:
-        other = copy.copy(score)
-        if isinstance(score, nn.Module):
-            other._modules = dict(score._modules)
-            other.network = inner
-        else:
-            object.__setattr__(other, "network", inner)
+        other = copy_score(score)
+        put(other, "network", inner)
     except (AttributeError, TypeError):
         return score
     return other

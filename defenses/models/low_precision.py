@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from defenses.models.around import Around, copy_score, put
+
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # whose weights autocast would cast anew at every call
 NETWORKS = ("network", "energy")  # where the score classes of `defenses.models` keep it
 ANSWERS = ("epsilon", "epsilon_at", "epsilon_and_log_variance", "score")  # of a class that keeps it elsewhere
@@ -29,20 +31,18 @@ def in_bfloat16(score: Any) -> Any:
         ValueError: it is of a class whose answers cannot be wrapped.
     """
     try:
-        other = copy.copy(score)
-        if isinstance(score, nn.Module):
-            other._modules = dict(score._modules)
+        other = copy_score(score)
         if hasattr(getattr(score, "network", None), "epsilon"):  # a score around another one, as `FixedTimeScore`
-            _put(other, "network", in_bfloat16(score.network))
+            put(other, "network", in_bfloat16(score.network))
             return other
         held = [name for name in NETWORKS if callable(getattr(score, name, None))]
         if held:
             for name in held:
-                _put(other, name, Bfloat16Network(getattr(score, name)))
+                put(other, name, Bfloat16Network(getattr(score, name)))
             return other
         answers = [name for name in ANSWERS if callable(getattr(score, name, None))]
         for name in answers:
-            _put(other, name, _autocast(getattr(type(score), name).__get__(other)))
+            put(other, name, _autocast(getattr(type(score), name).__get__(other)))
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"Expected a score network that can be copied for attack_precision='bfloat16', found a "
@@ -51,7 +51,7 @@ def in_bfloat16(score: Any) -> Any:
     return other
 
 
-class Bfloat16Network(nn.Module):
+class Bfloat16Network(Around):
     """A network in bfloat16: what autocast computes, with the layers' weights cast once.
 
     Attributes:
@@ -62,15 +62,6 @@ class Bfloat16Network(nn.Module):
         super().__init__()
         self.network = _cast_copy(network) if isinstance(network, nn.Module) else network
         self.train(getattr(network, "training", False))  # as the original: a later eval() would be a change
-
-    def __getattr__(self, name: str) -> Any:
-        """What a score asks of its network beside calling it."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "network":
-                raise
-            return getattr(self.network, name)
 
     def forward(self, x: Tensor, *more: Any, **named: Any) -> Any:
         """The network's answer in the dtype of x."""
@@ -101,11 +92,3 @@ def _as(answer: Any, dtype: torch.dtype) -> Any:
     if isinstance(answer, tuple):
         return tuple(_as(part, dtype) for part in answer)
     return answer.to(dtype) if isinstance(answer, Tensor) and answer.is_floating_point() else answer
-
-
-def _put(score: Any, name: str, value: Any) -> None:
-    if isinstance(score, nn.Module):
-        score.__dict__.pop(name, None)  # a function that a module takes the place of
-        setattr(score, name, value)
-    else:
-        object.__setattr__(score, name, value)
