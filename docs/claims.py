@@ -29,7 +29,7 @@ class Claim:
     """A paired test, and what follows from it.
 
     Attributes:
-        a: the first cell.
+        a: the first cell, or all its seeds (docs/guidance.py pools them).
         b: the second, on the same pictures.
         a_words: subject of "leaves 40.0 %", with a capital.
         b_words: the other subject.
@@ -38,8 +38,8 @@ class Claim:
         open: where no difference is established.
     """
 
-    a: Cell
-    b: Cell
+    a: Cell | tuple[Cell, ...]
+    b: Cell | tuple[Cell, ...]
     a_words: str
     b_words: str
     more: str
