@@ -65,7 +65,12 @@ def audit(
     help="What `velocity` learns to undo: Gaussian noise (default), or PGD on --classifier.",
 )
 @click.option("--classifier", default=None, metavar="NAME", help="Whose attacks `velocity` (pgd) and `adbm` undo.")
-@click.option("--score", default=None, metavar="NAME", help="Score network that `adbm` fine-tunes, of scale small.")
+@click.option(
+    "--score",
+    default=None,
+    metavar="NAME",
+    help="Network that `score` trains further or `adbm` fine-tunes, of scale small.",
+)
 @click.option("--download", is_flag=True, help="Download a missing data set where torchvision can.")
 @click.option(
     "--adversarial",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from bench.training.classifier_recipe import parse_attack
 from bench.training.long import Plan, claim, digest, fit_long, rows_of
 from bench.training.pictures import bytes_of, pixels_of
 from bench.training.progress import Progress
-from bench.training.score_networks import save_blocks
-from defenses.models.networks.block_unet import BlockUNet
-from defenses.models.score_models import NetworkScore
+from bench.training.score_networks import load_blocks, save_blocks
 from defenses.models.weights import sha256_of
 
 # The authors: Adam 2e-4 after 5,000 steps, average 0.999, 30,000 steps of 128 pictures.
@@ -39,7 +36,7 @@ def train_adbm(
         seed: of every random draw.
         effort: scales the number of steps.
         progress: see `Progress`.
-        score: name of a score network that `bench train score` made at scale small.
+        score: the score network, see `load_blocks`.
         classifier: registered name.
         adversarial: "Linf:" and the radius of the training attack, image units.
 
@@ -49,7 +46,9 @@ def train_adbm(
         ValueError: a name is not given, a score network of another kind or for other pictures, or an `output` of
             another network.
     """
-    network, arguments = _blocks(score, train)
+    if score is None:
+        raise ValueError("Expected --score, the score network to fine-tune, got none. E.g. --score cifar10_small.")
+    network, arguments = load_blocks(score, train.image_shape)
     attacked, epsilon = _classifier(classifier), _radius(adversarial)
     plan, path = PLAN.scaled(effort), output / f"{train.name}_adbm.safetensors"
     checkpoint, images = claim(output, path.name), bytes_of(train)
@@ -65,7 +64,7 @@ def train_adbm(
         what=f"{train.name}_adbm {score} {classifier} {adversarial}", pictures=digest(images, train.labels),
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    save_blocks(fitted.to(memory_format=torch.contiguous_format), arguments, path)
+    save_blocks(fitted, arguments, path)
     return {
         "dataset": {"name": train.name, "train_images": len(train), "note": train.note},
         "scale": "small", "score": score, "classifier": classifier, "adversarial": adversarial,
@@ -78,27 +77,6 @@ def train_adbm(
             }
         },
     }  # fmt: skip
-
-
-def _blocks(score: str | None, train: ImageSet) -> tuple[nn.Module, dict[str, Any]]:
-    """The network behind a score name, and its arguments, by the record beside its file."""
-    if score is None:
-        raise ValueError("Expected --score, the score network to fine-tune, got none. E.g. --score cifar10_small.")
-    from defenses.models.scores import load_score, score_info
-
-    model, path = load_score(score), score_info(score).find()
-    if not (isinstance(model, NetworkScore) and isinstance(model.network, BlockUNet)) or path is None:
-        raise ValueError(
-            f"Expected a score network that `bench train score` made at scale small, {score} is another. Use "
-            "cifar10_small, or train one and name it file:blocks<size>:<path>."
-        )
-    if model.image_shape != train.image_shape:
-        raise ValueError(
-            f"Expected a score network for pictures of {train.image_shape}, as {train.name} has, {score} is for "
-            f"{model.image_shape}."
-        )
-    record = json.loads(Path(path).with_name("record.json").read_text(encoding="utf-8"))
-    return model.network, record["files"][Path(path).name]["network"]
 
 
 def _classifier(name: str | None) -> nn.Module:

@@ -99,7 +99,7 @@ def _adbm(
 
 for _recipe in (
     *map(_digits, ("digits", "digits_conditional", "digits_energy", "digits_perturbation")),
-    Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "download")),
+    Recipe(name="score", run=_score, for_dataset=True, options=("scale", "device", "score", "download")),
     Recipe(name="classifier", run=_classifier, for_dataset=True, options=("adversarial", "network", "download")),
     Recipe(name="velocity", run=_velocity, for_dataset=True, options=("scale", "corruption", "classifier", "download")),
     Recipe(name="adbm", run=_adbm, for_dataset=True, options=("score", "classifier", "adversarial", "download")),
@@ -129,9 +129,9 @@ def train(
         effort: scales the number of steps, > 0; 1 is what the package ships.
         progress: called after each step with what is trained, steps done, steps in all, and the loss.
         options: adversarial, what "classifier" is trained against (none, Linf:8/255 and the like), and network, which
-            of `classifier_recipe.KINDS` it is; scale ("small" or
-            "full") and device of "score"; scale, corruption and classifier of "velocity"; score, classifier and
-            adversarial of "adbm"; download, for all of them: let torchvision fetch a missing data set.
+            of `classifier_recipe.KINDS` it is; scale ("small" or "full"), device and score (a network to train further)
+            of "score"; scale, corruption and classifier of "velocity"; score, classifier and adversarial of "adbm";
+            download, for all of them: let torchvision fetch a missing data set.
 
     Returns:
         The record, as record.json holds it.

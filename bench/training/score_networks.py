@@ -1,7 +1,8 @@
-"""The networks that `bench train score` makes: untrained, and written to a file that a score name reads."""
+"""The networks that `bench train score` makes: untrained, written to a file that a score name reads, read again."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,36 @@ def save_blocks(network: nn.Module, arguments: dict[str, Any], path: Path) -> No
     """
     from safetensors.torch import save_file
 
-    state = {name: value.bfloat16().cpu() for name, value in network.state_dict().items()}
+    state = {name: value.bfloat16().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(state, path)
     network.load_state_dict(state)
+
+
+def load_blocks(score: str, image_shape: tuple[int, ...]) -> tuple[BlockUNet, dict[str, Any]]:
+    """The `BlockUNet` behind a score name, and its arguments, by the record beside its file.
+
+    Args:
+        score: name of a score network that `bench train score` made at scale small.
+        image_shape: (channels, height, width) of the pictures that it is to be trained on.
+
+    Raises:
+        LookupError: an unknown name.
+        MissingWeights: its file is not on this machine.
+        ValueError: a score network of another kind or for other pictures.
+    """
+    from defenses.models.score_models import NetworkScore
+    from defenses.models.scores import load_score, score_info
+
+    model, path = load_score(score), score_info(score).find()
+    if not (isinstance(model, NetworkScore) and isinstance(model.network, BlockUNet)) or path is None:
+        raise ValueError(
+            f"Expected a score network that `bench train score` made at scale small, {score} is another. Use "
+            "cifar10_small, or train one and name it file:blocks<size>:<path>."
+        )
+    if model.image_shape != image_shape:
+        raise ValueError(f"Expected a score network for pictures of {image_shape}, {score} is for {model.image_shape}.")
+    record = json.loads(Path(path).with_name("record.json").read_text(encoding="utf-8"))
+    return model.network, record["files"][Path(path).name]["network"]
 
 
 def make_ddpmpp(image_shape: tuple[int, int, int], arguments: dict[str, Any], x: Tensor) -> nn.Module:

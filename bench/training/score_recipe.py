@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from bench.training.long import Plan, claim, digest, fit_long, rows_of
 from bench.training.pictures import HANDED, bytes_of, draw_purified, pixels_of
 from bench.training.progress import Progress
 from bench.training.score import diffuse, losses_by_time
-from bench.training.score_networks import make_blocks, make_ddpmpp, save_blocks, save_ddpmpp
+from bench.training.score_networks import load_blocks, make_blocks, make_ddpmpp, save_blocks, save_ddpmpp
+from defenses.models.scores import score_info
 from defenses.models.weights import sha256_of
 from defenses.registry import unknown_name
 
@@ -112,7 +114,7 @@ def _times(chosen: Tensor, u: Tensor, focus: float | None) -> Tensor:
 
 def train_score(
     train: ImageSet, test: ImageSet, output: Path, *, seed: int, effort: float, progress: Progress,
-    scale: str = "small", device: str | None = None,
+    scale: str = "small", device: str | None = None, score: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a score network on the pictures of a data set; returns the record.
 
@@ -125,23 +127,29 @@ def train_score(
         progress: see `Progress`.
         scale: of `SCALES`.
         device: "cpu", "cuda" or "cuda:<number>"; the CPU for "small" and a GPU for "full" where None.
+        score: network to train further, at half of the learning rates, see `load_blocks`; None for a fresh one.
 
     Raises:
-        LookupError: another scale.
-        ValueError: a device that is not there, pictures that the network cannot take, or an `output` that holds another
-            network.
+        LookupError: another scale, or an unknown score network.
+        MissingWeights: the file of the score network is not on this machine.
+        ValueError: a device that is not there, pictures that the network cannot take, a score network that scale small
+            cannot have made, or an `output` that holds another network.
     """
     setting, place = _scale(scale, effort), _device(scale, device)
     path = output / f"{train.name}{setting.file}"
+    before: dict[str, str] = {}
+    if score is not None:
+        network, setting, before = _further(score, setting, train.image_shape)
     checkpoint = claim(output, path.name)
     images = bytes_of(train)
-    torch.manual_seed(seed)
-    network = setting.make(
-        train.image_shape, setting.network, pixels_of(images, torch.arange(min(len(images), 10_000)))
-    ).to(place)
+    if score is None:
+        torch.manual_seed(seed)
+        some = pixels_of(images, torch.arange(min(len(images), 10_000)))
+        network = setting.make(train.image_shape, setting.network, some)
     fitted, seconds = fit_noise(
-        network, images.to(place), setting, seed=seed, what=f"{train.name}_score", checkpoint=checkpoint,
-        progress=progress, mirror=train.name not in HANDED, compiled=place.type == "cuda",
+        network.to(place), images.to(place), setting, seed=seed, checkpoint=checkpoint, progress=progress,
+        what=" ".join((f"{train.name}_score", *(fact[:12] for fact in before.values()))),
+        mirror=train.name not in HANDED, compiled=place.type == "cuda",
     )  # fmt: skip
     setting.save(fitted, setting.network, path)
 
@@ -153,7 +161,8 @@ def train_score(
     seen = (pixels_of(images, torch.arange(min(1000, len(images)))) + 1) / 2
     return {
         "dataset": {"name": train.name, "train_images": len(train), "note": train.note},
-        "scale": scale, "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "scale": scale, **before,
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "files": {
             path.name: {
                 "sha256": sha256_of(path), "bytes": path.stat().st_size,
@@ -165,6 +174,17 @@ def train_score(
             }
         },
     }  # fmt: skip
+
+
+def _further(score: str, setting: Scale, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Scale, dict[str, str]]:
+    """A trained network to go on with, how, and what the record says of it."""
+    if setting.make is not make_blocks:
+        raise ValueError("Expected --scale small with --score: a network of scale full is not trained further here.")
+    network, arguments = load_blocks(score, image_shape)
+    plan = setting.plan
+    halved = replace(plan, learning_rate=(plan.learning_rate or 0) / 2, other_rate=plan.other_rate / 2)
+    facts = {"score": score, "score_sha256": score_info(score).weights_sha256() or ""}
+    return deepcopy(network).requires_grad_(True), replace(setting, network=arguments, plan=halved), facts
 
 
 def _scale(scale: str, effort: float) -> Scale:

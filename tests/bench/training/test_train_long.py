@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bench.datasets.folder import picture_folder
 from bench.training import score_recipe
 from bench.training.long import Optimizer, Plan, fit_long, rows_of
 from bench.training.pictures import bytes_of
+from bench.training.progress import silent
 from bench.training.recipes import train
 from bench.training.score import losses_by_time
 from bench.training.score_networks import make_ddpmpp
@@ -278,6 +280,34 @@ def test_small_writes_what_file_blocks_loads(tmp_path: Path, monkeypatch: pytest
     images = load_dataset("digits").images(range(500))
     recorded = record["files"][path.name]["loss_test"]["0.1"]
     assert losses_by_time(expected, images, (0.1,))["0.1"] == pytest.approx(recorded, rel=1e-4)
+
+
+def test_a_trained_network_is_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(score_recipe.SCALES, "small", TINY)
+    monkeypatch.setattr(score_recipe, "TIMES", (0.1,))
+    first = train("score", dataset="digits", output=tmp_path / "first")
+    path = tmp_path / "first/digits_score.safetensors"
+    started = deepcopy(load_score(f"file:blocks8:{path}").network).requires_grad_(True)  # type: ignore[union-attr]
+    halved = replace(TINY.plan.scaled(1), learning_rate=1e-3, other_rate=1e-3)
+    images = bytes_of(load_dataset("digits", split="train"))
+    expected, _ = fit_noise(
+        started, images, replace(TINY, plan=halved), seed=0, what="toy", checkpoint=None, progress=silent, mirror=False
+    )  # fmt: skip
+    more = train("score", dataset="digits", output=tmp_path / "more", score=f"file:blocks8:{path}")
+    held = load_checkpoint(tmp_path / "more/digits_score.safetensors")
+    assert not same(held, load_checkpoint(path))
+    assert same(held, {name: value.bfloat16() for name, value in expected.state_dict().items()})
+    (was,), (now,) = (record["files"].values() for record in (first, more))
+    assert more["score_sha256"] == was["sha256"] and now["network"] == was["network"]
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"score": "digits_score"}, "made at scale small, digits_score is another"),
+        ({"score": "cifar10_small"}, r"pictures of \(1, 8, 8\), cifar10_small is for \(3, 32, 32\)"),
+        ({"score": f"file:blocks8:{path}", "scale": "full", "device": "cpu"}, "Expected --scale small with --score"),
+    )
+    for options, message in refused:
+        with pytest.raises(ValueError, match=message):
+            train("score", dataset="digits", output=tmp_path / "refused", **options)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_file_blocks_needs_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
