@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, NoSuchAttack, Trace, check_positive, choose, register
 from bench.attacks.losses import cross_entropy
 from bench.threat import ThreatModel, check_finite
@@ -39,6 +39,7 @@ class BPDAEOT(Attack):
     title: ClassVar[str] = "BPDA+EOT"
     source: ClassVar[str] = "Hill, Mitchell & Zhu, ICLR 2021, arXiv:2005.13525"
     version: ClassVar[int] = 2  # 1 looked at the clean batch once, and never verified what was wrong there
+    continues: ClassVar[bool] = True
 
     steps: int = 50
     step_size: float = 2 / 255
@@ -71,43 +72,60 @@ class BPDAEOT(Attack):
                 f"the defense {model.gradient!r}. Set gradient='straight_through', or use pgd_eot."
             )
         replicates = Replicates(model, labels, image_ids, role_seed(seed, "selection"))
-        kept = x = images
-        settled = torch.zeros_like(labels, dtype=torch.bool)
-        for x, broken in self.iterates(replicates, images, threat, trace):
-            kept = choose(broken, x, kept)
-            settled |= broken
-            if settled.all():
-                break
+        at = Search(images, images, images, torch.zeros_like(labels, dtype=torch.bool))
+        for look in resumable(range(self.steps + 2), at):
+            if not at.settled.all():
+                self.take(look, at, replicates, images, threat, trace)
         if trace is not None:
-            trace.notes.append(f"bpda_eot verified {int(settled.sum())} of {len(images)} images as broken")
-        return choose(settled, kept, x)
+            trace.notes.append(f"bpda_eot verified {int(at.settled.sum())} of {len(images)} images as broken")
+        return choose(at.settled, at.kept, at.seen)
 
-    def iterates(
-        self, replicates: Replicates, images: Tensor, threat: ThreatModel, trace: Trace | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The looks: the clean batch without a gradient, then the steps + 1 iterates, the clean batch first.
+    def take(
+        self, look: int, at: Search, replicates: Replicates, images: Tensor, threat: ThreatModel,
+        trace: Trace | None = None,
+    ) -> None:  # fmt: skip
+        """A look: first at the clean batch without a gradient, then at the steps + 1 iterates, the clean batch first.
 
-        Yields:
-            (x, broken): what was looked at, of the shape of `images`, and the images (batch,) first verified as broken.
+        Args:
+            look: its number, from 0.
+            at: where the search stands; it moves on.
+            replicates: the defense.
+            images: (batch, channels, height, width), clean.
+            threat: the ball.
+            trace: receives the look.
         """
-        x, labels = images, replicates.labels
-        defended = torch.ones_like(labels, dtype=torch.bool)
-        for look in range(self.steps + 2):
-            first = look * (self.eot + self.defense_replicates)
-            if look == 0:
-                with torch.no_grad():
-                    logits = replicates.logits(x, first, self.eot)
-            else:
-                logits, gradient = replicates.gradient(x, first, self.eot)
-            if trace is not None:
-                loss = cross_entropy(logits.mean(0), labels)
-                trace.log(self.name, look, replicates.image_ids, loss, logits.argmax(2) == labels, draw=first)
-            doubtful = defended & (logits.mean(0).argmax(1) != labels)
-            broken = doubtful & replicates.wrong(x, doubtful, first + self.eot, self.defense_replicates, self.eot)
-            defended &= ~broken
-            yield x, broken
-            if look:
-                x = threat.project(x + self.step_size * threat.direction(gradient), images)
+        at.seen, labels = at.x, replicates.labels
+        first = look * (self.eot + self.defense_replicates)
+        if look == 0:
+            with torch.no_grad():
+                logits = replicates.logits(at.seen, first, self.eot)
+        else:
+            logits, gradient = replicates.gradient(at.seen, first, self.eot)
+            at.x = threat.project(at.seen + self.step_size * threat.direction(gradient), images)
+        if trace is not None:
+            loss = cross_entropy(logits.mean(0), labels)
+            trace.log(self.name, look, replicates.image_ids, loss, logits.argmax(2) == labels, draw=first)
+        doubtful = ~at.settled & (logits.mean(0).argmax(1) != labels)
+        broken = doubtful & replicates.wrong(at.seen, doubtful, first + self.eot, self.defense_replicates, self.eot)
+        at.kept = choose(broken, at.seen, at.kept)
+        at.settled = at.settled | broken
+
+
+@dataclass
+class Search:
+    """Where BPDA+EOT stands.
+
+    Attributes:
+        x: (batch, channels, height, width), what is looked at next.
+        seen: what was looked at last.
+        kept: the iterate that broke each image.
+        settled: (batch,) booleans, the images that are broken.
+    """
+
+    x: Tensor
+    seen: Tensor
+    kept: Tensor
+    settled: Tensor
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class DiffPGD(Attack):
     title: ClassVar[str] = "Diff-PGD"
     source: ClassVar[str] = "Xue, Araujo, Hu & Chen, NeurIPS 2023, arXiv:2305.16494, and its released code"
     gradient_free: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
 
     steps: int = 10
     step_size: float = 2 / 255

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.apgd_eot import checkpoints
 from bench.attacks.base import Answer, Attack, Oracle, Trace, check_finite, check_positive, choose, register
 from bench.attacks.losses import margin
@@ -40,6 +40,7 @@ class MEFA(Attack):
 
     title: ClassVar[str] = "MEFA"
     source: ClassVar[str] = "arXiv:2605.06357, section on the evaluation protocol, and its released code"
+    continues: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = per_instance(
         ("Linf", "L2"), lambda self: ("Linf", "L2") if self.method == "pgd" else ("Linf",)
     )
@@ -92,37 +93,37 @@ class MEFA(Attack):
         return answer
 
     def _pgd(self, oracle: Oracle, images: Tensor, threat: ThreatModel) -> Tensor:
-        self._look(oracle, images, 0, gradient=False)
-        x = images
-        for step in range(self.steps):
-            found = _gradient(self._look(oracle, x, step + 1, gradient=True))
-            x = threat.project(x + self.step_size * threat.direction(found), images)
-        self._look(oracle, x, self.steps + 1, gradient=False)
-        return x
+        at = _Iterate(images)
+        for look in resumable(range(self.steps + 2), at):  # the clean image, then the iterates, the clean image first
+            moves = 0 < look <= self.steps
+            answer = self._look(oracle, at.x, look, gradient=moves)
+            if moves:
+                at.x = threat.project(at.x + self.step_size * threat.direction(_gradient(answer)), images)
+        return at.x
 
     def _apgd(self, oracle: Oracle, images: Tensor, threat: ThreatModel) -> Tensor:
-        best_loss = self._look(oracle, images, 0, gradient=False).loss
-        final = x = previous = best = images
-        checked, losses = best_loss, [torch.zeros_like(best_loss)]  # the released record begins with a zero
-        size = torch.full_like(best_loss, 2 * threat.epsilon).view(-1, *[1] * (images.ndim - 1))
-        halved = torch.ones_like(best_loss, dtype=torch.bool)
+        first = self._look(oracle, images, 0, gradient=False).loss
+        size = torch.full_like(first, 2 * threat.epsilon).view(-1, *[1] * (images.ndim - 1))
+        losses = first.new_zeros(self.steps + 2, len(first))  # the released record begins with a zero
+        at = _Climb(images, images, images, images, first, first, losses, size, torch.ones_like(first).bool())
         windows = checkpoints(self.steps + 1, self.steps)
-        for step in range(1, self.steps + 2):
-            answer = self._look(oracle, x, step, gradient=True)
-            target = threat.project(x + size * threat.direction(_gradient(answer)), images)
+        for step in resumable(range(1, self.steps + 2), at):
+            answer = self._look(oracle, at.x, step, gradient=True)
+            target = threat.project(at.x + at.size * threat.direction(_gradient(answer)), images)
             share = 0.75 if step > 1 else 1.0
-            moved = threat.project(x + share * (target - x) + (1 - share) * (x - previous), images)
-            previous, x = x, moved
-            final = choose(answer.margin > 0, x, final)
-            best = choose(answer.loss > best_loss, x, best)  # the released code keeps the image after the update
-            best_loss = torch.maximum(answer.loss, best_loss)
-            losses.append(answer.loss)
+            moved = threat.project(at.x + share * (target - at.x) + (1 - share) * (at.x - at.previous), images)
+            at.previous, at.x = at.x, moved
+            at.final = choose(answer.margin > 0, at.x, at.final)
+            at.best = choose(answer.loss > at.best_loss, at.x, at.best)  # as released: the image after the update
+            at.best_loss = torch.maximum(answer.loss, at.best_loss)
+            at.losses[step] = answer.loss
             if step in windows:
-                last = losses[-windows[step] - 1 :]
-                rises = torch.stack([after > before for before, after in pairwise(last)]).sum(0)
-                halved = (rises <= 0.75 * windows[step]) | (~halved & (checked >= best_loss))
-                size, x, checked = choose(halved, size / 2, size), choose(halved, best, x), best_loss
-        return final
+                last = at.losses[max(0, step - windows[step]) : step + 1]
+                rises = (last[1:] > last[:-1]).sum(0)
+                at.halved = (rises <= 0.75 * windows[step]) | (~at.halved & (at.checked >= at.best_loss))
+                at.size, at.x = choose(at.halved, at.size / 2, at.size), choose(at.halved, at.best, at.x)
+                at.checked = at.best_loss
+        return at.final
 
     def _own_number(
         self, model: Defended, labels: Tensor, image_ids: Tensor, seed: int, images: Tensor, x: Tensor
@@ -140,6 +141,28 @@ class MEFA(Attack):
             f"MEFA's own judge, mean logits over {draws_text} draws, finds right of {len(labels)} images: "
             f"{'; '.join(said)} (first image {int(image_ids[0])})."
         )
+
+
+@dataclass
+class _Iterate:
+    """Where PGD stands: the image (batch, channels, height, width) that is looked at next."""
+
+    x: Tensor
+
+
+@dataclass
+class _Climb:
+    """Where APGD stands: images, then losses and marks (batch,), the losses of all looks (looks, batch), step sizes."""
+
+    x: Tensor
+    previous: Tensor
+    best: Tensor
+    final: Tensor
+    best_loss: Tensor
+    checked: Tensor
+    losses: Tensor
+    size: Tensor
+    halved: Tensor
 
 
 class MeanLogits(Oracle):

@@ -8,7 +8,7 @@ from linear_problem import defended, problem
 from torch import Tensor
 
 from bench.attacks.base import Trace
-from bench.attacks.bpda_eot import BPDAEOT, Replicates
+from bench.attacks.bpda_eot import BPDAEOT, Replicates, Search
 from bench.threat import ThreatModel
 from defenses.noise import Noise
 
@@ -43,9 +43,11 @@ def test_golden_run(fixture: str) -> None:
     attack = BPDAEOT(steps=12, defense_replicates=20)
     threat = ThreatModel(epsilon=2 / 255, gradient="straight_through")
     path, looked_at = [torch.ones_like(g["labels"], dtype=torch.bool)], []
-    for x, broken in attack.iterates(Replicates(model, g["labels"], ids, 0), g["x01"], threat):
-        path.append(path[-1] & ~broken)
-        looked_at.append(x)
+    at, replicates = Search(*[g["x01"]] * 3, ~path[0]), Replicates(model, g["labels"], ids, 0)
+    for look in range(len(g["defended_path"])):
+        attack.take(look, at, replicates, g["x01"], threat)
+        path.append(~at.settled)
+        looked_at.append(at.seen)
     assert torch.equal(torch.stack(path[1:]), g["defended_path"].bool())
     assert purify.calls == record["meta"]["purify_calls"]
     assert torch.equal(looked_at[0], looked_at[1]) and torch.equal(looked_at[0], g["x01"])

@@ -17,6 +17,7 @@ from bench.attacks._short import cut_short
 from bench.run.meter import Meter
 from bench.run.saved import SavedAttack
 from bench.threat import Norm, ThreatModel
+from defenses import Gradient
 from defenses.base import Defended
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.models.score_models import NetworkScore
@@ -24,13 +25,16 @@ from defenses.models.score_models import NetworkScore
 SMALL = {"steps": 3, "apgd_steps": 3, "eot": 2, "restarts": 2, "check_draws": 2, "samples": 2, "first": 2, "longest": 4}
 SMALL |= {"targets": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "bpda_eot": {"steps": 3, "eot": 2, "defense_replicates": 3},
+    "mefa apgd": {"steps": 3, "eot": 2, "method": "apgd"},
     "cascade": {"members": (("pgd_eot", {"steps": 3, "eot": 2}, None), ("square_eot", {"steps": 3, "eot": 2}, None))},
 }
 RADII: dict[Norm, float] = {"Linf": 0.01, "L2": 0.1, "L1": 1.0}
 CONTINUING = sorted(name for name in attacks if can_continue(attacks[name]()))
 WANTED = {"pgd_eot", "momentum_pgd", "apgd_eot", "apgd_t_eot", "square_eot", "nes_eot", "strong", "gold", "cascade"}
+WANTED |= {"bpda_eot", "mefa", "diff_pgd"}
 CASES: list[tuple[str, Norm, bool]] = [(name, "Linf", False) for name in CONTINUING]
-CASES += [("apgd_eot", "L1", False), ("pgd_eot", "L2", False), ("strong", "Linf", True)]
+CASES += [("apgd_eot", "L1", False), ("pgd_eot", "L2", False), ("strong", "Linf", True), ("mefa apgd", "Linf", False)]
 POINTS = 4  # of an attack, at which it is broken off
 
 
@@ -53,10 +57,10 @@ class Net(nn.Module):
 class Lab:
     """A defense whose classifier breaks the attack off at a call, and counts the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, gradient: Gradient = "exact") -> None:
         self.calls, self.stop_at = 0, -1
         score = NetworkScore(lambda x, label: 0.3 * torch.tanh(x), (3, 8, 8))
-        self.model: Defended = DiffPureSDE(t=0.01, steps=2).defend(Net(), score)
+        self.model: Defended = DiffPureSDE(t=0.01, steps=2).defend(Net(), score, gradient=gradient)
         pictures = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(1))
         self.images = pictures.permute(0, 3, 1, 2)  # as data sets hand them over: not contiguous
         self.labels = self.model.classifier(self.images).argmax(1)
@@ -84,9 +88,10 @@ class Lab:
 
 
 def make(name: str) -> Attack:
-    known = {field.name for field in dataclasses.fields(attacks[name])}
+    registered = name.split()[0]
+    known = {field.name for field in dataclasses.fields(attacks[registered])}
     return attacks.make(
-        name, {**{key: value for key, value in SMALL.items() if key in known}, **SETTINGS.get(name, {})}
+        registered, {**{key: value for key, value in SMALL.items() if key in known}, **SETTINGS.get(name, {})}
     )
 
 
@@ -116,9 +121,10 @@ def test_the_attacks_of_the_protocols_go_on() -> None:
 
 @pytest.mark.parametrize(("name", "norm", "coupled"), CASES)
 def test_goes_on_bit_for_bit(name: str, norm: Norm, coupled: bool) -> None:
-    attack, lab = make(name), Lab()
+    gradient: Gradient = "straight_through" if name == "bpda_eot" else "exact"
+    attack, lab = make(name), Lab(gradient)
     lab.model.batch_coupled = coupled
-    threat = ThreatModel(norm=norm, epsilon=RADII[norm])
+    threat = ThreatModel(norm=norm, epsilon=RADII[norm], gradient=gradient)
     whole = lab.attack(attack, threat, None)
     calls, saved_calls = whole[3], 0
     for stop_at in {1 + k * (calls - 1) // POINTS for k in range(1, POINTS + 1)}:
