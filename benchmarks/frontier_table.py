@@ -78,16 +78,43 @@ def _by_image(pairs: Sequence[tuple[str, int, int]], differences: np.ndarray) ->
 
 
 def table(found: Sequence[Line]) -> str:
-    """Markdown."""
-    head = "| Defense | Attack | Pairs (seeds) | Evaluations an image | of gold's | Robust | minus gold's |"
-    text = [head, "| :-- | :-- | --: | --: | --: | --: | --: |"]
+    """Markdown: `strong` beside gold, defense by defense, then what each attack leaves more than gold."""
+    return "\n\n".join(part for part in (_strong(found), _attacks(found)) if part)
+
+
+def _strong(found: Sequence[Line]) -> str:
+    head = (
+        "| Defense | Pairs (seeds) | strong | gold | strong - gold | strong's evaluations an image | gold's | share |"
+    )
+    text = [head, "| :-- | --: | --: | --: | --: | --: | --: | --: |"]
+    by_name = {(line.defense, line.method): line for line in found}
     for line in found:
-        robust, low, high = (100 * value for value in line.robust)
-        minus = (
-            "" if line.method == "gold" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in line.difference))
-        )
+        if line.method != "strong":
+            continue
+        gold, robust = by_name[line.defense, "gold"], 100 * line.robust[0]
+        both = f"{robust:.1f} | {robust - 100 * line.difference[0]:.1f}"  # gold's on the pairs that both saw
         text.append(
-            f"| {line.defense} | {line.method} | {line.pairs} ({line.seeds}) | {line.evaluations:,.0f} | "
-            f"{100 * line.share:.1f} % | {robust:.1f} [{low:.1f}, {high:.1f}] | {minus} |"
+            f"| {line.defense} | {line.pairs} ({line.seeds}) | {both} | {_points(line)} | "
+            f"{line.evaluations:,.0f} | {gold.evaluations:,.0f} | {100 * line.share:.1f} % |"
         )
     return "\n".join(text)
+
+
+def _attacks(found: Sequence[Line]) -> str:
+    """Defenses in columns, those alone that another attack than `strong` and gold met."""
+    shown = [line for line in found if line.method not in ("strong", "gold")]
+    defenses = list(dict.fromkeys(line.defense for line in shown))
+    if not shown:
+        return ""
+    cells = {(line.defense, line.method): line for line in found}
+    text = [f"| Attack | of gold's cost | {' | '.join(defenses)} |", f"| :-- | --: |{' --: |' * len(defenses)}"]
+    for method in dict.fromkeys(line.method for line in found if line.method != "gold"):
+        mine = [cells.get((defense, method)) for defense in defenses]
+        shares = [line.share for line in mine if line is not None]
+        entries = ["" if line is None else _points(line) for line in mine]
+        text.append(f"| {method} | {100 * np.median(shares):.1f} % | {' | '.join(entries)} |")
+    return "\n".join(text)
+
+
+def _points(line: Line) -> str:
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in line.difference))
