@@ -255,7 +255,10 @@ def networks() -> str:
         "| file | parameters | bytes | pictures seen | seconds | pictures / s | clean | PGD-20 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for kind, made, again in (("score", "record", ""), ("score", "repeated", ", again"), ("classifier", "record", "")):
+    for kind, made, again in (
+        ("score", "record", ""), ("score", "repeated", ", again"), ("score", "further", ", 3,000 steps more"),
+        ("classifier", "record", ""),
+    ):  # fmt: skip
         record = asset_record(f"cifar10/{kind}", made)
         for name, file in record["files"].items():
             seen = file["steps"] * file["batch_size"]
@@ -286,11 +289,11 @@ def other_networks() -> str:
 
 
 def losses() -> str:
-    """Squared error of the predicted noise at each time, from the records of the training and of its repetition."""
-    records = [asset_record("cifar10/score", name)["files"].values() for name in ("record", "repeated")]
+    """Squared error of the predicted noise at each time, from the records of the trainings."""
+    records = [asset_record("cifar10/score", name)["files"].values() for name in ("record", "repeated", "further")]
     times: list[str] = []
     lines: list[str] = []
-    for (record,), again in zip(records, ("", ", again"), strict=True):
+    for (record,), again in zip(records, ("", ", again", ", 3,000 steps more"), strict=True):
         times = list(record["loss_test"])
         for split in ("train", "test"):
             values = " | ".join(f"{record['loss_' + split][t]:.4f}" for t in times)

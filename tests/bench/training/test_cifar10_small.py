@@ -210,3 +210,12 @@ def test_training_again_reproduced_the_records_losses() -> None:
     assert all(a[key] == b[key] for key in ("network", "parameters", "steps", "batch_size"))
     for split in ("loss_train", "loss_test"):
         assert b[split] == pytest.approx(a[split], rel=0.01)
+
+
+def test_a_longer_training_began_where_the_first_ended_and_lowered_every_loss_a_little() -> None:
+    first, further = (asset_record("cifar10/score", name) for name in ("record", "further"))
+    (was,), (now,) = (record["files"].values() for record in (first, further))
+    assert further["score"] == "cifar10_small" and further["score_sha256"] == was["sha256"]
+    assert now["network"] == was["network"] and (was["steps"], now["steps"]) == (4000, 3000)
+    for split in ("loss_train", "loss_test"):
+        assert all(0.97 < now[split][t] / was[split][t] < 1 for t in was[split])
