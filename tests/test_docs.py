@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -177,3 +178,14 @@ def test_the_short_answer_of_the_findings_is_what_its_tests_say() -> None:
     gains, seems = (part.split("\n- ")[1:] for part in block.split("\n**")[1:3])
     assert len(gains) == 3 and all(", not established. No gain" in line for line in gains)
     assert ", established. **" in seems[0] and ", established. The exact gradient is the weaker attack" in seems[1]
+
+
+def test_the_frontier_is_what_its_rows_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/frontier.csv keeps what every image answered; the table of docs/attacks.md and its figure follow."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    frontier = importlib.import_module("frontier")
+    found = frontier.lines(frontier.open_rows(":memory:", False), "digits", list(frontier.methods(1.0)))
+    text = (ROOT / "docs/attacks.md").read_text().partition("<!-- by benchmarks/frontier.py -->")[2]
+    assert text.partition("<!-- /by benchmarks/frontier.py -->")[0].strip() == frontier.table(found)
+    title = "Robust accuracy minus gold's, points: digits"
+    assert (ROOT / "docs/frontier.svg").read_text() == frontier.figure(found, title)
