@@ -36,6 +36,7 @@ from bench.attacks.gold import Gold
 from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.strong import Strong
 from bench.cell import Cell
+from bench.datasets import load_dataset, subset
 from bench.grids.cifar10_small import cell as cifar_cell
 from bench.grids.cifar10_small import contrastive, diffpure
 from bench.grids.digits_attacks import DEFENSES
@@ -48,6 +49,7 @@ from defenses.diffpure_sde import DiffPureSDE
 from defenses.freqpure import FreqPure
 
 DRAWS = 100
+LATER_FROM = 32
 TOGETHER = 32  # images of a unit; a batch-coupled defense takes all of them
 FIRST = ("diffpure_sde", "diffpure_ode", "gdmp", "likelihood_maximization")
 LEE_KIM = 0.007 * 255 / 8  # a step's length over epsilon
@@ -171,6 +173,21 @@ def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
           f"{spent:.0f} evaluations and {seconds:.1f} s an image", flush=True)  # fmt: skip
 
 
+def later(dataset: str) -> frozenset[int]:
+    """Numbers of the images after the first 32 of the sample, on some of which the settings of `strong` were chosen."""
+    if dataset != "digits":
+        return frozenset()
+    first = next(cells(dataset, LATER_FROM))
+    labels = load_dataset(dataset).labels
+    every, chosen = (subset(labels, count, first.data_seed).tolist() for count in (len(labels), LATER_FROM))
+    return frozenset(every) - frozenset(chosen)
+
+
+def found(db: sqlite3.Connection, dataset: str) -> list[Line]:
+    """All lines of the table."""
+    return lines(db, dataset, list(methods(1.0)), later(dataset))
+
+
 ROWS = Path(__file__).resolve().parents[1] / "docs" / "frontier.csv"
 COLUMNS = ("dataset", "defense", "method", "seed", "image", "images", "right", "draws", "evaluations", "seconds")
 
@@ -195,15 +212,15 @@ def keep_rows(db: sqlite3.Connection, file: Path) -> None:
         writer.writerows(db.execute(f"SELECT {', '.join(COLUMNS)} FROM measured ORDER BY 1, 2, 3, 4, 5"))
 
 
-def write(docs: Path, found: Sequence[Line], dataset: str) -> None:
+def write(docs: Path, shown: Sequence[Line], dataset: str) -> None:
     """Put table and figure into the documentation, between the marks of docs/attacks.md."""
     page = docs / "attacks.md"
     begin, end = "<!-- by benchmarks/frontier.py -->", "<!-- /by benchmarks/frontier.py -->"
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n\n{table(found)}\n\n{end}{after}")
+    page.write_text(f"{before}{begin}\n\n{table(shown)}\n\n{end}{after}")
     title = f"Robust accuracy minus gold's, points: {dataset}"
-    (docs / "frontier").with_suffix(".svg").write_text(figure(found, title))
+    (docs / "frontier").with_suffix(".svg").write_text(figure(shown, title))
 
 
 def main() -> None:
@@ -222,11 +239,11 @@ def main() -> None:
     args = parser.parse_args()
     db = open_rows(args.db, args.fresh)
     if args.report or args.write:
-        found = lines(db, args.dataset, list(methods(1.0)))
+        shown = found(db, args.dataset)
         if args.write:
-            write(args.write, found, args.dataset)
+            write(args.write, shown, args.dataset)
             keep_rows(db, args.write / ROWS.name)
-        print(table(found))
+        print(table(shown))
         return
     torch.set_num_threads(args.threads)
     loader = Loader(torch.device(args.device))

@@ -13,8 +13,8 @@ COLOURS = {"strong": "#d55e00", "gold": "#0072b2"}
 
 
 def figure(found: Sequence[Line], title: str) -> str:
-    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, all defenses together."""
-    shown, title = [line for line in found if line.defense == ALL], f"{title}, all defenses together"
+    """SVG: robust accuracy minus gold's against evaluations as a share of gold's, all purifiers together."""
+    shown, title = [line for line in found if line.defense == ALL], f"{title}, {ALL} together"
     top = max([5.0, *(100 * line.difference[2] for line in shown)])
     bottom = min([-5.0, *(100 * line.difference[1] for line in shown)])
     left = math.floor(math.log10(min([0.01, *(line.share for line in shown)])))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.statistics import paired_difference, two_level_bootstrap
 
-ALL = "all"
+ALL, LATER = "all purifiers", "all purifiers, later images"
+APART = "randomized_smoothing"  # no purifier: it asks the classifier alone, and nearly always falls
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,26 @@ class Line:
     difference: tuple[float, float, float]
 
 
-def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str]) -> list[Line]:
-    """Every attack beside gold, paired by image and seed; ALL pools the defenses where there are several.
+def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str], later: Set[int] = frozenset()) -> list[Line]:
+    """Every attack beside gold, paired by image and seed; ALL pools the purifiers where there are several.
 
     Args:
         db: with the table `measured`.
         dataset: of the rows.
         order: of the attacks.
+        later: numbers of the images that no setting was chosen on; LATER pools the purifiers on these.
     """
     rows: dict[tuple[str, str], dict[tuple[str, int, int], tuple[int, int, float]]] = {}
     query = "SELECT defense, method, image, seed, right, draws, evaluations FROM measured WHERE dataset = ?"
     for defense, method, image, seed, *values in db.execute(query, (dataset,)):
-        for name in (defense, ALL):
+        pooled = () if defense == APART else (ALL, LATER) if image in later else (ALL,)
+        for name in (defense, *pooled):
             rows.setdefault((name, method), {})[(defense, image, seed)] = tuple(values)
     found = []
     for (defense, method), mine in rows.items():
         gold = rows.get((defense, "gold"), {})
         pairs = sorted(mine.keys() & gold.keys())
-        if not pairs or (defense == ALL and len({pair[0] for pair in pairs}) < 2):
+        if not pairs or (defense in (ALL, LATER) and len({pair[0] for pair in pairs}) < 2):
             continue
         (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
         mean = float((a / n).mean())
@@ -63,7 +66,7 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str]) -> list[Li
             )  # fmt: skip
         )
     places = {name: place for place, name in enumerate(order)}
-    return sorted(found, key=lambda line: (line.defense == ALL, line.defense, places.get(line.method, 99)))
+    return sorted(found, key=lambda line: (line.defense in (ALL, LATER), line.defense, places.get(line.method, 99)))
 
 
 def _by_image(pairs: Sequence[tuple[str, int, int]], differences: np.ndarray) -> tuple[float, float, float]:
@@ -102,7 +105,7 @@ def _strong(found: Sequence[Line]) -> str:
 
 def _attacks(found: Sequence[Line]) -> str:
     """Defenses in columns, those alone that another attack than `strong` and gold met."""
-    shown = [line for line in found if line.method not in ("strong", "gold")]
+    shown = [line for line in found if line.method not in ("strong", "gold") and line.defense != LATER]
     defenses = list(dict.fromkeys(line.defense for line in shown))
     if not shown:
         return ""

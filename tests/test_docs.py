@@ -184,7 +184,7 @@ def test_the_frontier_is_what_its_rows_say(monkeypatch: pytest.MonkeyPatch) -> N
     """docs/frontier.csv keeps what every image answered; the table of docs/attacks.md and its figure follow."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     frontier = importlib.import_module("frontier")
-    found = frontier.lines(frontier.open_rows(":memory:", False), "digits", list(frontier.methods(1.0)))
+    found = frontier.found(frontier.open_rows(":memory:", False), "digits")
     text = (ROOT / "docs/attacks.md").read_text().partition("<!-- by benchmarks/frontier.py -->")[2]
     assert text.partition("<!-- /by benchmarks/frontier.py -->")[0].strip() == frontier.table(found)
     title = "Robust accuracy minus gold's, points: digits"

@@ -152,7 +152,19 @@ class _Iterate:
 
 @dataclass
 class _Climb:
-    """Where APGD stands: images, then losses and marks (batch,), the losses of all looks (looks, batch), step sizes."""
+    """Where APGD stands; images are (batch, channels, height, width).
+
+    Attributes:
+        x: looked at next.
+        previous: the iterate before it.
+        best: the image after the step that found the largest loss.
+        final: the image after the last step that found a wrong answer.
+        best_loss: (batch,), the largest so far.
+        checked: (batch,), the largest at the last check of the step sizes.
+        losses: (steps + 2, batch), of each look.
+        size: (batch, 1, 1, 1), step sizes, image units.
+        halved: (batch,) booleans, whether the last check halved the step.
+    """
 
     x: Tensor
     previous: Tensor

@@ -49,6 +49,11 @@ class Plan:
         """Share of the learning rate at `step` of 0..steps-1."""
         return min(1.0, (step + 1) / self.warm_up) * (1 - step / self.steps)
 
+    def slowed(self, share: float) -> Plan:
+        """The plan at `share` of its learning rates."""
+        muon = None if self.learning_rate is None else share * self.learning_rate
+        return replace(self, learning_rate=muon, other_rate=share * self.other_rate)
+
     def scaled(self, effort: float) -> Plan:
         """The plan with `effort` times the steps, of which the warm-up takes a tenth at most."""
         steps = max(1, round(self.steps * effort))

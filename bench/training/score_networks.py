@@ -64,7 +64,10 @@ def load_blocks(score: str, image_shape: tuple[int, ...]) -> tuple[BlockUNet, di
             "cifar10_small, or train one and name it file:blocks<size>:<path>."
         )
     if model.image_shape != image_shape:
-        raise ValueError(f"Expected a score network for pictures of {image_shape}, {score} is for {model.image_shape}.")
+        raise ValueError(
+            f"Expected a score network for pictures of {image_shape}, {score} is for {model.image_shape}. Name one "
+            "that was trained on such pictures, or another --dataset."
+        )
     record = json.loads(Path(path).with_name("record.json").read_text(encoding="utf-8"))
     return model.network, record["files"][Path(path).name]["network"]
 

@@ -179,12 +179,14 @@ def train_score(
 def _further(score: str, setting: Scale, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Scale, dict[str, str]]:
     """A trained network to go on with, how, and what the record says of it."""
     if setting.make is not make_blocks:
-        raise ValueError("Expected --scale small with --score: a network of scale full is not trained further here.")
+        raise ValueError(
+            "Expected --scale small with --score, got full: networks of scale full cannot be trained further. Leave "
+            "--scale out for a network of scale small, or --score for a fresh one."
+        )
     network, arguments = load_blocks(score, image_shape)
-    plan = setting.plan
-    halved = replace(plan, learning_rate=(plan.learning_rate or 0) / 2, other_rate=plan.other_rate / 2)
     facts = {"score": score, "score_sha256": score_info(score).weights_sha256() or ""}
-    return deepcopy(network).requires_grad_(True), replace(setting, network=arguments, plan=halved), facts
+    started = deepcopy(network).requires_grad_(True)  # the loaded one is shared
+    return started, replace(setting, network=arguments, plan=setting.plan.slowed(0.5)), facts
 
 
 def _scale(scale: str, effort: float) -> Scale:
