@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -58,6 +58,17 @@ class Keeper(Protocol):
         """The last entry that was kept is reached: put back what else the batch had found by then."""
 
 
+@runtime_checkable
+class Packs(Protocol):
+    """A state that says itself what is to be kept of it: its attributes are not tensors and numbers."""
+
+    def pack(self) -> dict[str, Tensor | float]:
+        """Name -> what is to be kept."""
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Put back what `pack` gave."""
+
+
 class Journal:
     """The entries of one attack on one batch, in order."""
 
@@ -72,23 +83,23 @@ class Journal:
         self._entries: list[Entry] = []
         self._inside = False
 
-    def walk(self, steps: Sequence[int], state: object) -> Iterator[int]:
+    def walk(self, steps: Sequence[int], states: Sequence[object]) -> Iterator[int]:
         """See `resumable`."""
         if self._inside:  # a loop within a step: the step is done again as a whole
             yield from steps
             return
-        self._inside, what = True, type(state).__name__
+        self._inside, what = True, type(states[0]).__name__
         done = first = 0
         if (entry := self._pass(what, len(steps))) is not None:
-            vars(state).update(_copy(entry.values, _device(state)))
+            _restore(states, entry.values)
             done = first = entry.done
             self._catch_up()
         for step in steps[done:]:
             yield step
             done += 1
             if done < len(steps) and self._keeper.is_due():
-                self._keeper.keep([*self._entries, Entry(what, done, len(steps), _values(state))])
-        self._entries.append(Entry(what, len(steps), len(steps), _copy(_values(state), torch.device("cpu"))))
+                self._keeper.keep([*self._entries, Entry(what, done, len(steps), _pack(states))])
+        self._entries.append(Entry(what, len(steps), len(steps), _copy(_pack(states), torch.device("cpu"))))
         self._inside = False
         if done > first and self._keeper.is_due():
             self._keeper.keep(self._entries)
@@ -133,16 +144,17 @@ def journaled(journal: Journal) -> Iterator[None]:
         _JOURNAL.reset(token)
 
 
-def resumable(steps: range, state: object) -> Iterator[int]:
+def resumable(steps: range, *states: object | None) -> Iterator[int]:
     """The steps of a loop; of an attack that goes on, those that are left.
 
     Args:
         steps: all of them. The loop must not be left early.
-        state: its attributes are all that a step hands to the next one, and the loop to what follows: tensors and
-            numbers. They are set anew where the attack goes on.
+        states: their attributes, or what they pack, are all that a step hands to the next one, and the loop to what
+            follows: tensors and numbers. They are set anew where the attack goes on. The first one names the loop; None
+            is left out.
     """
     journal = _JOURNAL.get()
-    return iter(steps) if journal is None else journal.walk(steps, state)
+    return iter(steps) if journal is None else journal.walk(steps, [state for state in states if state is not None])
 
 
 def remembered(ask: Callable[[], T], make: Callable[..., T], device: torch.device) -> T:
@@ -194,6 +206,8 @@ def _tupled(value: Any) -> Hashable:
 
 
 def _values(state: object) -> dict[str, Any]:
+    if isinstance(state, Packs):
+        return state.pack()
     return {name: value for name, value in vars(state).items() if isinstance(value, (Tensor, *PLAIN))}
 
 
@@ -205,5 +219,18 @@ def _copy(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _device(state: object) -> torch.device:
-    return next(value.device for value in vars(state).values() if isinstance(value, Tensor))
+def _pack(states: Sequence[object]) -> dict[str, Any]:
+    """The values of all states, under names that tell them apart."""
+    return {f"{place}.{name}": value for place, state in enumerate(states) for name, value in _values(state).items()}
+
+
+def _restore(states: Sequence[object], values: dict[str, Any]) -> None:
+    """The inverse of `_pack`, on the device where the states are."""
+    device = next(value.device for value in _pack(states).values() if isinstance(value, Tensor))
+    for place, state in enumerate(states):
+        own = {name.removeprefix(f"{place}."): v for name, v in values.items() if name.startswith(f"{place}.")}
+        own = _copy(own, device)
+        if isinstance(state, Packs):
+            state.restore(own)
+        else:
+            vars(state).update(own)

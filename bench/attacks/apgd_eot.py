@@ -120,7 +120,7 @@ class APGDEOT(Attack):
             return self._climb_sparsely(oracle, images, threat, start, query, name)
         climb = Climb(start, self._ask(oracle, start, query, name), threat)
         windows = checkpoints(self.steps)
-        for step in resumable(range(1, self.steps + 1), climb):
+        for step in resumable(range(1, self.steps + 1), climb, oracle.memory):
             climb.move(images, threat, 0.75 if step > 1 else 1.0)
             climb.see(self._ask(oracle, climb.x, query + step, name))
             if step in windows:
@@ -136,7 +136,7 @@ class APGDEOT(Attack):
             x = ball.project(x, images)
             climb = SparseClimb(x, self._ask(oracle, x, query, name, inside=factor == 1), ball, images)
             often = max(int(0.04 * (queries - 1)), 1)
-            for step in resumable(range(1, queries), climb):
+            for step in resumable(range(1, queries), climb, oracle.memory):
                 climb.move(images, ball, 1.0)
                 climb.see(self._ask(oracle, climb.x, query + step, name, inside=factor == 1))
                 if step % often == 0:

@@ -276,6 +276,7 @@ class Oracle:
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         self.seed = role_seed(seed, role)
         self._rows, self.targets = rows, targets
+        self.memory: object | None = None  # what the next answers depend on beside x, for a journal
 
     def gradient(self, x: Tensor, first: int) -> Answer:
         """Mean loss, margin, correctness, and the gradient of the mean loss with respect to x (batch, ...)."""

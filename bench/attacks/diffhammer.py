@@ -48,6 +48,7 @@ class DiffHammer(Attack):
 
     title: ClassVar[str] = "DiffHammer"
     source: ClassVar[str] = "Wang et al., DiffHammer, NeurIPS 2024, the paper's formulas"
+    continues: ClassVar[bool] = True
 
     steps: int = 50
     eot: int = 10
@@ -124,22 +125,33 @@ def select(
     return chosen, direction
 
 
+@dataclass
+class _Averaged:
+    """The mean of the gradients so far, and how many there were."""
+
+    average: Tensor
+    steps: int = 0
+
+
 class _Hammer(Oracle):
     """An oracle whose gradient is the grafted one, averaged over the steps so far."""
+
+    memory: _Averaged
 
     def __init__(self, attack: DiffHammer, threat: ThreatModel, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.attack, self.threat = attack, threat
-        self._step, self._average = 0, torch.zeros(())
+        self.memory = _Averaged(torch.zeros((), device=self.labels.device))
 
     def gradient(self, x: Tensor, first: int) -> Answer:
         """See `Oracle.gradient`."""
         answer = super().gradient(x, first)
         assert answer.gradient is not None
-        self._step += 1
-        share = self._step**-self.attack.decay
-        self._average = (1 - share) * self._average.to(x) + share * answer.gradient
-        answer.gradient = self._average
+        so_far = self.memory
+        so_far.steps += 1
+        share = so_far.steps**-self.attack.decay
+        so_far.average = (1 - share) * so_far.average.to(x) + share * answer.gradient
+        answer.gradient = so_far.average
         return answer
 
     def _ask_chunks(self, x: Tensor, first: int, *, gradient: bool) -> Answer:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.attacks._adam import Adam
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
@@ -103,6 +105,7 @@ class LowFrequency(Attack):
     source: ClassVar[str] = "Kassis, Hengartner & Yu, DiffBreak, 2025; LPIPS replaced"
     restricted: ClassVar[bool] = False
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     eot: int = 20
@@ -143,21 +146,29 @@ class LowFrequency(Attack):
         """Adversarial images; see `Attack.perturb`."""
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss="margin", trace=trace)
         image = _Image(images, self)
-        best, best_margin = images, torch.full_like(labels, -torch.inf, dtype=images.dtype)
-        for step in range(self.steps + 1):
+        best = _Best(images, torch.full_like(labels, -torch.inf, dtype=images.dtype))
+        for step in resumable(range(self.steps + 1), best, image.optimizer):
             x = image.render()
             far = DISTANCES[self.distance](x, images)
             closing = step == self.steps
             answer = (oracle.evaluate if closing else oracle.gradient)(x.detach(), step * self.eot)
             if trace is not None:
                 trace.log(self.name, step, image_ids, answer.loss, answer.correct, draw=step * self.eot)
-            better = (far.detach() < self.bound) & (answer.margin > best_margin)
-            best = choose(better, x.detach(), best)
-            best_margin = torch.where(better, answer.margin, best_margin)
+            better = (far.detach() < self.bound) & (answer.margin > best.margin)
+            best.image = choose(better, x.detach(), best.image)
+            best.margin = torch.where(better, answer.margin, best.margin)
             if answer.gradient is not None:
                 penalty = self.weight * (far * (far >= self.bound)).sum()
                 image.descend(penalty - (answer.gradient * x).sum())
-        return best
+        return best.image
+
+
+@dataclass
+class _Best:
+    """The best iterates within the bound, and their margins."""
+
+    image: Tensor
+    margin: Tensor
 
 
 class _Image:
@@ -169,11 +180,7 @@ class _Image:
         self.base = torch.atanh((2 * images - 1) * 0.999999)
         self.offset = torch.zeros_like(images).requires_grad_()
         self.filters = self._filters(images, sizes, attack.initial_sigma)
-        rates = [
-            {"params": [self.offset], "lr": attack.offset_rate},
-            {"params": self.filters, "lr": attack.filter_rate},
-        ]
-        self.optimizer = torch.optim.Adam(rates)
+        self.optimizer = Adam(([self.offset], attack.offset_rate), (self.filters, attack.filter_rate))
 
     def _filters(self, images: Tensor, sizes: Sequence[int], sigma: float) -> list[Tensor]:
         shape = len(images), -1, images[0, 0].numel()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
 from bench.threat import Norm, ThreatModel
 from defenses.base import Defended
@@ -37,6 +39,7 @@ class RaySEOT(Attack):
     source: ClassVar[str] = "Chen & Gu, KDD 2020, arXiv:2006.12792, Algorithms 1-3"
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
+    continues: ClassVar[bool] = True
 
     steps: int = 500
     eot: int = 5
@@ -68,34 +71,32 @@ class RaySEOT(Attack):
         if threat.norm != "Linf":
             raise ValueError(f"RayS searches in norm Linf, got {threat.norm}. Use square_eot or nes_eot.")
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss="margin", trace=trace)
-        signs = torch.ones_like(images)
-        radius = torch.ones_like(images.flatten(1)[:, 0])
-        asked = 0
+        at = _Ray(torch.ones_like(images), torch.ones_like(images.flatten(1)[:, 0]))
 
         def is_wrong(rows: Tensor, signs: Tensor, radius: Tensor) -> Tensor:
-            nonlocal asked
-            asked += 1
+            at.asked += 1
             x = (images[rows] + radius.view(-1, 1, 1, 1) * signs).clamp(0, 1)
-            correct = oracle.at(rows).evaluate(x, asked * self.eot).correct
+            correct = oracle.at(rows).evaluate(x, at.asked * self.eot).correct
             return correct.double().mean(0) <= 0.5
 
         every = torch.arange(len(images), device=images.device)
-        radius = self._shorten(is_wrong, every[is_wrong(every, signs, radius)], signs, radius)
-        for step, block in zip(range(self.steps), blocks(images[0].numel()), strict=False):
-            flipped = signs.flatten(1).clone()
-            flipped[:, block] *= -1
-            flipped = flipped.view_as(signs)
-            better = is_wrong(every, flipped, radius)
-            signs = choose(better, flipped, signs)
-            radius = self._shorten(is_wrong, better.nonzero().squeeze(1), signs, radius)
+        at.radius = self._shorten(is_wrong, every[is_wrong(every, at.signs, at.radius)], at.signs, at.radius)
+        flips = list(islice(blocks(images[0].numel()), self.steps))
+        for step in resumable(range(self.steps), at):
+            flipped = at.signs.flatten(1).clone()
+            flipped[:, flips[step]] *= -1
+            flipped = flipped.view_as(at.signs)
+            better = is_wrong(every, flipped, at.radius)
+            at.signs = choose(better, flipped, at.signs)
+            at.radius = self._shorten(is_wrong, better.nonzero().squeeze(1), at.signs, at.radius)
             if trace is not None:
-                inside = (radius > threat.epsilon).expand(1, -1)
-                trace.point(self.name, step, image_ids, radius, inside)
+                inside = (at.radius > threat.epsilon).expand(1, -1)
+                trace.point(self.name, step, image_ids, at.radius, inside)
         near, far = (
-            threat.project(images + length.view(-1, 1, 1, 1) * signs, images)
-            for length in (radius.clamp_max(threat.epsilon), torch.full_like(radius, threat.epsilon))
+            threat.project(images + length.view(-1, 1, 1, 1) * at.signs, images)
+            for length in (at.radius.clamp_max(threat.epsilon), torch.full_like(at.radius, threat.epsilon))
         )
-        answers = [oracle.evaluate(x, (asked + 1 + k) * self.eot) for k, x in enumerate((near, far))]
+        answers = [oracle.evaluate(x, (at.asked + 1 + k) * self.eot) for k, x in enumerate((near, far))]
         if trace is not None:
             for k, answer in enumerate(answers):
                 trace.look(image_ids, answer.correct[:1], [k])
@@ -112,6 +113,15 @@ class RaySEOT(Attack):
             wrong = is_wrong(rows, signs[rows], middle)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
         return radius.index_copy(0, rows, high)
+
+
+@dataclass
+class _Ray:
+    """Where the search stands: (batch, ...) signs, (batch,) radii, and the questions so far."""
+
+    signs: Tensor
+    radius: Tensor
+    asked: int = 0
 
 
 def blocks(size: int) -> Iterator[slice]:

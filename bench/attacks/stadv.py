@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.attacks._adam import Adam
+from bench.attacks._journal import resumable
 from bench.attacks.base import Attack, Oracle, Trace, check_positive, register
 from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
@@ -55,6 +57,7 @@ class StAdv(Attack):
     source: ClassVar[str] = "Xiao et al., ICLR 2018, arXiv:1801.02612; EOT as in Nie et al., ICML 2022"
     restricted: ClassVar[bool] = False
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     steps: int = 100
     bound: float = 0.05
@@ -82,8 +85,8 @@ class StAdv(Attack):
         oracle = Oracle(model, labels, image_ids, seed, eot=self.eot, loss="margin", trace=trace)
         identity = identity_grid(images)
         grid = identity.clone().requires_grad_()
-        optimizer = torch.optim.Adam([grid], lr=self.learning_rate)
-        for step in range(self.steps):
+        optimizer = Adam(([grid], self.learning_rate))
+        for step in resumable(range(self.steps), optimizer):
             self._clamp(grid, identity)
             warped = warp(images, grid)
             answer = oracle.gradient(warped.detach().clamp(0, 1), step * self.eot)

@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 RADII: dict[Norm, float] = {"Linf": 0.01, "L2": 0.1, "L1": 1.0}
 CONTINUING = sorted(name for name in attacks if can_continue(attacks[name]()))
 WANTED = {"pgd_eot", "momentum_pgd", "apgd_eot", "apgd_t_eot", "square_eot", "nes_eot", "strong", "gold", "cascade"}
-WANTED |= {"bpda_eot", "mefa", "diff_pgd"}
+WANTED |= {"bpda_eot", "mefa", "diff_pgd", "diffhammer", "stadv", "low_frequency", "rays_eot"}
 CASES: list[tuple[str, Norm, bool]] = [(name, "Linf", False) for name in CONTINUING]
 CASES += [("apgd_eot", "L1", False), ("pgd_eot", "L2", False), ("strong", "Linf", True), ("mefa apgd", "Linf", False)]
 POINTS = 4  # of an attack, at which it is broken off
@@ -213,7 +213,7 @@ def test_a_class_has_to_say_so_itself() -> None:
         pass
 
     assert not can_continue(Mine()) and can_continue(make("pgd_eot"))
-    cascade = attacks.make("cascade", {"members": [("diffhammer", {}, None), ("pgd_eot", {}, None)]})
+    cascade = attacks.make("cascade", {"members": [("autoattack_rand", {}, None), ("pgd_eot", {}, None)]})
     assert not can_continue(cascade)
 
 
@@ -222,4 +222,4 @@ def test_a_tensor_keeps_its_memory_format() -> None:
     with pytest.raises(PulledPlug):
         lab.attack(make("pgd_eot"), ThreatModel(epsilon=0.01), state(), stop_at=5)
     entry = state()._past[-1]
-    assert entry.values["x"].stride() == lab.images.stride()
+    assert entry.values["0.x"].stride() == lab.images.stride()
