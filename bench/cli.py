@@ -191,7 +191,7 @@ def run(
         grid = config
     if smoke and dry_run:
         raise ValueError("--smoke runs toy cells, --dry-run none. Leave one of them out.")
-    rates = cache(partial(budget.rates, device, data_dir, download))
+    rates = cache(partial(budget.rates, device, data_dir, download, compiled=compiled))
     make = partial(
         chosen,
         grid,

@@ -68,17 +68,17 @@ class Budget:
         if self.seconds is not None and (self.part or limit is not None):
             raise ValueError("--budget chooses the part of the grid itself. Leave --part and --limit out.")
 
-    def rates(self, device: str | None, data_dir: Path | None, download: bool) -> Rates:
+    def rates(self, device: str | None, data_dir: Path | None, download: bool, *, compiled: bool = False) -> Rates:
         """Where the forecast's rates come from."""
         if self.on:
             from bench.run.cards import CARDS as known
             from bench.run.modelled import OnCard
 
-            return OnCard(known[self.on])
+            return OnCard(known[self.on], compiled=compiled)
         from bench.commands.run import loader
         from bench.run.rates import Here
 
-        return Here(loader(device, data_dir, download))
+        return Here(loader(device, data_dir, download, compiled=compiled))
 
     def choose(
         self,

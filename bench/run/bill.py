@@ -134,7 +134,7 @@ def price_cells(cell: Cell, count: int, rates: Rates, gates: Collection[str] = (
     checked = (0.0, 0.0)
     if not cell.attack.given:
         answers = count_gate_answers(cell, every=has_every_gate(cell, gates))
-        checked = rates.rate(cell, own, "float32").price(*answers)
+        checked = rates.rate(cell, own, None).price(*answers)
     images = count * cell.num_images
     return Cost(cells=count, seconds=images * spent[0] + checked[0], units=images * spent[1], checks=checked[1])
 

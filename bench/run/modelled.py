@@ -15,10 +15,12 @@ from defenses.precision import Precision
 class OnCard:
     """Rates of a card by the model; needs no weights where the architectures are known."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, *, compiled: bool = False) -> None:
         self.card = card
         self.place = f"one {card.title}"
         self.remark = "modelled from counted operations, not measured; small networks take longer"
+        if compiled:
+            self.remark += "; what --compile saves is not modelled"
         self._rates: dict[str, Rate] = {}
         self._calls: dict[str, Called] = {}
 
@@ -34,8 +36,9 @@ class OnCard:
                     found[name] = str(error)
         return found
 
-    def rate(self, cell: Cell, kind: Gradient, precision: Precision) -> Rate:
-        """See `bench.run.rates.Here.rate`; only what records a gradient is in the attack's precision."""
+    def rate(self, cell: Cell, kind: Gradient, precision: Precision | None) -> Rate:
+        """See `bench.run.rates.Rates.rate`; only what records a gradient is in the attack's precision."""
+        precision = precision or "float32"
         name = name_rate(cell, kind, precision)
         if name not in self._rates:
             plain, graph = (self._called(cell, kind, gradient=gradient) for gradient in (False, True))

@@ -81,11 +81,11 @@ class Prepared:
         low = cell.defense.defend(self.classifier, score, gradient=real.gradient).sealed()
         return self.seen(AttackedDefense(real, low, cell.attack_precision).eval())
 
-    def attacking(self) -> Defended:
+    def attacking(self, gradient: Gradient | None = None) -> Defended:
         """As `attacked`, by compiled networks where there are some: what a batch is attacked with."""
         if self.fast is None:
-            return self.attacked()
-        real = self.drawn()
+            return self.attacked(gradient)
+        real = self.drawn(gradient)
         low = self.cell.defense.defend(*self.fast, gradient=real.gradient).sealed()
         return self.seen(AttackedDefense(real, low, self.cell.attack_precision).eval())
 

@@ -18,7 +18,7 @@ from bench.run.answers import rows_of_attack
 from bench.run.gating import judged_rows
 from bench.run.meter import Meter
 from bench.run.prepare import Loader, Prepared, names_of
-from defenses.base import Gradient
+from defenses.base import Defended, Gradient
 from defenses.models.classifiers import classifier_info
 from defenses.models.scores import score_info
 from defenses.precision import Precision, arithmetic
@@ -61,8 +61,14 @@ class Rates(Protocol):
         """Name -> where to get it, of everything without which there is no rate."""
         ...
 
-    def rate(self, cell: Cell, kind: Gradient, precision: Precision) -> Rate:
-        """The cost of an answer of the cell's defense under a kind of gradient, with the gradient in a precision."""
+    def rate(self, cell: Cell, kind: Gradient, precision: Precision | None) -> Rate:
+        """The cost of an answer of the cell's defense under a kind of gradient.
+
+        Args:
+            cell: the cell.
+            kind: of gradient.
+            precision: of the gradient, as the attack takes it; None is a validity gate's.
+        """
         ...
 
 
@@ -78,6 +84,8 @@ class Here:
         """
         self.loader, self.clock = loader, clock
         self.place, self.remark = str(loader.device), "a short timing"
+        if loader.backend is not None:
+            self.remark += " of compiled networks, without what compiling them takes"
         self._rates: dict[str, Rate] = {}
 
     def find_missing(self, cell: Cell) -> dict[str, str]:
@@ -96,12 +104,15 @@ class Here:
                 found[name] = str(error)
         return found
 
-    def rate(self, cell: Cell, kind: Gradient, precision: Precision) -> Rate:
-        """See `Rates.rate`."""
+    def rate(self, cell: Cell, kind: Gradient, precision: Precision | None) -> Rate:
+        """See `Rates.rate`; the attack's gradients are those of compiled networks where the loader compiles."""
         rows = (judged_rows(cell), rows_of_attack(cell))
-        name = f"{name_rate(cell, kind, precision)} {rows}"
+        attacking = precision is not None and self.loader.compiling is not None
+        precision = precision or "float32"
+        name = f"{name_rate(cell, kind, precision)} {rows} {attacking}"
         if name not in self._rates:
-            self._rates[name] = time_answers(self.loader.prepare(cell.attacked_in(precision)), kind, rows, self.clock)
+            ready = self.loader.prepare(cell.attacked_in(precision))
+            self._rates[name] = time_answers(ready, kind, rows, self.clock, compiled=attacking)
         return self._rates[name]
 
 
@@ -116,7 +127,12 @@ def _find(info: Callable[[str], Any], name: str) -> None:
 
 
 def time_answers(
-    prepared: Prepared, kind: Gradient, rows: tuple[int, int], clock: Callable[[], float] = time.perf_counter
+    prepared: Prepared,
+    kind: Gradient,
+    rows: tuple[int, int],
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    compiled: bool = False,
 ) -> Rate:
     """Time answers without and with a gradient.
 
@@ -125,9 +141,12 @@ def time_answers(
         kind: of gradient.
         rows: of a pass without and with a gradient, in the run.
         clock: seconds.
+        compiled: whether gradients are those of compiled networks, which the cell was prepared with.
     """
+    model = prepared.attacking(kind) if compiled else prepared.attacked(kind)
     plain, graph = (
-        _Probe(prepared, kind, gradient, clock).time(most) for most, gradient in zip(rows, _BOTH, strict=True)
+        _Probe(prepared, model, gradient, clock, compiled=compiled and gradient).time(most)
+        for most, gradient in zip(rows, _BOTH, strict=True)
     )
     return Rate(seconds=(plain[0], graph[0]), units=(plain[1], graph[1]))
 
@@ -138,9 +157,10 @@ _BOTH = (False, True)  # without a gradient, with one
 class _Probe:
     """Times passes of one kind."""
 
-    def __init__(self, prepared: Prepared, kind: Gradient, gradient: bool, clock: Callable[[], float]) -> None:
-        self.prepared, self.gradient, self.clock = prepared, gradient, clock
-        self.model = prepared.attacked(kind)
+    def __init__(
+        self, prepared: Prepared, model: Defended, gradient: bool, clock: Callable[[], float], *, compiled: bool
+    ) -> None:
+        self.prepared, self.model, self.gradient, self.clock, self.compiled = prepared, model, gradient, clock, compiled
 
     def time(self, most: int) -> tuple[float, float]:
         """Seconds and network evaluations of a row, in passes that grow to those of the run, or until growth is idle.
@@ -153,6 +173,8 @@ class _Probe:
             try:
                 self._ask(rows, meter)  # warms up
                 while True:
+                    if self.compiled:
+                        self._ask(rows, meter)  # compiles for so many rows
                     spent, units, asked = self._ask(rows, meter)
                     if asked >= most or spent > MOST or spent / asked > BETTER * before:
                         break

@@ -20,6 +20,7 @@ from bench.evaluate import evaluate
 from bench.run import progress
 from bench.run.measuring import measure_batch
 from bench.run.prepare import Loader
+from bench.run.rates import Here
 from bench.store import Store
 from bench.threat import ThreatModel
 from defenses.diffpure_sde import DiffPureSDE
@@ -74,6 +75,18 @@ def test_a_judge_s_passes_meet_no_compiled_network(monkeypatch: pytest.MonkeyPat
 
     evaluate(ready.attacking(), CELL.attack, images, labels, ids, CELL.threat, draws=3, seed=0, keep=judged)
     assert not after
+
+
+def test_a_forecast_times_compiled_gradients_and_eager_gates() -> None:
+    torch._dynamo.reset()
+    loads = Loader(CPU, compiling=Compiling("aot_eager"))
+    rates = Here(loads)
+    gates = rates.rate(CELL, "exact", None)
+    assert not loads.prepare(CELL).notes()
+    attack = rates.rate(CELL, "exact", "float32")
+    assert NOTE in loads.prepare(CELL).notes()
+    assert attack.units == gates.units == Here(Loader(CPU)).rate(CELL, "exact", "float32").units
+    assert "compiled" in rates.remark
 
 
 @pytest.mark.parametrize("backend", [broken, "no such backend"])
