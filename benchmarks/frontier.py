@@ -50,7 +50,6 @@ from defenses.freqpure import FreqPure
 
 DRAWS = 100
 LATER_FROM = 32
-TOGETHER = 32  # images of a unit; a batch-coupled defense takes all of them
 FIRST = ("diffpure_sde", "diffpure_ode", "gdmp", "likelihood_maximization")
 LEE_KIM = 0.007 * 255 / 8  # a step's length over epsilon
 FREQPURE = FreqPure(radius=2.5, steps=10, runs=1)  # digits' settings
@@ -115,21 +114,22 @@ def name_of(defense: Defense) -> str:
 def units(args: argparse.Namespace) -> Iterator[Unit]:
     """All of it, so that what is compared is measured in turn: images outside, then seeds, defenses, attacks."""
     all_cells = [
-        c for c in cells(args.dataset, args.images) if args.defenses is None or c.defense.name in args.defenses
+        c
+        for c in cells(args.dataset, args.images)
+        if args.defenses is None or {c.defense.name, name_of(c.defense)} & set(args.defenses)
     ]
     chosen = [m for m in methods(1.0) if args.only is None or m in args.only]
     front, rest = [m for m in chosen if m in ("strong", "gold")], [m for m in chosen if m not in ("strong", "gold")]
     for group in (front, rest):
         for seed in range(args.seeds):
-            for first in range(0, args.images, TOGETHER):
+            for first in range(0, args.images, args.together):
                 for cell in all_cells:
                     whole = cell.defense.batch_coupled
                     if whole and first:
                         continue
                     for method in group:
-                        yield Unit(
-                            cell, method, seed, slice(0, args.images) if whole else slice(first, first + TOGETHER)
-                        )
+                        rows = slice(0, args.images) if whole else slice(first, first + args.together)
+                        yield Unit(cell, method, seed, rows)
 
 
 def measure(unit: Unit, db: sqlite3.Connection, loader: Loader) -> None:
@@ -230,8 +230,11 @@ def main() -> None:
     parser.add_argument("--dataset", choices=("digits", "cifar10"), default="digits")
     parser.add_argument("--images", type=int, default=64, help="64 on digits, 32 on CIFAR-10 for the table")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument(
+        "--together", type=int, default=32, help="images of a unit; a batch-coupled defense takes all of them"
+    )
     parser.add_argument("--only", nargs="+", help=f"of: {', '.join(methods(1.0))}")
-    parser.add_argument("--defenses", nargs="+", help="registered names")
+    parser.add_argument("--defenses", nargs="+", help="registered names, or 'NAME, per image'")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--report", action="store_true", help="print the table of what was measured")
