@@ -68,6 +68,11 @@ class AttackedDefense(Defended):
         """See `Defended.purify`."""
         return self._ask(lambda model: model.purify(images, noise), images)
 
+    def look(self, images: Tensor, noise: NoiseSource | None = None) -> None:
+        """See `Defended.look`; of both builds."""
+        for model in (self.real, self.low):
+            model.look(images, noise)
+
     def _ask(self, ask: Callable[[Defended], Tensor], images: Tensor) -> Tensor:
         if torch.is_grad_enabled() and images.requires_grad:
             return ask(self.low)

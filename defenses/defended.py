@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from defenses.inner_rows import find_networks, in_chunks
 from defenses.noise import Noise, NoiseSource
 from defenses.precision import Precision
 from defenses.recorded import as_source
@@ -93,7 +95,8 @@ class Defended(nn.Module):
         self.votes, self.with_score, self.stochastic, self.is_sealed = votes, with_score, stochastic, False
         self._split_draws = batch_coupled if split_draws is None else split_draws
         self._rebuild, self.rows_at_once = rebuild, Rows()
-        self._built = gradient
+        self._built, self._rows_by_kind = gradient, {gradient: self.rows_at_once}
+        self._networks: list[nn.Module] = []
         self.kinds = tuple(dict.fromkeys((gradient, *ALWAYS, *kinds)))
 
     def with_gradient(self, gradient: Gradient) -> Defended:
@@ -103,6 +106,8 @@ class Defended(nn.Module):
         if gradient not in (self._built, *ALWAYS) and self._rebuild is not None:
             other = self._rebuild(gradient)
             other.is_sealed = self.is_sealed
+            other._rows_by_kind = self._rows_by_kind
+            other.rows_at_once = self._rows_by_kind.setdefault(gradient, other.rows_at_once)
             return other
         other = copy.copy(self)
         other.gradient = gradient
@@ -139,7 +144,7 @@ class Defended(nn.Module):
 
         def ask() -> Tensor:
             most = None if self.batch_coupled else known.most(gradient=False)
-            with known.inside(lambda: self.look(images[:1], _cut(source, slice(0, 1)))):
+            with self.in_chunks(images, source):
                 return in_parts(lambda x, rows: self._answer(x, _cut(source, rows)), images, most)
 
         return retried(ask, lambda: self.back_off(size, size, gradient=False))
@@ -156,6 +161,24 @@ class Defended(nn.Module):
         rows, whole = min(rows, known.most(gradient=gradient) or rows), batch if self.batch_coupled else 0
         return known.back_off(rows, whole=whole, runs=self.runs * self.votes, gradient=gradient)
 
+    @contextmanager
+    def in_chunks(self, images: Tensor, noise: NoiseSource | None = None) -> Iterator[None]:
+        """While it lasts, the networks get at most `rows_at_once.inner` rows at once, in a backward pass too.
+
+        Args:
+            images: the first one is asked about, once, to see which networks there are.
+            noise: of the images.
+        """
+        rows = self.rows_at_once.inner
+        if rows is None:
+            yield
+            return
+        if not self._networks:
+            one = None if noise is None else _cut(noise, slice(0, 1))
+            self._networks = find_networks(lambda: self.look(images[:1], one))
+        with in_chunks(self._networks, rows):
+            yield
+
     def look(self, images: Tensor, noise: NoiseSource | None = None) -> None:
         """Ask about a few images without a gradient, of which nobody needs the answer."""
         with torch.no_grad():
@@ -169,7 +192,7 @@ class Defended(nn.Module):
         """
         other, rebuild, with_score = copy.copy(self), self._rebuild, self.with_score
         other._modules = {name: module for name, module in self._modules.items() if name != "_purify"}
-        other._purify = wrap(self._purify)
+        other._purify, other._networks = wrap(self._purify), []
         if rebuild is not None:
             other._rebuild = lambda kind: rebuild(kind).with_purify(wrap)
         if with_score is not None:
@@ -248,13 +271,25 @@ def with_gradient_retried(model: Defended, work: Callable[[], T], images: Tensor
         images: that it is asked about.
         rows: of its largest pass.
     """
-    known = model.rows_at_once
 
     def ask() -> T:
-        with known.inside(lambda: model.look(images[:1])):
+        with model.in_chunks(images):
             return work()
 
     return retried(ask, lambda: model.back_off(rows, rows, gradient=True))
+
+
+@torch.no_grad()
+def purify_retried(model: Defended, images: Tensor, noise: NoiseSource) -> Tensor:
+    """What the purifier of a defense makes of images, fewer at once where memory runs out."""
+    size = len(images)
+
+    def ask() -> Tensor:
+        most = None if model.batch_coupled else model.rows_at_once.most(gradient=False)
+        with model.in_chunks(images, noise):
+            return in_parts(lambda x, rows: model.purify(x, _cut(noise, rows)), images, most)
+
+    return retried(ask, lambda: model.back_off(size, size, gradient=False))
 
 
 def _cut(noise: NoiseSource, rows: slice) -> NoiseSource:

@@ -50,14 +50,17 @@ def in_chunks(networks: Sequence[nn.Module], rows: int) -> Iterator[None]:
         networks: whose answer for a row depends on that row alone.
         rows: at least 1.
     """
-    changed = [network for network in networks if "forward" not in vars(network)]
-    for network in changed:
+    before = [(network, vars(network).get("forward")) for network in networks]
+    for network in networks:
         object.__setattr__(network, "forward", _Chunked(network, rows))
     try:
         yield
     finally:
-        for network in changed:
-            vars(network).pop("forward", None)
+        for network, forward in before:
+            if forward is None:
+                vars(network).pop("forward", None)
+            else:  # cut already, into larger parts
+                object.__setattr__(network, "forward", forward)
 
 
 class _Chunked:

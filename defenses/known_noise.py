@@ -69,6 +69,10 @@ class KnownNoise(Defended):
         """See `Defended.purify`."""
         return self.real.purify(images, record(noise, self.seed))
 
+    def look(self, images: Tensor, noise: NoiseSource | None = None) -> None:
+        """See `Defended.look`."""
+        self.real.look(images, None if noise is None else record(noise, self.seed))
+
     def _of(self, real: Defended) -> KnownNoise:
         return KnownNoise(real, self.seed)
 

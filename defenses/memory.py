@@ -15,9 +15,16 @@ SAID = (
     "not enough memory",
     "out of memory",
     "ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
     "bad_alloc",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle for which there was no room
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "Unable to find a valid cuDNN algorithm",  # none fits into what is left
+    "unable to find an engine to execute this computation",
+    "could not create a memory object",  # oneDNN
 )
-"""What torch and the libraries below it say in a RuntimeError of no class of its own."""
+"""What torch and the libraries below it say in a RuntimeError of no class of its own. The last five have other causes
+too; a smaller pass then fails as well, and the error is told."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from defenses.again import again_in_backward
-from defenses.inner_rows import find_networks, in_chunks
 from defenses.memory import free_bytes, is_out_of_memory, peak_bytes
 
 T = TypeVar("T")
@@ -35,7 +34,6 @@ class Rows:
     def __init__(self) -> None:
         self._most: dict[bool, int] = {}
         self._measured: set[bool] = set()
-        self._networks: list[nn.Module] = []
         self._told: list[str] = []
         self.inner: int | None = None
         self.runs: int | None = None
@@ -90,7 +88,7 @@ class Rows:
         return True
 
     def _halve_inside(self, rows: int) -> bool:
-        known = self.inner or rows
+        known = min(rows, self.inner or rows)
         if known <= 1:
             return False
         self.inner = known // 2
@@ -109,21 +107,6 @@ class Rows:
         """What was made smaller since this was last asked."""
         told, self._told = self._told, []
         return told
-
-    @contextmanager
-    def inside(self, few: Callable[[], object]) -> Iterator[None]:
-        """While it lasts, networks get at most `inner` rows at once, in a backward pass too.
-
-        Args:
-            few: asks a small batch; shows once which networks there are.
-        """
-        if self.inner is None:
-            yield
-            return
-        if not self._networks:
-            self._networks = find_networks(few)
-        with in_chunks(self._networks, self.inner):
-            yield
 
 
 _FRUGAL: list[bool] = []

@@ -305,7 +305,7 @@ class Oracle:
             known.measure(x.device, lambda: self._ask_few(x[:few], first, gradient=gradient), few, gradient=gradient)
 
         def ask() -> Answer:
-            with known.inside(lambda: self._ask_few(x[:1], first, gradient=False)):
+            with self.model.in_chunks(x, Noise(self.seed, self.image_ids, first)):
                 return self._ask_chunks(x, first, gradient=gradient)
 
         def back_off() -> bool:

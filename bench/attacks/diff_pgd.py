@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from bench.attacks.base import Attack, NoSuchAttack, Trace, check_positive, register
@@ -14,8 +13,8 @@ from bench.attacks.pgd_eot import PGDEOT
 from bench.threat import ThreatModel
 from defenses.base import Defended
 from defenses.ddim import DDIM
+from defenses.defended import purify_retried
 from defenses.noise import Noise, role_seed
-from defenses.rows import in_parts, retried
 
 Through = Literal["exact", "straight_through"]
 
@@ -93,18 +92,8 @@ class DiffPGD(Attack):
         x = self._ascent().perturb(edited, images, labels, image_ids, threat, seed)
         if self.result == "iterate":
             return x
-        return threat.project(_edit(edited, x, Noise(role_seed(seed, "diff_pgd: last"), image_ids)), images)
-
-
-@torch.no_grad()
-def _edit(edited: Defended, x: Tensor, noise: Noise) -> Tensor:
-    """SDEdit of images, fewer at once where memory runs out."""
-
-    def ask() -> Tensor:
-        most = edited.rows_at_once.most(gradient=False)
-        return in_parts(lambda part, rows: edited.purify(part, noise[rows]), x, most)
-
-    return retried(ask, lambda: edited.back_off(len(x), len(x), gradient=False))
+        last = purify_retried(edited, x, Noise(role_seed(seed, "diff_pgd: last"), image_ids))
+        return threat.project(last, images)
 
 
 def _score_of(model: Defended) -> Any:

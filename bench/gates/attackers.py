@@ -19,6 +19,7 @@ from bench.gates.gradient import AGREE, DERIVATIVES, ENOUGH, LENGTHS, ROUGHLY, S
 from bench.gates.images import LEVELS, climber, is_on_grid, transferred
 from bench.gates.strength import compared
 from bench.threat import round_towards
+from defenses.memory import is_out_of_memory
 
 SATURATED = 1e-4  # probability that is left to all wrong classes
 SEARCH = NESEOT(steps=40, samples=8)
@@ -126,6 +127,8 @@ def undeclared_gradient(subject: Subject) -> Gate:
     try:
         confirmed = audited(few, few.start(), model, lengths) <= limit
     except (ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return Gate(name, None, None, f"Autograd gives none: {error}")
     if share(confirmed) < 0.5 or at_most(int(confirmed.sum()), len(confirmed), ENOUGH) < SURE:
         return Gate(name, None, share(confirmed), "Finite differences do not confirm autograd's gradient.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from bench.gates.base import Gate, Subject, share
 from bench.gates.chance import at_least, at_most
 from bench.gates.images import transferred
 from defenses.base import Defended, Gradient
+from defenses.defended import with_gradient_retried
 
 DERIVATIVES: tuple[Gradient, ...] = ("exact", "adjoint")  # claim to be the defense's own derivative
 LENGTHS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # L2 lengths of finite differences, image units
@@ -97,10 +98,9 @@ def gradient_scale(subject: Subject) -> Gate:
         return Gate(name, None, None, NOT_USED if epsilon else "The ball is a point.")
     gradient, images = _gradient(subject, subject.images), subject.images
     straight = subject.model.with_gradient("straight_through")
-    with torch.enable_grad():
-        x = images.clone().requires_grad_()
-        logits = straight(x, subject.noise())
-        (around,) = torch.autograd.grad(logits.gather(1, subject.labels[:, None]).sum(), x)
+    around = _differentiated(
+        straight, images, lambda x: straight(x, subject.noise()).gather(1, subject.labels[:, None]).sum()
+    )
     random = [subject.noise("audit").normal(images, step=k) for k in range(1, 5)]
     promised, seen = (torch.zeros(len(images), device=images.device) for _ in range(2))
     with torch.no_grad():
@@ -159,12 +159,21 @@ def audited(
 
 def _gradient(subject: Subject, images: Tensor, model: Defended | None = None) -> Tensor:
     """Gradient of the summed margins at one fixed draw."""
-    with torch.enable_grad():
-        x = images.clone().requires_grad_()
-        total = subject.margins(x, model).sum()
-        if not total.requires_grad:
-            raise ValueError(f"the defense is not differentiable under gradient={subject.threat.gradient!r}.")
-        return torch.autograd.grad(total, x)[0]
+    return _differentiated(model or subject.model, images, lambda x: subject.margins(x, model).sum())
+
+
+def _differentiated(model: Defended, images: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradient at the images of a number that follows from a model's answers, fewer at once where memory runs out."""
+
+    def ask() -> Tensor:
+        with torch.enable_grad():
+            x = images.clone().requires_grad_()
+            found = total(x)
+            if not found.requires_grad:
+                raise ValueError(f"the defense is not differentiable under gradient={model.gradient!r}.")
+            return torch.autograd.grad(found, x)[0]
+
+    return with_gradient_retried(model, ask, images, len(images))
 
 
 @torch.no_grad()

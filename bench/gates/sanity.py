@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.attacks.base import JUDGE_ROWS
 from bench.gates.base import Gate, Subject, rms, share
+from defenses.defended import purify_retried
 from defenses.noise import Noise
 
 FLOAT_SLACK = 1e-3  # of the largest logit: what rounding in another batch shape explains
@@ -64,7 +65,7 @@ def batch_independence(subject: Subject) -> Gate:
 def not_identity(subject: Subject) -> Gate:
     """The distance from a purifier's input to its output, against half an 8-bit level."""
     noise = _Spy(subject.noise().seed, subject.image_ids)
-    purified = subject.model.purify(subject.images, noise)
+    purified = purify_retried(subject.model, subject.images, noise)
     if torch.equal(purified, subject.images) and not noise.drawn:
         return Gate("not_identity", None, 0.0, "Nothing is purified: the images come back as they are, without a draw.")
     value = rms(purified - subject.images)
@@ -114,16 +115,22 @@ def draws_agree(subject: Subject) -> Gate:
 
 
 class _Spy(Noise):
-    """Noise that counts its draws."""
+    """Noise that remembers what was drawn, of any of its rows."""
 
-    drawn: list[int]
+    drawn: set[tuple[int, int, str]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "drawn", [])
+        object.__setattr__(self, "drawn", set())
+
+    def __getitem__(self, rows: Tensor | slice) -> Noise:
+        part = super().__getitem__(rows)
+        some = _Spy(part.seed, part.image_ids, part.draws)
+        object.__setattr__(some, "drawn", self.drawn)
+        return some
 
     def _draw(self, like: Tensor, step: int, stream: int, *, normal: bool) -> Tensor:
-        self.drawn.append(step)
+        self.drawn.add((step, stream, f"{normal}"))
         return super()._draw(like, step, stream, normal=normal)
 
     def _draw_shared(
@@ -136,5 +143,5 @@ class _Spy(Noise):
         *,
         normal: bool,
     ) -> Tensor:
-        self.drawn.append(step)
+        self.drawn.add((step, stream, f"{normal}, shared"))
         return super()._draw_shared(shape, step, stream, device, dtype, normal=normal)

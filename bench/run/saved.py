@@ -25,6 +25,8 @@ from bench.attacks._journal import (
 from bench.attacks.base import Trace
 from bench.cell import Cell
 from bench.run.meter import Meter
+from bench.store import StoreError
+from defenses.memory import is_out_of_memory
 from defenses.models.weights import cache_folder
 
 T = TypeVar("T")
@@ -77,8 +79,9 @@ class SavedAttack:
             self.forget()
             restore_trace(trace, begun[0])
             meter.units, self.seconds = begun[1], 0.0
-        except Exception:
-            if self._fresh:  # it may be the state that fails: the next try begins anew
+        except Exception as error:
+            at_fault = not isinstance(error, StoreError) and not is_out_of_memory(error)
+            if self._fresh and at_fault:  # it may be the state that fails: the next try begins anew
                 self.forget()
             raise
         with journaled(Journal(self)):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 
 from defenses.again import again_with_graph
 from defenses.memory import is_out_of_memory
@@ -87,6 +88,8 @@ class CompiledNetwork(Around):
     def _is_beyond(self, more: tuple[Any, ...]) -> bool:
         """Whether somebody listens to a layer, or differentiates by another argument."""
         if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in more):
+            return True
+        if module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks:  # to every layer there is
             return True
         return any(module._forward_hooks or module._forward_pre_hooks for module in self._layers)
 

@@ -92,6 +92,38 @@ def test_runs_of_a_single_image_that_do_not_fit(images: Tensor) -> None:
     assert torch.allclose(found, Defended(purify, network, runs=8, votes=2)(images[:2], noise), atol=1e-12)
 
 
+def test_networks_that_are_cut_already_are_cut_further(images: Tensor) -> None:
+    network, noise = Small(2), Noise(0, torch.arange(13))
+    model = Defended(purify, network, batch_coupled=True)
+    model.rows_at_once.inner = 6
+    with model.in_chunks(images, noise):  # as who asks for many answers holds it
+        found = model(images, noise)
+        assert network.seen[-1] <= 2 and model.rows_at_once.inner in (1, 2)
+    network.most = 99
+    assert "forward" not in vars(network)
+    assert torch.allclose(found, Defended(purify, network)(images, noise), atol=1e-12)
+
+
+def test_a_batch_smaller_than_what_fitted_is_halved_at_once(images: Tensor) -> None:
+    network = Small(2)
+    model = Defended(purify, network, batch_coupled=True)
+    model.rows_at_once.inner = 512
+    model(images[:4], Noise(0, torch.arange(4)))
+    assert network.seen.count(4) == 1 and model.rows_at_once.inner == 2
+
+
+def test_every_kind_of_gradient_remembers() -> None:
+    def build(kind: str) -> Defended:
+        return Defended(purify, network, gradient=kind, rebuild=build, kinds=("exact", "adjoint"))
+
+    network = Small(4)
+    model = build("exact")
+    model.with_gradient("adjoint").rows_at_once.back_off(8, whole=0, runs=1, gradient=True)
+    assert model.with_gradient("adjoint").rows_at_once.most(gradient=True) == 4
+    assert model.rows_at_once.most(gradient=True) is None
+    assert model.with_gradient("adjoint").with_gradient("exact").rows_at_once is model.rows_at_once
+
+
 def test_what_no_smaller_pass_cures_is_told(images: Tensor) -> None:
     for coupled in (False, True):
         model = Defended(purify, Small(0), batch_coupled=coupled)

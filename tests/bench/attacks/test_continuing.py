@@ -16,6 +16,7 @@ from bench.attacks._journal import can_continue, pack_trace
 from bench.attacks._short import cut_short
 from bench.run.meter import Meter
 from bench.run.saved import SavedAttack
+from bench.store.claims import LostClaim
 from bench.threat import Norm, ThreatModel
 from defenses import Gradient
 from defenses.base import Defended
@@ -204,6 +205,21 @@ def test_a_state_that_fails_at_once_is_given_up() -> None:
         with pytest.raises(PulledPlug):
             lab.attack(attack, threat, state(), stop_at)
     assert not state().told
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), LostClaim("another's")])
+def test_what_is_not_the_state_s_fault_leaves_it(error: Exception) -> None:
+    attack, lab, threat = make("pgd_eot"), Lab(), ThreatModel(epsilon=0.01)
+    with pytest.raises(PulledPlug):
+        lab.attack(attack, threat, state(), stop_at=5)
+    saved = state()
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        saved.run(fail, Trace(), Meter())
+    assert state().told
 
 
 def test_a_class_has_to_say_so_itself() -> None:

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from bench.attacks import Attack, Trace, attacks
 from bench.evaluate import evaluate
 from bench.gates import Evidence, run_gates
-from bench.gates.sanity import batch_independence, repeatable
+from bench.gates.gradient import gradient_audit, gradient_nonzero, gradient_scale
+from bench.gates.sanity import batch_independence, not_identity, repeatable
 from bench.threat import ThreatModel
+from defenses.attacked import AttackedDefense
 from defenses.base import Defended, Defense, Gradient
 from defenses.compat import import_autoattack
 from defenses.contrastive import Contrastive
 from defenses.diffpure_sde import DiffPureSDE
+from defenses.models.compiled import Compiling, compile_score
 from defenses.models.score_models import NetworkScore
 
 SMALL = {
@@ -114,6 +117,23 @@ def test_every_attack_ends_where_a_batch_stays_whole(name: str) -> None:
     assert torch.allclose(short, whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_batch_that_stays_whole_is_cut_in_the_networks_of_the_attack_too(compiled: bool) -> None:
+    """Those in low precision or compiled, which no answer without a gradient meets."""
+    torch._dynamo.reset()
+    defense, found = Contrastive(t=0.01, steps=2, guidance_scale=5.0), []
+    for most in (10**6, ROWS):
+        (classifier, score), (_, low) = networks(10**6), networks(most)
+        if compiled:
+            low = compile_score(low, Compiling("eager"))
+        real, other = (defense.defend(classifier, each, gradient="exact") for each in (score, low))
+        model = AttackedDefense(real, other, "float32")
+        images, labels, ids = problem()
+        found.append(make("momentum_pgd").perturb(model, images, labels, ids, THREAT, seed=3))
+        assert (model.rows_at_once.inner is None) == (most > IMAGES)
+    assert torch.allclose(*found, atol=1e-6)
+
+
 def test_the_judge_and_the_gates_end() -> None:
     given, votes, gates = problem(), [], []
     for most in (10**6, ROWS):
@@ -124,8 +144,8 @@ def test_the_judge_and_the_gates_end() -> None:
 
         records = evaluate(build("exact"), make("pgd_eot"), *given, THREAT, draws=4, seed=0)
         votes.append([(r.clean_votes, r.robust_votes, r.null_votes) for r in records])
-        few = (repeatable, batch_independence)
-        evidence = Evidence(records=records)
+        few = (repeatable, batch_independence, not_identity, gradient_audit, gradient_scale, gradient_nonzero)
+        evidence = Evidence(records=records, adversarial=given[0])  # stored: no attack of the gates lacks first
         found = run_gates(build, *given, THREAT, make("pgd_eot"), seed=0, classes=10, evidence=evidence, gates=few)
         gates.append([(gate.name, gate.passed) for gate in found])
     assert votes[0] == votes[1] and gates[0] == gates[1] and all(passed for _, passed in gates[1])
