@@ -15,7 +15,7 @@ from defenses.inner_rows import find_networks, in_chunks
 from defenses.noise import Noise, NoiseSource
 from defenses.precision import Precision
 from defenses.recorded import as_source
-from defenses.rows import Rows, in_parts, retried
+from defenses.rows import FEW, MANY, Rows, in_parts, retried
 from defenses.sealed import seal
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class Defended(nn.Module):
 
         def ask() -> Tensor:
             most = None if self.batch_coupled else known.most(gradient=False)
-            with self.in_chunks(images, source):
+            with self.in_chunks(images, lambda: source):
                 return in_parts(lambda x, rows: self._answer(x, _cut(source, rows)), images, most)
 
         return retried(ask, lambda: self.back_off(size, size, gradient=False))
@@ -162,19 +162,20 @@ class Defended(nn.Module):
         return known.back_off(rows, whole=whole, runs=self.runs * self.votes, gradient=gradient)
 
     @contextmanager
-    def in_chunks(self, images: Tensor, noise: NoiseSource | None = None) -> Iterator[None]:
+    def in_chunks(self, images: Tensor, noise: Callable[[], NoiseSource | None] = lambda: None) -> Iterator[None]:
         """While it lasts, the networks get at most `rows_at_once.inner` rows at once, in a backward pass too.
 
         Args:
             images: the first one is asked about, once, to see which networks there are.
-            noise: of the images.
+            noise: gives theirs.
         """
         rows = self.rows_at_once.inner
         if rows is None:
             yield
             return
         if not self._networks:
-            one = None if noise is None else _cut(noise, slice(0, 1))
+            given = noise()
+            one = None if given is None else given[slice(0, 1)]
             self._networks = find_networks(lambda: self.look(images[:1], one))
         with in_chunks(self._networks, rows):
             yield
@@ -271,6 +272,10 @@ def with_gradient_retried(model: Defended, work: Callable[[], T], images: Tensor
         images: that it is asked about.
         rows: of its largest pass.
     """
+    few = images[:FEW]
+    if not model.batch_coupled and rows > MANY:
+        known = model.rows_at_once
+        known.measure(images.device, lambda: _differentiate(model, few), len(few), gradient=True)
 
     def ask() -> T:
         with model.in_chunks(images):
@@ -286,10 +291,19 @@ def purify_retried(model: Defended, images: Tensor, noise: NoiseSource) -> Tenso
 
     def ask() -> Tensor:
         most = None if model.batch_coupled else model.rows_at_once.most(gradient=False)
-        with model.in_chunks(images, noise):
+        with model.in_chunks(images, lambda: noise):
             return in_parts(lambda x, rows: model.purify(x, _cut(noise, rows)), images, most)
 
     return retried(ask, lambda: model.back_off(size, size, gradient=False))
+
+
+def _differentiate(model: Defended, images: Tensor) -> None:
+    """Ask for a gradient that nobody needs."""
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        logits = model(x, fresh_noise(x))
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), x)
 
 
 def _cut(noise: NoiseSource, rows: slice) -> NoiseSource:

@@ -305,7 +305,7 @@ class Oracle:
             known.measure(x.device, lambda: self._ask_few(x[:few], first, gradient=gradient), few, gradient=gradient)
 
         def ask() -> Answer:
-            with self.model.in_chunks(x, Noise(self.seed, self.image_ids, first)):
+            with self.model.in_chunks(x, lambda: Noise(self.seed, self.image_ids, first)):
                 return self._ask_chunks(x, first, gradient=gradient)
 
         def back_off() -> bool:

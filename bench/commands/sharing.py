@@ -120,6 +120,14 @@ def with_sharing(command: Command) -> Command:
                 help="A cell whose code runs longer fails, and the others go on. Its finished batches stay.",
             ),
             click.option(
+                "--save-every",
+                type=click.FloatRange(min=0),
+                default=10.0,
+                show_default=True,
+                metavar="MINUTES",
+                help="A long attack saves itself so often, and goes on from there after a kill.",
+            ),
+            click.option(
                 "--patience",
                 type=click.FloatRange(min=0),
                 default=900.0,
@@ -276,12 +284,19 @@ def make_sharing(
     patience: float,
     after: int = 0,
     cell_timeout: float | None = None,
+    save_every: float = 10.0,
 ) -> tuple[Any, float]:
     """The rules of sharing from their options, and the patience with the database in seconds."""
     from bench.run.work import Sharing
 
     rules = Sharing(
-        retries=retries, wait=not no_wait, take_over=take_over, lease=lease, after=after, cell_timeout=cell_timeout
+        retries=retries,
+        wait=not no_wait,
+        take_over=take_over,
+        lease=lease,
+        after=after,
+        cell_timeout=cell_timeout,
+        save_every=save_every,
     )
     return rules, patience
 

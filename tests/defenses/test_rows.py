@@ -96,7 +96,7 @@ def test_networks_that_are_cut_already_are_cut_further(images: Tensor) -> None:
     network, noise = Small(2), Noise(0, torch.arange(13))
     model = Defended(purify, network, batch_coupled=True)
     model.rows_at_once.inner = 6
-    with model.in_chunks(images, noise):  # as who asks for many answers holds it
+    with model.in_chunks(images, lambda: noise):  # as who asks for many answers holds it
         found = model(images, noise)
         assert network.seen[-1] <= 2 and model.rows_at_once.inner in (1, 2)
     network.most = 99
@@ -206,6 +206,20 @@ def test_a_gpu_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Rows()
     known.measure(torch.device("cpu"), lambda: frugal.append(True), 8, gradient=False)
     assert len(frugal) == 1 and not is_frugal()
+
+
+def test_who_asks_by_himself_is_measured_too(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def measure(self: Rows, device: torch.device, work: Callable[[], object], rows: int, *, gradient: bool) -> None:
+        work()
+        seen.append(rows)
+
+    monkeypatch.setattr(Rows, "measure", measure)
+    network = Small(99)
+    for coupled, rows in ((False, 40), (False, 13), (True, 40)):
+        with_gradient_retried(Defended(purify, network, batch_coupled=coupled), lambda: None, images, rows)
+    assert seen == [8] and network.seen == [8]
 
 
 def test_parts_know_their_places() -> None:

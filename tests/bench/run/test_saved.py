@@ -13,6 +13,8 @@ import torch
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.momentum_pgd import MomentumPGD
 from bench.cell import Cell
+from bench.cli import main
+from bench.commands.sharing import make_sharing
 from bench.evidence import vault_beside
 from bench.run import saved
 from bench.run.prepare import Loader
@@ -146,3 +148,10 @@ def test_time_counts_from_the_first_begin(tmp_path: Path, monkeypatch: pytest.Mo
     run(path)
     with Store(path, readonly=True) as store:
         assert store.batches(store.latest_done(CELL.key)["id"])[0].seconds > 1000
+
+
+def test_the_commands_say_how_often() -> None:
+    assert make_sharing(1, False, False, 120.0, 900.0, save_every=2.5)[0].save_every == 2.5
+    for name in ("run", "worker"):
+        (option,) = [option for option in main.commands[name].params if option.name == "save_every"]
+        assert option.default == Sharing().save_every
