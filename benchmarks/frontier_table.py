@@ -50,7 +50,7 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str], later: Set
         if not pairs or (defense in (ALL, LATER) and len({pair[0] for pair in pairs}) < 2):
             continue
         (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
-        mean = float((a / n).mean())
+        mean = float(_grouped(pairs, a / n).mean())
         difference = _by_image(pairs, a / n - b / m) if method != "gold" else (0.0, 0.0, 0.0)
         low, high = two_level_bootstrap(a.astype(int), n.astype(int))
         found.append(
@@ -71,13 +71,18 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str], later: Set
 
 def _by_image(pairs: Sequence[tuple[str, int, int]], differences: np.ndarray) -> tuple[float, float, float]:
     """Mean difference and its interval; the seeds of one image on one defense are one observation."""
-    groups: dict[tuple[str, int], list[float]] = {}
-    for (defense, image, _), value in zip(pairs, differences, strict=True):
-        groups.setdefault((defense, image), []).append(float(value))
-    means = np.array([np.mean(values) for values in groups.values()])
+    means = _grouped(pairs, differences)
     scale = 10_000  # shares as counts, as the test takes them
     ahead, behind = (np.rint(scale * np.clip(sign * means, 0, 1)).astype(int) for sign in (1, -1))
     return paired_difference(ahead, scale, behind, scale)
+
+
+def _grouped(pairs: Sequence[tuple[str, int, int]], values: np.ndarray) -> np.ndarray:
+    """The mean over the seeds of each image on each defense."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for (defense, image, _), value in zip(pairs, values, strict=True):
+        groups.setdefault((defense, image), []).append(float(value))
+    return np.array([np.mean(each) for each in groups.values()])
 
 
 def table(found: Sequence[Line]) -> str:

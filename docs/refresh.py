@@ -321,7 +321,10 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"summary": summary},
     DOCS / "assets.md": {"cifar10_networks": networks, "cifar10_losses": losses, "other_networks": other_networks},
     DOCS / "claims.md": runpy.run_path(str(DOCS / "claims.py"))["BLOCKS"],
-    DOCS / "attacks.md": {"digits_attacks": grid("digits_attacks")},
+    DOCS / "attacks.md": {
+        "digits_attacks": grid("digits_attacks"),
+        **runpy.run_path(str(DOCS / "attack_pairs.py"))["BLOCKS"],
+    },
     DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses"), "survivors": survivors},
     DOCS / "performance.md": runpy.run_path(str(DOCS / "low_precision.py"))["BLOCKS"],
     DOCS / "planted.md": {"planted": planted},

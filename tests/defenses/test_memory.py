@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contract import cases, defended, fast, smooth_answer, tiny_images, tiny_noise
+from contract import cases, defended, smooth_answer, tiny_images, tiny_noise
 
 from defenses.base import Defense
 
@@ -51,5 +51,6 @@ def test_no_tensor_outlives_its_answer(defense: Defense) -> None:
 
 
 @pytest.mark.slow
-def test_no_tensor_outlives_200_answers() -> None:
-    assert growth(fast("likelihood_maximization"), answers=200) == 0
+@pytest.mark.parametrize("defense", DIFFERENTIABLE, ids=lambda d: d.name)
+def test_no_tensor_outlives_200_answers(defense: Defense) -> None:
+    assert growth(defense, answers=200) == 0
