@@ -1,4 +1,6 @@
-"""Every family of defense under every attack and kind of gradient, on digits, with validity gates.
+"""Every family of defense under attacks and kinds of gradient, on digits, with validity gates.
+
+Those around a score network meet all of them, the others PGD and `gold`.
 
 Quick tier, 256 images: `gold` runs at a tenth of its steps and draws, so that no cell takes much more than ten minutes.
 What it is for: which attack finds most, and where a gradient misleads (docs/attacks.md).
@@ -11,11 +13,11 @@ from collections.abc import Iterator
 from bench.attacks import Attack
 from bench.attacks.apgd_eot import APGDEOT
 from bench.attacks.gold import Gold
-from bench.attacks.noise import UniformNoise
 from bench.attacks.pgd_eot import PGDEOT
 from bench.attacks.square_eot import SquareEOT
 from bench.cell import Cell
 from bench.grids.grid import Grid
+from bench.report import Table
 from bench.threat import ThreatModel
 from defenses import Defense, Gradient
 from defenses.adp import ADP
@@ -68,15 +70,16 @@ def cell(defense: Defense, attack: Attack, gradient: Gradient) -> Cell:
 def attacks_on(defense: Defense) -> Iterator[tuple[Attack, Gradient]]:
     """Attack and gradient kind, weakest first. Without an exact gradient, the straight-through one is the strongest."""
     strongest: Gradient = "exact" if "exact" in defense.gradients else "straight_through"
-    yield UniformNoise(), "none"
-    yield SquareEOT(steps=100, eot=EOT), "none"
+    if defense.needs_score:
+        yield SquareEOT(steps=100, eot=EOT), "none"
     yield PGD, "transfer"
     yield PGD, "straight_through"
     if "guidance_detached" in defense.gradients:
         yield PGD, "guidance_detached"
     if strongest == "exact":
         yield PGD, "exact"
-    yield APGDEOT(steps=20, eot=EOT, loss="margin"), strongest
+    if defense.needs_score:
+        yield APGDEOT(steps=20, eot=EOT, loss="margin"), strongest
     yield Gold(steps=20, apgd_steps=10, eot=EOT, check_draws=10), strongest
 
 
@@ -87,4 +90,11 @@ def cells() -> Iterator[Cell]:
             yield cell(defense, attack, gradient)
 
 
-GRID = Grid(title="Attacks on digits, Linf 3/16", cells=cells, gates=("gold",))
+TABLE = Table(
+    name="attacks",
+    title="Attacks on digits, Linf 3/16",
+    rows=("defense", "attack", "gradient"),
+    columns=(),
+    values=("robust",),
+)
+GRID = Grid(title="Attacks on digits, Linf 3/16", cells=cells, gates=("gold",), tables=(TABLE,))

@@ -271,13 +271,14 @@ def row_text(row: Sequence[Result | None], kind: str) -> str:
 def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
     """Ids of the best robust cells: equal classifier, column, threat (gradient too) and tier; no gate failed; ties all.
 
-    Nor is one whose attack says that a longer one would find more.
+    Nor is one whose attack says that a longer one would find more, or one that is below what a stronger attack left of
+    another: it may only have met the weaker one.
 
     A lone cell is best of nothing and stays plain.
     """
     rivals: dict[tuple[Any, ...], list[Result]] = {}
     for cell in cells:
-        if has_run(cell) and not (gates_failed(cell) or cell.get("outdone") or unfinished(cell)):
+        if has_run(cell) and not (gates_failed(cell) or unfinished(cell)):
             same = (
                 "dataset",
                 "classifier",
@@ -292,9 +293,12 @@ def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
             rivals.setdefault(tuple(str(cell.get(name)) for name in same), []).append(cell)
     winners: set[int] = set()
     for group in rivals.values():
-        top = max(round(cell["robust_accuracy"], 1) for cell in group)
-        if len(group) > 1:
-            winners |= {id(cell) for cell in group if round(cell["robust_accuracy"], 1) == top}
+        whole = [cell for cell in group if not cell.get("outdone")]
+        left = [cell["robust_accuracy"] for cell in whole]
+        left += [cell["outdone_to"] for cell in group if not absent(cell.get("outdone_to"))]
+        if len(whole) > 1:
+            top = max(round(accuracy, 1) for accuracy in left)
+            winners |= {id(cell) for cell in whole if round(cell["robust_accuracy"], 1) == top}
     return winners
 
 

@@ -32,7 +32,7 @@ LUCK = 7.5  # points that resubmission alone may win where first success is expe
 
 
 def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.DataFrame:
-    """The frame with a column `outdone`, see `mark_outdone`.
+    """The frame with columns `outdone` and `outdone_to`, see `mark_outdone`.
 
     Call it on all results, before any is filtered away.
     """
@@ -40,12 +40,14 @@ def with_outdone(frame: pd.DataFrame, images: ImagesOf | None = None) -> pd.Data
         return frame
     cells = cells_of(frame[[name for name in USED if name in frame.columns]])
     mark_outdone(cells, images)
-    reasons = [cell.get("outdone") for cell in cells]
-    return frame.assign(outdone=reasons) if any(reasons) else frame
+    marks = {name: [cell.get(name) for cell in cells] for name in ("outdone", "outdone_to")}
+    return frame.assign(**marks) if any(marks["outdone"]) else frame
 
 
 def mark_outdone(cells: Sequence[Result], images: ImagesOf | None = None) -> None:
     """Give `outdone`, a reason, to each cell that an attacker who knows no more leaves clearly below.
+
+    And `outdone_to`, what the other one leaves in percent; None where the reason is not another attack.
 
     A number under one of OWN_GRADIENTS must stand against every kind and every attack; one under straight_through or
     transfer against kinds that know as little or less. That a weak kind finds less than a strong one is no news.
@@ -60,9 +62,11 @@ def mark_outdone(cells: Sequence[Result], images: ImagesOf | None = None) -> Non
     for group in group_by(done, lambda cell: str([cell.get(name) for name in SAME_DEFENSE])):
         lines = group_by(group, lambda cell: str([cell.get(name) for name in ("gradient", *SAME_ATTACK)]))
         for line in lines:
-            reason = _first_success_reason(line) or _rival_reason(line, lines, look_up)
+            reason, least = _first_success_reason(line), None
+            if reason is None:
+                reason, least = _rival_reason(line, lines, look_up)
             for cell in line if reason else ():
-                cell["outdone"] = reason
+                cell["outdone"], cell["outdone_to"] = reason, least
 
 
 def _first_success_reason(line: Sequence[Result]) -> str | None:
@@ -84,8 +88,11 @@ def _first_success_reason(line: Sequence[Result]) -> str | None:
     )
 
 
-def _rival_reason(line: Sequence[Result], lines: Sequence[Sequence[Result]], images: ImagesOf | None) -> str | None:
-    """The strongest rival in words: the same attack with another gradient where that suffices, else another attack."""
+def _rival_reason(
+    line: Sequence[Result], lines: Sequence[Sequence[Result]], images: ImagesOf | None
+) -> tuple[str | None, float | None]:
+    """The strongest rival in words, and what it leaves: the same attack with another gradient where that suffices,
+    else another attack."""
     rivals = [
         (not _is_same_attack(rival[0], line[0]), *found, rival[0])
         for rival in _rivals(line, lines, everywhere=images is not None)
@@ -93,8 +100,8 @@ def _rival_reason(line: Sequence[Result], lines: Sequence[Sequence[Result]], ima
     ]
     for another, least, is_sure, rival in sorted(rivals, key=lambda found: found[:2]):
         if is_sure():  # a bootstrap: only of as many as it takes
-            return _write_reason(line[0], rival, least, another=another)
-    return None
+            return _write_reason(line[0], rival, least, another=another), least
+    return None, None
 
 
 def _write_reason(own: Result, rival: Result, least: float, *, another: bool) -> str:

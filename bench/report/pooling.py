@@ -104,4 +104,5 @@ def _judge_pool(joint: Result, done: Sequence[Result]) -> Result:
 
 def _join_remarks(done: Sequence[Result]) -> Result:
     joined = {name: [item for cell in done for item in cell.get(name) or ()] for name in ("gates", "notes")}
-    return {**joined, "outdone": next((cell["outdone"] for cell in done if cell.get("outdone")), None)}
+    outdone = next((cell for cell in done if cell.get("outdone")), {})
+    return {**joined, **{name: outdone.get(name) for name in ("outdone", "outdone_to")}}

@@ -65,7 +65,7 @@ def render(
     frame, expected = printable_frame(frame), None if expected is None else printable_frame(expected)
     complete = with_expected(with_outdone(frame, images), expected)
     if format in DATA:
-        return _write_rows(complete, format, tables)
+        return _write_rows(complete.drop(columns="outdone_to", errors="ignore"), format, tables)
     cells = cells_of(complete)
     if expected is not None:
         take_planned_batch_sizes(cells, expected)

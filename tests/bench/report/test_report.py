@@ -106,6 +106,14 @@ def test_best_is_bold_among_one_threat_only() -> None:
     assert bold == ["a", "b"]
 
 
+def test_no_row_is_best_below_what_a_stronger_attack_left_of_another() -> None:
+    """Otherwise a row would win because only its rival met the stronger attack."""
+    for left, best in ((80.5, []), (79.0, ["a"])):
+        beaten = row("c", 83.6, outdone="The attack gold leaves less.", outdone_to=left)
+        text = render(frame(row("a", 80.2), row("b", 50.0), beaten), format="markdown")
+        assert re.findall(r"^\| (\w) .*\*\*", text, flags=re.MULTILINE) == best
+
+
 def test_a_number_that_a_longer_attack_would_lower_is_marked_and_not_the_best() -> None:
     stale = [f"{NOT_CONVERGED}the last doubling won {points} points" for points in (2.1, 1.3)]
     results = frame(
