@@ -209,10 +209,11 @@ def test_the_surrogate_is_a_member_and_none_of_its_answers_a_look() -> None:
 
 
 def test_a_usual_image_costs_far_less_than_the_most() -> None:
-    """The forecast's basis, held to what digits behind DiffPure cost: 14,238 evaluations (docs/attacks.md)."""
+    """The forecast's basis, held to what digits behind DiffPure's ODE and SDE cost (docs/attacks.md)."""
     (plain, graph), (most_plain, most_graph) = Strong().usual_queries(), Strong().queries()
     assert plain < most_plain / 3 and graph < most_graph / 5
-    assert 10 * plain + 21 * graph == pytest.approx(14_238, rel=0.2)  # ten network calls an answer, 21 with a gradient
+    for measured in (14_276, 16_363):  # ten network calls an answer, 21 with a gradient
+        assert 10 * plain + 21 * graph == pytest.approx(measured, rel=0.2)
     assert Gold().usual_queries() == Gold().queries()
 
 
