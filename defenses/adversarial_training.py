@@ -60,7 +60,7 @@ class AdversarialTraining(Defense):
         robust = load_classifier(self.model)
         like = next(classifier.parameters(), None)
         network = robust if like is None else robust.to(like)
-        return Defended(_identity, network, gradient=gradient, stochastic=self.stochastic)
+        return Defended(_identity, network, gradient=gradient, stochastic=self.stochastic, kinds=self.gradients)
 
 
 def _identity(images: Tensor, noise: NoiseSource) -> Tensor:

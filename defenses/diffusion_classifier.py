@@ -106,7 +106,9 @@ class DiffusionClassifier(Defense):
             maximizer = defenses.make("likelihood_maximization", {"steps": self.maximization_steps})
             assert isinstance(maximizer, Purifier)
             purify = maximizer.build(classifier=classifier, score=score, gradient=gradient)
-        return _Generative(self, score, purify, classifier, gradient)
+        made = _Generative(self, score, purify, classifier, gradient)
+        made._rebuild = lambda kind: self.defend(classifier, score, gradient=kind)
+        return made
 
     def logits(self, score: ClassConditional, images: Tensor, noise: NoiseSource) -> Tensor:
         """(batch, classes) minus weighted denoising errors of images in [0, 1]. Noise: stream 2, step = level."""
@@ -135,7 +137,7 @@ class _Generative(Defended):
         classifier: nn.Module,
         gradient: Gradient,
     ) -> None:
-        super().__init__(purify, classifier, gradient=gradient)
+        super().__init__(purify, classifier, gradient=gradient, kinds=defense.gradients)
         self._defense, self._score = defense, score
 
     def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:

@@ -311,7 +311,8 @@ def _legend(cells: Sequence[Result], header: Sequence[tuple[str, str]], rows: Se
     if "±" in beside:
         lines.append("±: standard deviation between the pooled runs.")
     if beside & {PASSED, FAILED}:
-        lines.append(f"{PASSED} every validity gate passed, {FAILED} one failed, or another gradient finds more.")
+        failed = f"{FAILED} one failed, or another attack or gradient finds more."
+        lines.append(f"{PASSED} every validity gate passed, {failed}")
     if "n/c" in beside:
         lines.append("n/c: not comparable.")
     if any(entry.bold for row in rows for entry in row):

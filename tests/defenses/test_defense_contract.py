@@ -14,6 +14,7 @@ from contract import COUNT, cases, defended, fast, smooth_answer, tiny_classifie
 from torch import Tensor
 
 from defenses.base import GRADIENTS, Defense, Purifier, defenses
+from defenses.defended import ALWAYS
 from defenses.noise import Noise
 from defenses.registry import field_docs
 
@@ -152,6 +153,14 @@ def test_gradient_kinds_are_as_declared(defense: Defense, kind: str) -> None:
         return
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images)
     assert gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+@every
+def test_every_kind_that_is_declared_is_reached_from_another(defense: Defense) -> None:
+    """Or the gates believe that an attacker without it has the best there is."""
+    model = defended(defense, gradient="transfer")
+    assert set(model.kinds) == {*defense.gradients, *ALWAYS}
+    assert {model.with_gradient(kind).gradient for kind in model.kinds} == set(model.kinds)
 
 
 @every

@@ -73,7 +73,7 @@ def test_markdown_exactly() -> None:
         "| gdmp | exact | 97.0 | **40.0** [35.0, 45.0] | 96.5 | 44.5 agrees |\n"
         "| gdmp | straight_through | 97.0 | 61.0 [56.0, 66.0] | 96.5 |  |\n\n"
         "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with epsilon 0. "
-        "✓ every validity gate passed, ! one failed, or another gradient finds more. "
+        "✓ every validity gate passed, ! one failed, or another attack or gradient finds more. "
         "Best robust accuracy under the same threat, gradient and tier stands out.\n"
     )
 
@@ -87,8 +87,8 @@ def test_text_exactly() -> None:
         "undefended  pgd_eot  exact      97.0          4.0 [-1.0, 9.0]  96.5\n"
         "gdmp        pgd_eot  exact      97.0  40.0 [35.0, 45.0] ! (a)  96.5\n\n"
         "Accuracies in percent of the images, with 95 % intervals [low, high]. Null: the same protocol with\n"
-        "epsilon 0. ✓ every validity gate passed, ! one failed, or another gradient finds more. quick tier:\n"
-        "not a robustness claim.\n"
+        "epsilon 0. ✓ every validity gate passed, ! one failed, or another attack or gradient finds more.\n"
+        "quick tier: not a robustness claim.\n"
         "(a) gradient audit: zero on 31 of 32 images\n"
     )
 
