@@ -129,7 +129,7 @@ def select(
 class _Averaged:
     """The mean of the gradients so far, and how many there were."""
 
-    average: Tensor
+    average: Tensor | None = None
     steps: int = 0
 
 
@@ -141,7 +141,7 @@ class _Hammer(Oracle):
     def __init__(self, attack: DiffHammer, threat: ThreatModel, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.attack, self.threat = attack, threat
-        self.memory = _Averaged(torch.zeros((), device=self.labels.device))
+        self.memory = _Averaged()
 
     def gradient(self, x: Tensor, first: int) -> Answer:
         """See `Oracle.gradient`."""
@@ -150,7 +150,8 @@ class _Hammer(Oracle):
         so_far = self.memory
         so_far.steps += 1
         share = so_far.steps**-self.attack.decay
-        so_far.average = (1 - share) * so_far.average.to(x) + share * answer.gradient
+        before = 0.0 if so_far.average is None else so_far.average
+        so_far.average = (1 - share) * before + share * answer.gradient
         answer.gradient = so_far.average
         return answer
 
