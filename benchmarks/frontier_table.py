@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.statistics import paired_difference, two_level_bootstrap
+from bench.statistics import paired_difference
 
 ALL, LATER = "all purifiers", "all purifiers, later images"
 APART = "randomized_smoothing"  # no purifier: it asks the classifier alone, and nearly always falls
@@ -23,7 +23,7 @@ class Line:
     pairs: int
     seeds: int
     evaluations: float
-    robust: tuple[float, float, float]
+    robust: float
     share: float
     difference: tuple[float, float, float]
 
@@ -52,7 +52,6 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str], later: Set
         (a, n, cost), (b, m, dear) = (np.array([side[p] for p in pairs]).T for side in (mine, gold))
         mean = float(_grouped(pairs, a / n).mean())
         difference = _by_image(pairs, a / n - b / m) if method != "gold" else (0.0, 0.0, 0.0)
-        low, high = two_level_bootstrap(a.astype(int), n.astype(int))
         found.append(
             Line(
                 defense,
@@ -60,7 +59,7 @@ def lines(db: sqlite3.Connection, dataset: str, order: Sequence[str], later: Set
                 len(pairs),
                 len({p[2] for p in pairs}),
                 float(cost.mean()),
-                (mean, low, high),
+                mean,
                 float(cost.mean() / dear.mean()),
                 difference,
             )  # fmt: skip
@@ -99,7 +98,7 @@ def _strong(found: Sequence[Line]) -> str:
     for line in found:
         if line.method != "strong":
             continue
-        gold, robust = by_name[line.defense, "gold"], 100 * line.robust[0]
+        gold, robust = by_name[line.defense, "gold"], 100 * line.robust
         both = f"{robust:.1f} | {robust - 100 * line.difference[0]:.1f}"  # gold's on the pairs that both saw
         text.append(
             f"| {line.defense} | {line.pairs} ({line.seeds}) | {both} | {_points(line)} | "

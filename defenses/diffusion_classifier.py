@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -106,9 +107,11 @@ class DiffusionClassifier(Defense):
             maximizer = defenses.make("likelihood_maximization", {"steps": self.maximization_steps})
             assert isinstance(maximizer, Purifier)
             purify = maximizer.build(classifier=classifier, score=score, gradient=gradient)
-        made = _Generative(self, score, purify, classifier, gradient)
-        made._rebuild = lambda kind: self.defend(classifier, score, gradient=kind)
-        return made
+
+        def rebuild(kind: Gradient) -> Defended:
+            return self.defend(classifier, score, gradient=kind)
+
+        return _Generative(self, score, purify, classifier, gradient, rebuild)
 
     def logits(self, score: ClassConditional, images: Tensor, noise: NoiseSource) -> Tensor:
         """(batch, classes) minus weighted denoising errors of images in [0, 1]. Noise: stream 2, step = level."""
@@ -136,8 +139,9 @@ class _Generative(Defended):
         purify: Purify,
         classifier: nn.Module,
         gradient: Gradient,
+        rebuild: Callable[[Gradient], Defended],
     ) -> None:
-        super().__init__(purify, classifier, gradient=gradient, kinds=defense.gradients)
+        super().__init__(purify, classifier, gradient=gradient, kinds=defense.gradients, rebuild=rebuild)
         self._defense, self._score = defense, score
 
     def forward(self, images: Tensor, noise: NoiseSource | None = None) -> Tensor:

@@ -125,7 +125,7 @@ def with_sharing(command: Command) -> Command:
                 default=10.0,
                 show_default=True,
                 metavar="MINUTES",
-                help="A long attack saves itself so often, and goes on from there after a kill.",
+                help="Time between two savings of a long attack, which goes on from the last one after a kill.",
             ),
             click.option(
                 "--patience",

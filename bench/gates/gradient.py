@@ -170,7 +170,10 @@ def _differentiated(model: Defended, images: Tensor, total: Callable[[Tensor], T
             x = images.clone().requires_grad_()
             found = total(x)
             if not found.requires_grad:
-                raise ValueError(f"the defense is not differentiable under gradient={model.gradient!r}.")
+                raise ValueError(
+                    f"the defense is not differentiable under gradient={model.gradient!r}. Attack it with another "
+                    "kind, and leave this one out of its `gradients`."
+                )
             return torch.autograd.grad(found, x)[0]
 
     return with_gradient_retried(model, ask, images, len(images))

@@ -271,8 +271,8 @@ def row_text(row: Sequence[Result | None], kind: str) -> str:
 def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
     """Ids of the best robust cells: equal classifier, column, threat (gradient too) and tier; no gate failed; ties all.
 
-    Nor is one whose attack says that a longer one would find more, or one that is below what a stronger attack left of
-    another: it may only have met the weaker one.
+    Nor is one whose attack says that a longer one would find more, or one below what a stronger attack left of another
+    row, since it may not have met that attack.
 
     A lone cell is best of nothing and stays plain.
     """
