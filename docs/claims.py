@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.cell import Cell
 from bench.commands.report import tables
-from bench.grids import cifar10_small, digits_defenses, grid_cells
+from bench.grids import cifar10_small, digits_attacks, digits_defenses, grid_cells
 from bench.grids.digits_claims import LOGGED, SINGLE, cell
 from bench.literature.publish import read_published
 from bench.records import ImageRecord
@@ -138,7 +138,7 @@ GUIDANCE = (
     *(
         held_constant(
             f"{TITLES[name]}, digits, PGD of 20 steps and four draws",
-            partial(digits_defenses.cell, defenses.make(name, digits_defenses.SETTINGS[name])),
+            partial(digits_attacks.cell, defenses.make(name, digits_defenses.SETTINGS[name]), digits_attacks.PGD),
         )
         for name in ("gdmp", "contrastive")
     ),

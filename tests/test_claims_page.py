@@ -61,7 +61,7 @@ def test_the_words_turn_with_the_result(group: str, claim: Any) -> None:
 
 @pytest.mark.parametrize(("group", "claim"), CLAIMS)
 def test_a_claim_compares_two_numbers_of_shipped_grids_on_the_same_pictures(group: str, claim: Any) -> None:
-    keys = [cell.key for grid in ("digits_claims", "digits_defenses", "cifar10_small") for cell in grid_cells(grid)]
+    keys = [cell.key for grid in ("digits_claims", "digits_attacks", "cifar10_small") for cell in grid_cells(grid)]
     assert claim.a.key in keys and claim.b.key in keys and claim.a.key != claim.b.key
     for name in ("dataset", "classifier", "num_images", "data_seed", "seed", "draws"):
         assert getattr(claim.a, name) == getattr(claim.b, name), name

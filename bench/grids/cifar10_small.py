@@ -15,6 +15,7 @@ from bench.attacks import Attack
 from bench.attacks.autoattack_standard import AutoAttackStandard
 from bench.attacks.clean import Clean
 from bench.attacks.gold import Gold
+from bench.attacks.strong import Strong
 from bench.cell import Cell
 from bench.grids.grid import Grid
 from bench.grids.paper_tables import SMALL
@@ -37,7 +38,8 @@ from defenses.undefended import Undefended
 EPSILONS: dict[Norm, float] = {"Linf": 8 / 255, "L2": 0.5}
 LEVELS: dict[Norm, float] = {"Linf": 0.1, "L2": 0.075}  # the paper's t for each norm
 TRAINED = AdversarialTraining(model=SMALL.trained)
-STRONG = Gold(steps=40, apgd_steps=50, eot=1, check_draws=1)  # for defenses without a purifier
+GOLD = Gold(steps=40, apgd_steps=50, eot=1, check_draws=1)  # for defenses without a purifier
+STRONG = Strong(first=10, longest=20, check_draws=SMALL.draws)
 
 
 def diffpure(t: float) -> DiffPureODE:
@@ -101,7 +103,7 @@ def baselines(norm: Norm) -> Iterator[Cell]:
     """The defenses without a score network; two of them cheap enough for 256 pictures and `gold`."""
     for bare in (Undefended(), TRAINED):
         yield cell(bare, "exact", norm)
-        yield cell(bare, "exact", norm, STRONG, images=256)
+        yield cell(bare, "exact", norm, GOLD, images=256)
     for washed in (JPEG(), RandomizedSmoothing(runs=10)):
         yield cell(washed, "transfer", norm)
         yield cell(washed, "straight_through", norm)
@@ -120,6 +122,12 @@ def gold_rows() -> Iterator[Cell]:
         yield cell(defense, "exact", attack=short)
 
 
+def strong_rows() -> Iterator[Cell]:
+    """`strong` of 10 and 20 steps on the same two, and on guidance picture by picture."""
+    for defense in (diffpure(0.1), contrastive(0.1), PER_IMAGE):
+        yield cell(defense, "exact", attack=STRONG)
+
+
 def sde_rows(norm: Norm) -> Iterator[Cell]:
     """The paper's own sampler, where it is cheap enough."""
     t, steps = LEVELS[norm], SMALL.steps
@@ -133,6 +141,7 @@ def cells() -> Iterator[Cell]:
     yield from main_rows("Linf")
     yield from attacked(PER_IMAGE)
     yield from gold_rows()
+    yield from strong_rows()
     yield from sde_rows("Linf")
     yield from baselines("Linf")
     yield cell(TRAINED, "exact", attack=AutoAttackStandard(), images=32)
@@ -169,7 +178,7 @@ TABLES = (
         rows=("defense",),
         columns=("attack",),
         values=("robust",),
-        where={"attack": ("gold", "autoattack_standard")},
+        where={"attack": ("gold", "strong", "autoattack_standard")},
     ),
     Table(name="clean", title="Clean pictures", rows=("defense",), values=("robust",),
           where={"attack": "clean"}),
