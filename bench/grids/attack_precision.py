@@ -21,7 +21,9 @@ def float32_cells() -> Iterator[Cell]:
     """The cells of the two grids whose attack can compute in bfloat16, digits first."""
     others = (*cifar10_small.OTHERS[:3], cifar10_small.PER_IMAGE, DiffPureSDE(t=0.1, steps=20))
     small = (cell for defense in others for cell in cifar10_small.without_transfer(defense, "Linf"))
-    digits = (replace(cell, attack=digits_attacks.PGD, num_images=256, batch_size=64) for cell in digits_defenses.cells())
+    digits = (
+        replace(cell, attack=digits_attacks.PGD, num_images=256, batch_size=64) for cell in digits_defenses.cells()
+    )
     for cell in (*digits, *cifar10_small.main_rows("Linf"), *small):
         if cell.threat.gradient in ("exact", "guidance_detached") and cell.can_be_attacked_in("bfloat16"):
             yield cell
