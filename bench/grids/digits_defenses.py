@@ -1,7 +1,7 @@
 """Every registered defense on digits, under every gradient that an attacker has of it.
 
-Quick tier: `strong` with lengths of 20 to 80 steps on the whole test set, 500 images, or on 256 where a cell takes more
-than ten minutes of a CPU. The settings are those of the sources, shortened to ten or so network evaluations where they
+Quick tier: `strong` with lengths of 20 to 80 steps on the whole test set, 500 images; on 256 or 128 for defenses that
+are dear. The settings are those of the sources, shortened to ten or so network evaluations where they
 take hundreds, and scaled to 8x8 pixels where they count pixels; the code says which. docs/defenses.md reads the table.
 """
 
@@ -18,7 +18,11 @@ from defenses import Defense, Gradient, defenses
 EPSILON = 3 / 16
 ATTACK = Strong(first=20, longest=80, check_draws=10)
 IMAGES = 500
-DEAR = {"contrastive": 256, "langevin": 256, "ssni": 256}
+DEAR: dict[str, int] = {
+    **dict.fromkeys(("denoised_smoothing", "diffusion_classifier", "freqpure"), 256),
+    **dict.fromkeys(("gdmp", "heterogeneous_noise", "mimic"), 256),
+    **dict.fromkeys(("contrastive", "langevin", "ssni"), 128),
+}
 SHORT = {"t": 0.1, "steps": 10}
 SETTINGS: dict[str, dict] = {
     "adp": {"runs": 1},
