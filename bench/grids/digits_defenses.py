@@ -19,9 +19,11 @@ EPSILON = 3 / 16
 ATTACK = Strong(first=20, longest=80, check_draws=10)
 IMAGES = 500
 DEAR: dict[str, int] = {
-    **dict.fromkeys(("denoised_smoothing", "diffusion_classifier", "freqpure"), 256),
-    **dict.fromkeys(("gdmp", "heterogeneous_noise", "mimic"), 256),
-    **dict.fromkeys(("contrastive", "langevin", "ssni"), 128),
+    **dict.fromkeys(("denoised_smoothing", "diffap", "diffpure_ldsde", "diffpure_ode", "diffpure_sde"), 256),
+    **dict.fromkeys(("edm_multi_step", "flowpure", "gdmp", "gradual_noise", "likelihood_maximization"), 256),
+    **dict.fromkeys(("randomized_smoothing", "scoreopt_n", "scoreopt_o", "sde_gdmp", "total_variation"), 256),
+    **dict.fromkeys(("contrastive", "diffusion_classifier", "freqpure", "heterogeneous_noise"), 128),
+    **dict.fromkeys(("langevin", "mimic", "ssni"), 128),
 }
 SHORT = {"t": 0.1, "steps": 10}
 SETTINGS: dict[str, dict] = {
