@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from bench.store.packing import pack
+from bench.store.packing import pack, unpack
 from bench.store.schema import results_select
 
 Migration = Callable[[Connection], None]
@@ -279,6 +279,26 @@ def m013_memory_and_operations(connection: Connection) -> None:
     double = Double().compile(connection.dialect)
     for column in ("peak_bytes BIGINT", "device_bytes BIGINT", f"operations {double}"):
         connection.execute(text(f"ALTER TABLE batches ADD COLUMN {column}"))
+
+
+@migration
+def m014_fewer_characters(connection: Connection) -> None:
+    """Votes that agree become their label, curves lose digits and counted steps: a third of the file."""
+    postgresql = connection.dialect.name == "postgresql"
+    for column in ("clean_votes", "robust_votes", "null_votes", "rounded_votes"):
+        keys, kind = f"json_each({column})", f"json_type({column})"
+        label = f"(SELECT key FROM {keys})"
+        if postgresql:
+            keys, kind = f"jsonb_object_keys({column}) AS key", f"jsonb_typeof({column})"
+            label = f"(SELECT CAST(key AS JSONB) FROM {keys})"
+        # one CASE: the number of keys of what is no object is an error in PostgreSQL
+        one = f"CASE WHEN {kind} = 'object' THEN (SELECT COUNT(*) FROM {keys}) END = 1"
+        connection.execute(text(f"UPDATE images SET {column} = {label} WHERE {one}"))
+    json = JSON().with_variant(JSONB(), "postgresql")
+    batches = Table("batches", MetaData(), *_columns(Integer, "run_id number"), Column("curve", json))
+    for run, place, curve in connection.execute(batches.select()).all():
+        row = batches.update().where(batches.c.run_id == run, batches.c.number == place)
+        connection.execute(row.values(curve=pack(unpack(curve))))
 
 
 def _columns(kind: Any, names: str) -> list[Column]:

@@ -1,43 +1,69 @@
-"""Convergence curves as the database keeps them: by column, since their text is most of what a run stores."""
+"""Convergence curves and votes as the database keeps them: in few characters, since they are most of what it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from math import isfinite
+from math import ceil, isfinite
 from typing import Any
 
 SHARED = ("attack", "images")
-DIGITS = 6  # significant ones of a loss or an accuracy: a curve is looked at, never judged
+POINTS = 32  # of one attack: of a longer run every second, third, ... step is kept, and the last
+DIGITS = 4  # significant ones of a loss or an accuracy: a curve is looked at, never judged
 
 
 def pack(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Store a curve by column: neighbours of one attack and number of images become one entry, with lists in it.
 
-    NaN and infinity become None, since JSON has no words for them. Migration m002 uses this: a change of the form is
-    another migration.
+    NaN and infinity become None, since JSON has no words for them. Migrations use this: a change of the form is another
+    one.
 
     Args:
         curve: one {attack, step, loss, accuracy, images} for each step.
 
     Returns:
-        Entries {attack, images, step: [...], loss: [...], accuracy: [...]}, with six significant digits.
+        Entries {attack, images, step: [...], loss: [...], accuracy: [...]}, with four significant digits and at most
+        `POINTS` steps; `step` is the first alone where each follows the one before.
     """
     pieces = []
     for _, points in groupby(curve, key=_describe_piece):
         steps = list(points)
-        lists = {name: [_round(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
-        pieces.append({name: steps[0][name] for name in SHARED if name in steps[0]} | lists)
+        steps = [*steps[: -1 : ceil(len(steps) / POINTS)], steps[-1]]
+        piece = {name: [_round(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
+        first = piece["step"][0]
+        if piece["step"] == list(range(first, first + len(steps))):
+            piece["step"] = first
+        pieces.append({name: steps[0][name] for name in SHARED if name in steps[0]} | piece)
     return pieces
 
 
 def unpack(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Undo `pack`, but for the digits that it dropped."""
-    return [
-        {name: value[i] if isinstance(value, list) else value for name, value in piece.items()}
-        for piece in pieces
-        for i in range(len(piece["step"]))
-    ]
+    """Undo `pack`, but for the digits and steps that it dropped."""
+    curve = []
+    for piece in pieces:
+        count = max(len(value) for value in piece.values() if isinstance(value, list))
+        steps = piece["step"] if isinstance(piece["step"], list) else range(piece["step"], piece["step"] + count)
+        for i, step in enumerate(steps):
+            point = {name: value[i] if isinstance(value, list) else value for name, value in piece.items()}
+            curve.append({**point, "step": step})
+    return curve
+
+
+def pack_votes(votes: Mapping[int, int]) -> int | dict[str, int]:
+    """Votes as JSON: label -> draws, or the label alone where all draws gave it, as most images have it."""
+    if len(votes) == 1:
+        return int(next(iter(votes)))
+    return {str(int(label)): int(count) for label, count in votes.items()}
+
+
+def unpack_votes(packed: int | Mapping[str, int], draws: int) -> dict[int, int]:
+    """Undo `pack_votes`.
+
+    Args:
+        packed: as it is stored.
+        draws: judging draws of the image.
+    """
+    return {packed: draws} if isinstance(packed, int) else {int(label): count for label, count in packed.items()}
 
 
 def _describe_piece(step: dict[str, Any]) -> tuple[Any, ...]:

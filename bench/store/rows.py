@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from bench.records import ROUNDED, VOTES, BatchRecord, ImageRecord
 from bench.store.database import StoreError, to_json, to_plain
-from bench.store.packing import pack, unpack
+from bench.store.packing import pack, pack_votes, unpack, unpack_votes
 from bench.store.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
 
 RowValues = dict[str, Any]
@@ -23,9 +23,9 @@ OUTCOMES = ("distance", "broken_by", "first_success", "null_first_success")
 
 def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int) -> RowValues:
     """Make a row of `images` from a record; its numbers become plain Python ones."""
-    votes: RowValues = {name: _plain_votes(getattr(image, name)) for name in VOTES}
+    votes: RowValues = {name: pack_votes(getattr(image, name)) for name in VOTES}
     if image.rounded_votes is not None:
-        votes |= {ROUNDED: _plain_votes(image.rounded_votes), "rounded_correct": int(image.rounded_correct or 0)}
+        votes |= {ROUNDED: pack_votes(image.rounded_votes), "rounded_correct": int(image.rounded_correct or 0)}
     else:
         votes |= {ROUNDED: None, "rounded_correct": None}
     counts = {name: int(getattr(image, name)) for name in COUNTS}
@@ -34,13 +34,9 @@ def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int
     return {**place, "label": int(image.label), **votes, **counts, **outcomes}
 
 
-def _plain_votes(votes: Mapping[int, int]) -> dict[str, int]:
-    return {str(int(k)): int(v) for k, v in votes.items()}
-
-
 def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
     """Undo `make_image_row`."""
-    clean, robust, null = ({int(k): v for k, v in row[name].items()} for name in VOTES)
+    clean, robust, null = (unpack_votes(row[name], row["draws"]) for name in VOTES)
     outcomes = {name: row[name] for name in OUTCOMES}
     return ImageRecord(
         index=row["image_index"],
@@ -48,7 +44,7 @@ def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
         clean_votes=clean,
         robust_votes=robust,
         null_votes=null,
-        rounded_votes=None if row[ROUNDED] is None else {int(k): v for k, v in row[ROUNDED].items()},
+        rounded_votes=None if row[ROUNDED] is None else unpack_votes(row[ROUNDED], row["draws"]),
         **outcomes,
     )
 

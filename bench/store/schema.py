@@ -199,14 +199,14 @@ class ImageRow(Base):
     clean_correct: Mapped[int]
     robust_correct: Mapped[int]
     null_correct: Mapped[int]
-    clean_votes: Mapped[dict[str, Any]]
-    robust_votes: Mapped[dict[str, Any]]
-    null_votes: Mapped[dict[str, Any]]
+    clean_votes: Mapped[Any] = mapped_column(Json, nullable=False)
+    robust_votes: Mapped[Any] = mapped_column(Json, nullable=False)
+    null_votes: Mapped[Any] = mapped_column(Json, nullable=False)
     distance: Mapped[float]
     broken_by: Mapped[str | None]
     first_success: Mapped[bool | None]
     null_first_success: Mapped[bool | None]
-    rounded_votes: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    rounded_votes: Mapped[Any | None] = mapped_column(Json)
     rounded_correct: Mapped[int | None]
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text, update
 from store_data import CELL, DATABASES, finished, fresh_url
 
 from bench.statistics import summarize
 from bench.store import Store, StoreError
 from bench.store.database import connect, parse_url
 from bench.store.migrations import MIGRATIONS, migrate, read_version
-from bench.store.schema import Base, BatchRow
+from bench.store.schema import Base, BatchRow, ImageRow
 
 
 @pytest.fixture(params=DATABASES)
@@ -220,3 +220,28 @@ def test_curves_of_an_older_database_are_packed(url: str) -> None:
         assert [batch.curve for batch in store.batches(run)] == [curve, curve]
         (kept,) = set(map(str, store.query("SELECT curve FROM batches")[1]))
         assert kept.count("step") == 2  # one for each attack
+
+
+def test_votes_and_curves_of_an_older_database_take_fewer_characters(url: str) -> None:
+    """What m013 kept in full reads back the same, but for the dropped digits and steps, and is stored anew."""
+    with Store(url) as store:
+        run = finished(store)
+        images = store.images(run)
+    votes = ("clean_votes", "robust_votes", "null_votes", "rounded_votes")
+    as_after(url, 13)
+    curve = [{"attack": "pgd", "images": 2, "accuracy": [0.123456] * 40, "loss": [None] * 40, "step": [*range(40)]}]
+    with writer(url).begin() as connection:
+        connection.execute(update(BatchRow).values(curve=curve))
+        for image in images:
+            full = {name: getattr(image, name) for name in votes}
+            full = {
+                name: None if value is None else {str(k): n for k, n in value.items()} for name, value in full.items()
+            }
+            connection.execute(update(ImageRow).where(ImageRow.image_index == image.index).values(full))
+    with Store(url) as store:
+        assert store.images(run) == images
+        kept = dict(store.query("SELECT image_index, clean_votes FROM images")[1])
+        assert {str(value) for value in kept.values()} == {"3"}
+        points = store.batches(run)[0].curve
+        assert {point["accuracy"] for point in points} == {0.1235}
+        assert [point["step"] for point in points] == [*range(0, 39, 2), 39]

@@ -81,6 +81,7 @@ def test_queries_follow_the_protocol(store: Store) -> None:
     assert answers["vote"] == 50.0  # 5 to 5 is a tie: against the defense
     assert answers["worst_of_2"] == pytest.approx(100 * (1 + 42 / 90 + 20 / 90) / 4)
     assert answers["worst_of_all"] == 25.0
+    assert (answers["label"], answers["answer"], answers["answers"]) == (3, 1, 3 + 5 + 10)
     assert (answers["first"], answers["second"]) == (10, 5)
     assert answers["remedy"] == "a smaller batch"
 
