@@ -1,16 +1,16 @@
-"""What a draw of noise costs: launches and uploads on a pretend GPU, milliseconds on this CPU.
+"""What a draw of noise costs: launches and uploads on a pretend GPU, and time beside torch.randn on this CPU.
 
 Run: `OMP_NUM_THREADS=1 python benchmarks/noise.py` in the root of the repository.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
 import sys
-import time
 from pathlib import Path
 
 import torch
+from ratios import Row, measured, ratio, seconds_in_turn, show
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -38,18 +38,28 @@ def launches(shape: tuple[int, ...]) -> tuple[float, int, int]:
         )
 
 
-def milliseconds(shape: tuple[int, ...]) -> float:
-    """Median time of a draw on this CPU."""
-    noise, like, taken = Noise(1, torch.arange(shape[0])), torch.empty(shape), []
-    for step in range(21):
-        start = time.perf_counter()
-        noise.normal(like, step=step)
-        taken.append(time.perf_counter() - start)
-    return 1000 * statistics.median(taken)
+def time_beside_torch(shape: tuple[int, ...], repeats: int) -> Row:
+    """A draw of normals on this CPU over one of torch.randn, which no other device or batch would repeat."""
+    noise, like, steps = Noise(1, torch.arange(shape[0])), torch.empty(shape), iter(range(STEPS))
+    works = {"noise": lambda: noise.normal(like, step=next(steps)), "torch": lambda: torch.randn(shape)}
+    took = seconds_in_turn(works, torch.device("cpu"), repeats)
+    return ratio(f"{shape}: a draw over torch.randn", took["noise"], took["torch"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--json", type=Path, help="file for the ratios; otherwise they are printed")
+    args = parser.parse_args()
+    rows = []
+    for shape in SHAPES:
+        per_draw, uploads, waits = launches(shape)
+        rows.append(measured(f"{shape}: launches a draw", [per_draw], "<= 10"))
+        rows.append(measured(f"{shape}: uploads of all {STEPS} draws", [uploads]))
+        rows.append(measured(f"{shape}: waits of all {STEPS} draws", [waits], "0"))
+        rows.append(time_beside_torch(shape, args.repeats))
+    show(rows, {"steps": STEPS}, args.json)
 
 
 if __name__ == "__main__":
-    print(f"{'shape':20} {'ms on this CPU':>15} {'launches':>9} {'uploads':>8} {'waits':>6}  ({STEPS} steps)")
-    for shape in SHAPES:
-        per_draw, uploads, waits = launches(shape)
-        print(f"{str(shape):20} {milliseconds(shape):15.2f} {per_draw:9.1f} {uploads:8d} {waits:6d}")
+    main()

@@ -47,8 +47,18 @@ def ratio(what: str, over: Sequence[float], under: Sequence[float], goal: str = 
         under: the same.
         goal: what it should be, as words.
     """
-    found = [a / b for a, b in zip(over, under, strict=True)]
-    return {"what": what, "value": statistics.median(found), "low": min(found), "high": max(found), "goal": goal}
+    return measured(what, [a / b for a, b in zip(over, under, strict=True)], goal)
+
+
+def measured(what: str, values: Sequence[float], goal: str = "") -> Row:
+    """A quantity: its median, least and greatest.
+
+    Args:
+        what: for the table, with its unit.
+        values: of each round, or picture.
+        goal: what it should be, as words.
+    """
+    return {"what": what, "value": statistics.median(values), "low": min(values), "high": max(values), "goal": goal}
 
 
 def show(rows: Sequence[Row], settings: Mapping[str, Any], file: Path | None) -> None:

@@ -25,7 +25,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _SHARED = _MASK  # the image id of draws that a whole batch shares
 _CONSTANTS = 22  # multipliers, and two keys for each of ten rounds
 AHEAD = 16  # steps that a GPU draws in one pass, at most
-VALUES_AHEAD = 2**22  # values of such a pass, at most: where one step has more, the GPU is busy anyhow
+VALUES_AHEAD = 2**23  # values of such a pass, at most: where one step has more, the GPU is busy anyhow
 KINDS_AHEAD = 4  # streams and shapes whose next steps are kept
 
 
