@@ -5,9 +5,9 @@
 
 Parts, the most important first: a real digits cell here and on the CPU; evaluations a second by precision and rows;
 what the headline cell costs at that rate; memory a row; gradients in low precision beside float32's; purifier and
-gradient over bare network calls; exact gradients beside the adjoints; draws in one batch; noise; compiled networks. The
-file is written after every part. The network is score_sde's DDPM++ deep with random weights: times and memory are those
-of the trained one, cosines and accuracies are not, but for the digits cell.
+gradient over bare network calls; exact gradients beside the adjoints; draws in one batch; noise; start-up; compiled
+networks. The file is written after every part. The network is score_sde's DDPM++ deep with random weights: times and
+memory are those of the trained one, cosines and accuracies are not, but for the digits cell.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,18 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from gpu_parts import PARTS, Bench, OutOfTime  # noqa: E402
+import gpu_parts  # noqa: E402
+from gpu_compiled import compiled, start_up  # noqa: E402
+from gpu_parts import Bench, OutOfTime, Row  # noqa: E402
 
 from bench.run.provenance import name_device  # noqa: E402
 from defenses.precision import arithmetic  # noqa: E402
 
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    **{name: getattr(gpu_parts, name) for name in ("cell", "rates", "headline", "memory", "cosines", "overhead")},
+    **{name: getattr(gpu_parts, name) for name in ("adjoints", "draws", "noise")},
+    **{"start_up": start_up, "compiled": compiled},
+}
 DERIVED = ("headline",)  # follows from other parts: made anew after them
 APART = ("compiled",)  # a compiler may take minutes: in a process that can be ended
 CONTINUED = ("rates",)  # keeps the rows of a call that was stopped

@@ -198,7 +198,7 @@ def _rate(bench: Bench, rows: int, precision: Precision) -> Iterator[Row]:
 
 def headline(bench: Bench) -> Iterator[Row]:
     """DiffPure, CIFAR-10, AutoAttack rand, exact gradients, 64 images, 10 judging draws: hours at the best rates."""
-    measured = bench.done.get("rates", []) + bench.done.get("compiled", [])
+    rows = bench.done.get("rates", []) + bench.done.get("compiled", [])
     aim = Cell(
         dataset="cifar10", classifier="any", score="any", defense=DiffPureSDE(t=0.1), attack=AutoAttackRand(),
         threat=ThreatModel(epsilon=8 / 255), num_images=IMAGES,
@@ -206,9 +206,9 @@ def headline(bench: Bench) -> Iterator[Row]:
     plain, graph = aim.attack.usual_queries()
     steps = aim.defense.network_evaluations
     best: dict[tuple[str, str], Row] = {}
-    for found in measured:
+    for found in (each for each in rows if each["kind"] in ("step", "call")):
         place = (found["kind"] + (", compiled" if found.get("compiled") else ""), found["precision"])
-        if found["kind"] in ("step", "call") and found["value"] > best.get(place, {"value": 0.0})["value"]:
+        if found["value"] > best.get(place, {"value": 0.0})["value"]:
             best[place] = found
     for (kind, precision), found in sorted(best.items()):
         if not kind.startswith("step") or ("call", "float32") not in best:
@@ -294,26 +294,6 @@ def checkpointed(purifier: Purifier, every: int | None) -> Purifier:
     return other
 
 
-def compiled(bench: Bench) -> Iterator[Row]:
-    """As `rates`, of networks behind torch.compile; the first call, which compiles, is timed by itself."""
-    rows = 2 if bench.tiny else 256
-    for precision in reversed(bench.precisions()[-1 if bench.tiny else 0 :]):
-        bench.check(30)
-        score = copy.copy(bench.scores(precision))
-        score._modules = dict(score._modules)
-        score.network = torch.compile(score.network, backend="aot_eager" if bench.tiny else "inductor")
-        x, begin = 2 * bench.images(rows) - 1, time.perf_counter()
-        told = {"precision": precision, "rows": rows, "compiled": True}
-        with arithmetic(precision):
-            calls(score, x, gradient=True)()
-            bench.wait()
-            yield row(f"compiling, {precision}", "s", [time.perf_counter() - begin], kind="compiling", **told)
-            for kind, gradient in (("step", True), ("call", False)):
-                taken = bench.seconds(calls(score, x, gradient=gradient), repeats=3, most=4.0)
-                what = f"{kind}, compiled, {precision}, {rows} rows"
-                yield row(what, "rows/s", [rows / s for s in taken], kind=kind, **told)
-
-
 def adjoints(bench: Bench) -> Iterator[Row]:
     """Exact gradients, steps replayed or their graph kept as autograd does, beside torchsde's and torchdiffeq's."""
     rows, steps = (2, 2) if bench.tiny else (32, 10)
@@ -349,8 +329,3 @@ def noise(bench: Bench) -> Iterator[Row]:
         source, like = Noise(0, torch.arange(rows)), bench.images(rows)
         taken = bench.seconds(lambda source=source, like=like: [source.normal(like, step=k) for k in range(16)])
         yield row(f"a draw of {rows} rows, 16 in turn", "ms", [1000 * s / 16 for s in taken])
-
-
-PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    part.__name__: part for part in (cell, rates, headline, memory, cosines, overhead, adjoints, draws, noise, compiled)
-}

@@ -25,7 +25,7 @@ def gpu() -> Any:
     spec.loader.exec_module(module)
     yield module
     sys.path[:] = before
-    for name in (spec.name, "gpu_parts"):
+    for name in (spec.name, "gpu_parts", "gpu_compiled"):
         sys.modules.pop(name, None)
 
 
