@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.attacks._journal import remembered, resumable
 from bench.attacks._library import QUERIES, Variant, attack_by, check_variant, library_attack
-from bench.attacks.base import Attack, Oracle, Trace, check_positive, choose, register
+from bench.attacks.base import Answer, Attack, Oracle, Trace, check_positive, choose, register
 from bench.threat import NORMS, Norm, ThreatModel
 from defenses.base import Defended
 
@@ -39,6 +40,7 @@ class FixedAutoAttack(Attack):
     source: ClassVar[str] = "Released code of ADDT (Liu et al., 2024); Croce & Hein, ICML 2020, arXiv:2003.01690"
     batch_coupled: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    continues: ClassVar[bool] = True
 
     variant: Variant = "rand"
     evaluations: int = 20
@@ -71,28 +73,45 @@ class FixedAutoAttack(Attack):
         oracle = Oracle(model, labels, image_ids, seed, eot=self.evaluations, trace=trace, role="flags")
 
         def share(rows: Tensor, x: Tensor, number: int) -> Tensor:
-            correct = oracle.at(rows).evaluate(x, number * self.evaluations).correct
+            some, first = oracle.at(rows), number * self.evaluations
+            correct = remembered(lambda: some.evaluate(x, first), Answer, x.device).correct
             if trace is not None:
                 draws = [("flag", number, draw) for draw in range(self.evaluations)]
                 trace.look(image_ids[rows], correct, draws)
             return correct.double().mean(0)
 
         every = torch.arange(len(images), device=images.device)
-        flags, best = Flags(share(every, images, CLEAN)), images
+        flags, found = Flags(share(every, images, CLEAN)), Found(images)
         with library_attack(self.variant, model, images, threat, seed, trace) as library:
-            for number, name in enumerate(MEMBERS[self.variant], 1):
-                rows = flags.left()
+            names = MEMBERS[self.variant]
+            for place in resumable(range(len(names)), flags, found):
+                rows, number = flags.left(), place + 1
                 if not len(rows):
-                    break
-                x = attack_by(library, name, images[rows], labels[rows])
+                    continue
+                library.model.calls = found.calls
+                x = attack_by(library, names[place], images[rows], labels[rows])
+                found.calls = library.model.calls
                 better = flags.offer(rows, share(rows, x, number), number)
-                best = best.index_copy(0, rows, choose(better, x, best[rows]))
+                found.best = found.best.index_copy(0, rows, choose(better, x, found.best[rows]))
         if trace is not None:
             trace.notes.append(
                 f"Fixed-AutoAttack's own number, on the draws that chose the images (biased low): "
                 f"{flags.share.mean():.1%} of {len(images)} images (first image {int(image_ids[0])})."
             )
-        return best
+        return found.best
+
+
+@dataclass
+class Found:
+    """What an attack of the library leaves for the next.
+
+    Attributes:
+        best: images whose share of right draws is the smallest so far.
+        calls: answers that the library has asked for.
+    """
+
+    best: Tensor
+    calls: int = 0
 
 
 class Flags:

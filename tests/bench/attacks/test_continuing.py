@@ -24,7 +24,7 @@ from defenses.diffpure_sde import DiffPureSDE
 from defenses.models.score_models import NetworkScore
 
 SMALL = {"steps": 3, "apgd_steps": 3, "eot": 2, "restarts": 2, "check_draws": 2, "samples": 2, "first": 2, "longest": 4}
-SMALL |= {"targets": 2}
+SMALL |= {"targets": 2, "evaluations": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "bpda_eot": {"steps": 3, "eot": 2, "defense_replicates": 3},
     "mefa apgd": {"steps": 3, "eot": 2, "method": "apgd"},
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 RADII: dict[Norm, float] = {"Linf": 0.01, "L2": 0.1, "L1": 1.0}
 CONTINUING = sorted(name for name in attacks if can_continue(attacks[name]()))
 WANTED = {"pgd_eot", "momentum_pgd", "apgd_eot", "apgd_t_eot", "square_eot", "nes_eot", "strong", "gold", "cascade"}
-WANTED |= {"bpda_eot", "mefa", "diff_pgd", "diffhammer", "stadv", "low_frequency", "rays_eot"}
+WANTED |= {"bpda_eot", "mefa", "diff_pgd", "diffhammer", "stadv", "low_frequency", "rays_eot", "fixed_autoattack"}
 CASES: list[tuple[str, Norm, bool]] = [(name, "Linf", False) for name in CONTINUING]
 CASES += [("apgd_eot", "L1", False), ("pgd_eot", "L2", False), ("strong", "Linf", True), ("mefa apgd", "Linf", False)]
 POINTS = 4  # of an attack, at which it is broken off
