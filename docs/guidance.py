@@ -14,7 +14,7 @@ from bench.cell import Cell
 from bench.draw.style import WIDTHS, line_style, new_figure, styled, write
 from bench.grids import grid_cells
 from bench.grids.cifar10_guidance import seeds_of
-from bench.grids.cifar10_small import LEVELS, PER_IMAGE, cell, contrastive, diffpure, gold_rows, sde_rows
+from bench.grids.cifar10_small import LEVELS, PER_IMAGE, cell, contrastive, diffpure, sde_rows, strong_rows
 from bench.records import ImageRecord
 from bench.statistics import compare, is_established, summarize
 from bench.store import Store
@@ -28,7 +28,7 @@ Cells = tuple[Cell, ...]  # one measurement: a cell, or all seeds of it
 
 PLAIN, GUIDED = diffpure(LEVELS["Linf"]), contrastive(LEVELS["Linf"])
 PLAIN_SDE_ST, PLAIN_SDE, GUIDED_SDE_ST, GUIDED_SDE_HELD, GUIDED_SDE, _ = sde_rows("Linf")
-PLAIN_GOLD, GUIDED_GOLD = gold_rows()
+PLAIN_STRONG, GUIDED_STRONG = strong_rows()
 NO_GAIN, GAIN, LOSS = "No gain that these pictures show.", "Guidance gains.", "Guidance loses."
 
 
@@ -70,12 +70,7 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             "DiffPure under its exact gradient",
         ),
         gains(GUIDED_SDE_HELD, PLAIN_SDE, "SDE: contrastive guidance, held constant,", "DiffPure, exact"),
-        gains(
-            GUIDED_GOLD,
-            PLAIN_GOLD,
-            "ODE under a shortened cascade `gold`: contrastive guidance",
-            "DiffPure",
-        ),
+        gains(GUIDED_STRONG, PLAIN_STRONG, "ODE under `strong`, 10 and 20 steps: contrastive guidance", "DiffPure"),
     ),
     "Under which gradient does it seem to?": (
         Claim(
@@ -103,25 +98,38 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             "DiffPure",
         ),
     ),
-    "How much does the attacker's gradient decide?": tuple(
-        Claim(
-            a=a,
-            b=b,
-            a_words=f"{name}, straight-through,",
-            b_words="its strongest gradient",
-            more="The purifier's own gradient takes that much more.",
-            less="The purifier's own gradient takes less.",
-            open="No difference.",
-        )
-        for name, a, b in (
-            ("DiffPure (ODE)", wide(PLAIN, "straight_through"), wide(PLAIN, "exact")),
-            (
-                "Contrastive guidance (ODE)",
-                wide(GUIDED, "straight_through"),
-                wide(GUIDED, "guidance_detached"),
-            ),
-            ("DiffPure (SDE)", PLAIN_SDE_ST, PLAIN_SDE),
-        )
+    "How much do the attacker's gradient, and the attack, decide?": (
+        *(
+            Claim(
+                a=a,
+                b=b,
+                a_words=f"{name}, straight-through,",
+                b_words="its strongest gradient",
+                more="The purifier's own gradient takes that much more.",
+                less="The purifier's own gradient takes less.",
+                open="No difference.",
+            )
+            for name, a, b in (
+                ("DiffPure (ODE)", wide(PLAIN, "straight_through"), wide(PLAIN, "exact")),
+                ("Contrastive guidance (ODE)", wide(GUIDED, "straight_through"), wide(GUIDED, "guidance_detached")),
+                ("DiffPure (SDE)", PLAIN_SDE_ST, PLAIN_SDE),
+            )
+        ),
+        *(
+            Claim(
+                a=a,
+                b=b,
+                a_words=f"{name}, PGD of ten steps with that gradient,",
+                b_words="`strong`, 10 and 20 steps",
+                more="**The short attack, and so every other row of this page, flatters.**",
+                less="The short attack finds more.",
+                open="The short attack is not seen to flatter.",
+            )
+            for name, a, b in (
+                ("DiffPure (ODE)", cell(PLAIN, "exact"), PLAIN_STRONG),
+                ("Contrastive guidance (ODE)", cell(GUIDED, "guidance_detached"), GUIDED_STRONG),
+            )
+        ),
     ),
     "Is it the batch? The released loss is a mean over a batch, which ties its pictures together": tuple(
         Claim(
@@ -138,12 +146,12 @@ QUESTIONS: dict[str, Sequence[Any]] = {
 }
 """Question -> its paired tests."""
 
-KINDS = ("transfer", "straight_through", "exact", "guidance_detached", "gold")
-NAMES = ("transfer", "straight-\nthrough", "exact", "guidance held\nconstant", "gold,\nshortened")
+KINDS = ("transfer", "straight_through", "exact", "guidance_detached", "strong")
+NAMES = ("transfer", "straight-\nthrough", "exact", "guidance held\nconstant", "strong")
 POINTS: dict[str, dict[str, dict[str, Cell | Cells]]] = {
     "reverse ODE": {
-        "DiffPure": {kind: wide(PLAIN, kind) for kind in KINDS[:3]} | {"gold": PLAIN_GOLD},
-        "contrastive guidance": {kind: wide(GUIDED, kind) for kind in KINDS[:4]} | {"gold": GUIDED_GOLD},
+        "DiffPure": {kind: wide(PLAIN, kind) for kind in KINDS[:3]} | {"strong": PLAIN_STRONG},
+        "contrastive guidance": {kind: wide(GUIDED, kind) for kind in KINDS[:4]} | {"strong": GUIDED_STRONG},
     },
     "reverse SDE": {
         "DiffPure": {"straight_through": PLAIN_SDE_ST, "exact": PLAIN_SDE},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from bench.grids.cifar10_small import (
     diffpure,
     gold_rows,
     sde_rows,
+    strong_rows,
 )
 from bench.report import Table, render
 from bench.statistics import compare, is_established
@@ -122,7 +123,7 @@ def _latest(store: Store, cell: Cell) -> dict[str, Any] | None:
 
 
 def _gradient(cell: Cell) -> str:
-    return "`gold`" if cell.attack.name == "gold" else cell.threat.gradient
+    return f"`{cell.attack.name}`" if cell.attack.name in ("gold", "strong") else cell.threat.gradient
 
 
 def comparisons() -> str:
@@ -193,6 +194,17 @@ def comparisons() -> str:
             pair("DiffPure: short of `gold`", cell(plain, "exact"), cell(plain, "exact", attack=short)),
             pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),
             pair("Does guidance help? `gold`", *(cell(d, "exact", attack=short) for d in (guided, plain))),
+            *(
+                pair(f"{name}: short of `strong`", cell(d, kind), strong)
+                for name, d, kind, strong in zip(
+                    ("DiffPure", "Guidance"),
+                    (plain, guided),
+                    ("exact", "guidance_detached"),
+                    strong_rows(),
+                    strict=True,
+                )
+            ),
+            pair("Does guidance help? `strong`", *reversed(list(strong_rows()))),
         ]
         if line
     )
@@ -209,22 +221,40 @@ def _kinds(norm: Norm, defense: Defense, a: Gradient, b: Gradient) -> tuple[Cell
 def survivors() -> str:
     """What the exact gradient takes of what the transfer attack leaves, for each defense on digits, by paired tests."""
     cells = {(cell.defense.name, cell.threat.gradient): cell for cell in grid_cells("digits_defenses")}
+    pairs = [
+        (cells[name, "transfer"], exact)
+        for (name, kind), exact in cells.items()
+        if kind == "exact" and exact.defense.stochastic
+    ]
+    return _paired(pairs, "Transfer", "Exact")
+
+
+def shortfall() -> str:
+    """What PGD leaves more than `strong` does, both with the exact gradient, for each defense on digits."""
+    strong = {cell.defense.name: cell for cell in grid_cells("digits_defenses") if cell.threat.gradient == "exact"}
+    exact = (cell for cell in grid_cells("attack_precision") if cell.threat.gradient == "exact")
+    pgd = {cell.defense.name: cell for cell in exact if (cell.dataset, cell.attack_precision) == ("digits", "float32")}
+    return _paired([(pgd[name], strong[name]) for name in strong if name in pgd], "PGD", "`strong`")
+
+
+def _paired(pairs: Sequence[tuple[Cell, Cell]], first: str, second: str) -> str:
+    """A line a defense whose two cells have run, on the pictures that both saw; the largest difference first."""
     rows = []
     with Store(ROOT / "results.sqlite", readonly=True) as store:
-        for (name, kind), exact in cells.items():
-            runs = [_latest(store, cell) for cell in (cells[name, "transfer"], exact)]
-            if kind != "exact" or None in runs or not exact.defense.stochastic:
-                continue
-            found = compare(*(store.images(run["id"]) for run in runs if run is not None))
-            rows.append((found, exact.defense.title))
+        for pair in pairs:
+            runs = [_latest(store, cell) for cell in pair]
+            if None not in runs:
+                found = compare(*(store.images(run["id"]) for run in runs if run is not None))
+                rows.append((found, pair[1].defense.title))
     lines = [
-        "| Defense | Transfer | Exact | Difference, 95 % | McNemar p | Established |",
-        "| :-- | --: | --: | --: | --: | :-- |",
+        f"| Defense | Pictures | {first} | {second} | Difference, 95 % | McNemar p | Established |",
+        "| :-- | --: | --: | --: | --: | --: | :-- |",
     ]
     for c, title in sorted(rows, key=lambda row: -row[0]["difference"]):
         difference = f"{c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}]"
         told = f"{c['p_value']:.2g} | {'yes' if is_established(c) else 'no'}"
-        lines.append(f"| {title} | {c['a_accuracy']:.1f} | {c['b_accuracy']:.1f} | {difference} | {told} |")
+        numbers = f"{c['images']:.0f} | {c['a_accuracy']:.1f} | {c['b_accuracy']:.1f}"
+        lines.append(f"| {title} | {numbers} | {difference} | {told} |")
     return "\n".join(lines)
 
 
@@ -325,7 +355,12 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "digits_attacks": grid("digits_attacks"),
         **runpy.run_path(str(DOCS / "attack_pairs.py"))["BLOCKS"],
     },
-    DOCS / "defenses.md": {"defenses": defenses, "digits_defenses": grid("digits_defenses"), "survivors": survivors},
+    DOCS / "defenses.md": {
+        "defenses": defenses,
+        "digits_defenses": grid("digits_defenses"),
+        "survivors": survivors,
+        "shortfall": shortfall,
+    },
     DOCS / "performance.md": runpy.run_path(str(DOCS / "low_precision.py"))["BLOCKS"],
     DOCS / "planted.md": {"planted": planted},
     DOCS / "quickstart.md": {"quickstart": quickstart},
