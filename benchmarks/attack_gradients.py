@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,14 @@ from defenses.base import Defended, Purifier
 from defenses.diffpure_ode import DiffPureODE
 from defenses.diffpure_sde import DiffPureSDE
 from defenses.models.classifiers import load_classifier
-from defenses.models.compiled import Compiling, compile_classifier, compile_score
+from defenses.models.compiled import (
+    NEAR_LOW,
+    CompiledNetwork,
+    Compiling,
+    compile_classifier,
+    compile_score,
+    compiled_networks,
+)
 from defenses.models.low_precision import in_bfloat16
 from defenses.models.scores import load_score
 from defenses.precision import Precision, arithmetic
@@ -54,16 +61,19 @@ SETTINGS = {
 }
 
 
-def defended(setting: Setting, device: torch.device, precision: Precision, backend: str | None) -> Defended:
-    """The defense as an attack of that precision meets it; compiled where a backend is named."""
+def defended(
+    setting: Setting, device: torch.device, precision: Precision, backend: str | None
+) -> tuple[Defended, list[CompiledNetwork]]:
+    """The defense as an attack of that precision meets it, compiled where a backend is named; what was compiled."""
     classifier, score = load_classifier(setting.classifier).to(device), load_score(setting.score).to(device)
     low = in_bfloat16(score) if precision == "bfloat16" else score
     head = classifier
     if backend is not None:
         compiling = Compiling(backend)
-        near = None if precision == "float32" else 0.1
+        near = None if precision == "float32" else NEAR_LOW
         head, low = compile_classifier(classifier, compiling), compile_score(low, compiling, near=near)
-    return AttackedDefense(setting.defense.defend(classifier, score), setting.defense.defend(head, low), precision)
+    real, seen = setting.defense.defend(classifier, score), setting.defense.defend(head, low)
+    return AttackedDefense(real, seen, precision), compiled_networks(head, low)
 
 
 def gradient_of(model: Defended, x: Tensor, precision: Precision, draw: int = 0) -> Callable[[], Tensor]:
@@ -92,20 +102,22 @@ def compare(name: str, setting: Setting, device: torch.device, backend: str, rep
     x = torch.rand(setting.rows, *shape, generator=torch.Generator().manual_seed(2)).to(device)
     precisions: list[Precision] = ["float32", "bfloat16"] if device.type == "cpu" else ["float32", "tf32", "bfloat16"]
     works: dict[str, Callable[[], Tensor]] = {}
+    first, found = dict[str, float](), dict[str, Tensor]()
     for precision in precisions:
         for kind in (None, backend):
             label = precision if kind is None else f"{precision}, compiled"
-            works[label] = gradient_of(defended(setting, device, precision, kind), x, precision)
-    first, begin = dict[str, float](), time.perf_counter()
-    found: Mapping[str, Tensor] = {}
-    for label, work in works.items():
-        found = {**found, label: work()}
-        first[label], begin = time.perf_counter() - begin, time.perf_counter()
+            model, networks = defended(setting, device, precision, kind)
+            works[label], begin = gradient_of(model, x, precision), time.perf_counter()
+            found[label] = works[label]().cpu()  # waits for the device
+            first[label] = time.perf_counter() - begin
+            failed = [network.failed for network in networks if network.failed is not None]
+            if failed or (kind and not networks):
+                raise SystemExit(f"{label}: not compiled: {failed[0] if failed else 'nothing to compile'}")
     seconds = seconds_in_turn(works, device, repeats)
     rows = [ratio(f"{name}: {label} over float32", seconds[label], seconds["float32"]) for label in list(works)[1:]]
     rows += [measured(f"{name}: first call, {label}, s", [took]) for label, took in first.items()]
     rows += [measured(f"{name}: cosine, {label}", cosines(found["float32"], found[label])) for label in list(works)[1:]]
-    other = gradient_of(defended(setting, device, "float32", None), x, "float32", draw=1)()
+    other = gradient_of(defended(setting, device, "float32", None)[0], x, "float32", draw=1)().cpu()
     return [*rows, measured(f"{name}: cosine, float32 on another draw", cosines(found["float32"], other))]
 
 

@@ -58,6 +58,8 @@ def _compiled_classifier(bench: Bench, rows: int, compiling: Compiling) -> Itera
             torch.autograd.grad(network(leaf).sum(), leaf)
 
         taken = bench.seconds(gradient, repeats=3, most=4.0)
+        if any(part.failed is not None for part in compiled_networks(network)):
+            words = f"{words}, but ran eagerly"
         yield row(f"classifier, gradient, {words}, {rows} rows", "rows/s", [rows / s for s in taken], kind="classifier")
 
 

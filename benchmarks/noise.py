@@ -6,6 +6,7 @@ Run: `OMP_NUM_THREADS=1 python benchmarks/noise.py` in the root of the repositor
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def launches(shape: tuple[int, ...]) -> tuple[float, int, int]:
 
 def time_beside_torch(shape: tuple[int, ...], repeats: int) -> Row:
     """A draw of normals on this CPU over one of torch.randn, which no other device or batch would repeat."""
-    noise, like, steps = Noise(1, torch.arange(shape[0])), torch.empty(shape), iter(range(STEPS))
+    noise, like, steps = Noise(1, torch.arange(shape[0])), torch.empty(shape), itertools.count()
     works = {"noise": lambda: noise.normal(like, step=next(steps)), "torch": lambda: torch.randn(shape)}
     took = seconds_in_turn(works, torch.device("cpu"), repeats)
     return ratio(f"{shape}: a draw over torch.randn", took["noise"], took["torch"])

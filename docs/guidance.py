@@ -119,9 +119,9 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             Claim(
                 a=a,
                 b=b,
-                a_words=f"{name}, PGD of ten steps with that gradient,",
+                a_words=f"{name}, PGD of ten steps with its strongest gradient,",
                 b_words="`strong`, 10 and 20 steps",
-                more="**The short attack, and so every other row of this page, flatters.**",
+                more="**The short attack flatters; every row of PGD on this page is to be read so.**",
                 less="The short attack finds more.",
                 open="The short attack is not seen to flatter.",
             )

@@ -230,7 +230,7 @@ def survivors() -> str:
 
 
 def shortfall() -> str:
-    """What PGD leaves more than `strong` does, both with the exact gradient, for each defense on digits."""
+    """What PGD leaves more than `strong`, both with the exact gradient, of each digits defense that both attacked."""
     strong = {cell.defense.name: cell for cell in grid_cells("digits_defenses") if cell.threat.gradient == "exact"}
     exact = (cell for cell in grid_cells("attack_precision") if cell.threat.gradient == "exact")
     pgd = {cell.defense.name: cell for cell in exact if (cell.dataset, cell.attack_precision) == ("digits", "float32")}

@@ -16,6 +16,7 @@ from bench.report import with_outdone
 from bench.report.frames import Result, cells_of
 from bench.report.labels import set_labels
 from bench.store import Store
+from bench.store.packing import unpack_votes
 from bench.store.smoke_mark import check_database
 from bench.view import CellData, Pages, Site
 from bench.view.pages import no_pictures
@@ -90,18 +91,18 @@ def _read_details(store: Store, keys: Sequence[str], commands: Commands) -> Iter
 def _show_image(row: Sequence[Any]) -> list[Any]:
     """A row of `IMAGES`: the label with most votes (ties named), and the votes in words."""
     index, label, draws, clean, robust, null, text, distance, broken, first = row
-    predicted, said = _say_votes(text if isinstance(text, str) else json.dumps(text))
+    predicted, said = _say_votes(text if isinstance(text, str) else json.dumps(text), draws)
     looks = None if first is None else "right" if first else "wrong"
     return [index, label, draws, clean, robust, null, predicted, said, float(f"{distance:.4g}"), broken, looks]
 
 
 @lru_cache(maxsize=100_000)  # a million images have few different votes
-def _say_votes(text: str) -> tuple[int | str, str]:
+def _say_votes(text: str, draws: int) -> tuple[int | str, str]:
     """The label with most votes, "tie" where there are several; and the votes in words."""
-    votes = sorted((json.loads(text) or {}).items(), key=lambda vote: (-vote[1], int(vote[0])))
+    votes = sorted(unpack_votes(json.loads(text), draws).items(), key=lambda vote: (-vote[1], vote[0]))
     said = ", ".join(f"{name}×{count}" for name, count in votes)
     tied = len(votes) > 1 and votes[0][1] == votes[1][1]
-    return ("tie", f"tie: {said}") if tied else (int(votes[0][0]) if votes else "tie", said)
+    return ("tie", f"tie: {said}") if tied else (votes[0][0], said)
 
 
 def _average(batches: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -57,18 +57,15 @@ def _doubt_row(row: Row, draws: int) -> Iterator[str]:
             continue
         if sum(votes.values()) != row["draws"]:
             yield f"{where}: {sum(votes.values())} {kind} votes from {row['draws']} draws"
-        right, stored = votes.get(str(row["label"]), 0), row[f"{kind}_correct"]
+        right, stored = votes.get(row["label"], 0), row[f"{kind}_correct"]
         if stored != right:
             yield f"{where}: {kind}_correct is {stored}, the votes give its label {row['label']} {right}"
 
 
 def _record(row: Row) -> ImageRecord | None:
-    votes: dict[str, Any] = {
-        name: None if row[name] is None else {int(k): v for k, v in row[name].items()} for name in (*VOTES, ROUNDED)
-    }
-    more = {name: row[name] for name in ("label", "distance", "broken_by", "first_success", "null_first_success")}
+    told = ("label", "distance", "broken_by", "first_success", "null_first_success", *VOTES, ROUNDED)
     try:
-        return ImageRecord(index=row["image_index"], **more, **votes)
+        return ImageRecord(index=row["image_index"], **{name: row[name] for name in told})
     except ValueError:  # told by `_doubt_row`
         return None
 

@@ -286,14 +286,17 @@ def m014_fewer_characters(connection: Connection) -> None:
     """Votes that agree become their label, curves lose digits and counted steps: a third of the file."""
     postgresql = connection.dialect.name == "postgresql"
     for column in ("clean_votes", "robust_votes", "null_votes", "rounded_votes"):
-        keys, kind = f"json_each({column})", f"json_type({column})"
-        label = f"(SELECT key FROM {keys})"
+        each, kind, label = f"json_each({column})", f"json_type({column})", "key"
         if postgresql:
-            keys, kind = f"jsonb_object_keys({column}) AS key", f"jsonb_typeof({column})"
-            label = f"(SELECT CAST(key AS JSONB) FROM {keys})"
-        # one CASE: the number of keys of what is no object is an error in PostgreSQL
-        one = f"CASE WHEN {kind} = 'object' THEN (SELECT COUNT(*) FROM {keys}) END = 1"
-        connection.execute(text(f"UPDATE images SET {column} = {label} WHERE {one}"))
+            each, kind, label = f"jsonb_each_text({column})", f"jsonb_typeof({column})", "CAST(key AS JSONB)"
+        # the one CASE: to ask for the keys of what is no object is an error in PostgreSQL
+        agree = f"SELECT COUNT(*) = 1 AND MIN(CAST(value AS INTEGER)) = draws FROM {each}"
+        connection.execute(
+            text(
+                f"UPDATE images SET {column} = (SELECT {label} FROM {each}) "
+                f"WHERE CASE WHEN {kind} = 'object' THEN ({agree}) END"
+            )
+        )
     json = JSON().with_variant(JSONB(), "postgresql")
     batches = Table("batches", MetaData(), *_columns(Integer, "run_id number"), Column("curve", json))
     for run, place, curve in connection.execute(batches.select()).all():

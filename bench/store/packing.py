@@ -9,7 +9,7 @@ from typing import Any
 
 SHARED = ("attack", "images")
 POINTS = 32  # of one attack: of a longer run every second, third, ... step is kept, and the last
-DIGITS = 4  # significant ones of a loss or an accuracy: a curve is looked at, never judged
+DIGITS = 4  # significant ones of a loss or an accuracy: a curve is looked at, and judges no image
 
 
 def pack(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -28,7 +28,8 @@ def pack(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     pieces = []
     for _, points in groupby(curve, key=_describe_piece):
         steps = list(points)
-        steps = [*steps[: -1 : ceil(len(steps) / POINTS)], steps[-1]]
+        if len(steps) > POINTS:
+            steps = [*steps[: -1 : ceil((len(steps) - 1) / (POINTS - 1))], steps[-1]]
         piece = {name: [_round(step[name]) for step in steps] for name in steps[0] if name not in SHARED}
         first = piece["step"][0]
         if piece["step"] == list(range(first, first + len(steps))):

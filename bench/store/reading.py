@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Select, Text, and_, func, select, text, type_coerce
 
-from bench.records import BatchRecord, ImageRecord, Votes
+from bench.records import ROUNDED, VOTES, BatchRecord, ImageRecord, Votes
 from bench.store.database import StoreError
 from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
-from bench.store.packing import unpack
+from bench.store.packing import unpack, unpack_votes
 from bench.store.patience import patient
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow, results_select
@@ -80,9 +80,16 @@ class ReadableStore(OpenDatabase):
         return [read_image_record(row) for row in self.image_rows(run_id)]
 
     def image_rows(self, run_id: int) -> list[RowValues]:
-        """The images of a run as they are stored: all columns, in the order in which they were judged."""
+        """The images of a run as they are stored: all columns, in the order in which they were judged.
+
+        Votes are label -> draws.
+        """
         query = select(ImageRow).where(ImageRow.run_id == run_id).order_by(ImageRow.batch, ImageRow.position)
-        return self._rows(query)
+        rows = self._rows(query)
+        for row in rows:
+            known = (name for name in (*VOTES, ROUNDED) if row[name] is not None)
+            row.update({name: unpack_votes(row[name], row["draws"]) for name in known})
+        return rows
 
     def count_images(self, run_id: int) -> int:
         """How many images of a run are stored."""
@@ -131,11 +138,11 @@ class ReadableStore(OpenDatabase):
 
     def _votes(self, run_ids: Sequence[int], places: Sequence[int]) -> dict[int, Votes]:
         """Place of an image -> its votes on the adversarial image, summed over runs."""
-        query = select(ImageRow.image_index, ImageRow.robust_votes)
+        query = select(ImageRow.image_index, ImageRow.draws, ImageRow.robust_votes)
         chosen = query.where(ImageRow.run_id.in_(run_ids), ImageRow.image_index.in_(places))
         found: dict[int, Counter[int]] = {place: Counter() for place in places}
         for row in self._rows(chosen):
-            found[row["image_index"]].update({int(label): n for label, n in row["robust_votes"].items()})
+            found[row["image_index"]].update(unpack_votes(row["robust_votes"], row["draws"]))
         return dict(found)
 
     def published(self) -> list[RowValues]:
@@ -184,7 +191,8 @@ class ReadableStore(OpenDatabase):
 
     def image_lists(self, run_ids: Sequence[int]) -> dict[int, list[Any]]:
         """Run -> its images in the order in which they were judged, each a row of place, label, draws, right draws
-        (clean, attacked, null), votes on the adversarial image as JSON, distance, broken_by, first_success."""
+        (clean, attacked, null), votes on the adversarial image as `pack_votes` made them, as JSON, distance, broken_by,
+        first_success."""
         row = ImageRow
         names = (row.run_id, row.image_index, row.label, row.draws, row.clean_correct, row.robust_correct)
         votes = type_coerce(row.robust_votes, Text)

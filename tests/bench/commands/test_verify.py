@@ -132,9 +132,9 @@ def test_one_vote_is_found(db: Path, kind: str, kept: bool) -> None:
     with Store(db, readonly=True) as store:
         run = store.latest_done(NOISY.key)["id"]
         row = next(row for row in store.image_rows(run) if 0 < row[f"{kind}_correct"])
-    votes, label = dict(row[f"{kind}_votes"]), str(row["label"])
+    votes, label = dict(row[f"{kind}_votes"]), row["label"]
     votes[label] -= 1
-    other = str((row["label"] + 1) % 10)
+    other = (label + 1) % 10
     votes[other] = votes.get(other, 0) + 1
     where = f"run_id = {run} AND image_index = {row['image_index']}"
     quoted = json.dumps(votes).replace(":", "\\:")
