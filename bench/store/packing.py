@@ -7,8 +7,10 @@ from itertools import groupby
 from math import ceil, isfinite
 from typing import Any
 
+from bench.records import ROUNDED, VOTES
+
 SHARED = ("attack", "images")
-POINTS = 32  # of one attack: of a longer run every second, third, ... step is kept, and the last
+POINTS = 20  # of one attack: of a longer run every second, third, ... step is kept, and the last
 DIGITS = 4  # significant ones of a loss or an accuracy: a curve is looked at, and judges no image
 
 
@@ -55,6 +57,19 @@ def pack_votes(votes: Mapping[int, int]) -> int | dict[str, int]:
     if len(votes) == 1:
         return int(next(iter(votes)))
     return {str(int(label)): int(count) for label, count in votes.items()}
+
+
+def pack_rounded(rounded: Mapping[int, int], robust: Mapping[int, int]) -> int | dict[str, int] | None:
+    """Votes on the rounded image: None where they are those on the image itself, as nearly all are."""
+    return None if dict(rounded) == dict(robust) else pack_votes(rounded)
+
+
+def unpack_row(row: Mapping[str, Any]) -> dict[str, dict[int, int] | None]:
+    """All votes of a row of `images`, label -> draws; those on the rounded image are None where nobody asked."""
+    votes = {name: unpack_votes(row[name], row["draws"]) for name in VOTES}
+    if row[ROUNDED] is not None:
+        return {**votes, ROUNDED: unpack_votes(row[ROUNDED], row["draws"])}
+    return {**votes, ROUNDED: None if row["rounded_correct"] is None else votes["robust_votes"]}
 
 
 def unpack_votes(packed: int | Mapping[str, int], draws: int) -> dict[int, int]:

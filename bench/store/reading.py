@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Select, Text, and_, func, select, text, type_coerce
 
-from bench.records import ROUNDED, VOTES, BatchRecord, ImageRecord, Votes
+from bench.records import BatchRecord, ImageRecord, Votes
 from bench.store.database import StoreError
 from bench.store.limits import limited
 from bench.store.open_database import OpenDatabase
-from bench.store.packing import unpack, unpack_votes
+from bench.store.packing import unpack, unpack_row, unpack_votes
 from bench.store.patience import patient
 from bench.store.rows import RowValues, find_cell_key, read_batch_record, read_image_record
 from bench.store.schema import BatchRow, CellRow, GridRow, ImageRow, PublishedRow, RunRow, results_select
@@ -77,19 +77,18 @@ class ReadableStore(OpenDatabase):
 
     def images(self, run_id: int) -> list[ImageRecord]:
         """The images of a run, in the order in which they were judged."""
-        return [read_image_record(row) for row in self.image_rows(run_id)]
+        return [read_image_record(row) for row in self._image_rows(run_id)]
 
     def image_rows(self, run_id: int) -> list[RowValues]:
         """The images of a run as they are stored: all columns, in the order in which they were judged.
 
         Votes are label -> draws.
         """
+        return [{**row, **unpack_row(row)} for row in self._image_rows(run_id)]
+
+    def _image_rows(self, run_id: int) -> list[RowValues]:
         query = select(ImageRow).where(ImageRow.run_id == run_id).order_by(ImageRow.batch, ImageRow.position)
-        rows = self._rows(query)
-        for row in rows:
-            known = (name for name in (*VOTES, ROUNDED) if row[name] is not None)
-            row.update({name: unpack_votes(row[name], row["draws"]) for name in known})
-        return rows
+        return self._rows(query)
 
     def count_images(self, run_id: int) -> int:
         """How many images of a run are stored."""

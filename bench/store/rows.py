@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from bench.records import ROUNDED, VOTES, BatchRecord, ImageRecord
 from bench.store.database import StoreError, to_json, to_plain
-from bench.store.packing import pack, pack_votes, unpack, unpack_votes
+from bench.store.packing import pack, pack_rounded, pack_votes, unpack, unpack_row
 from bench.store.schema import Base, BatchRow, CellRow, ImageRow, PublishedRow, RunRow
 
 RowValues = dict[str, Any]
@@ -24,10 +24,10 @@ OUTCOMES = ("distance", "broken_by", "first_success", "null_first_success")
 def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int) -> RowValues:
     """Make a row of `images` from a record; its numbers become plain Python ones."""
     votes: RowValues = {name: pack_votes(getattr(image, name)) for name in VOTES}
+    votes |= {ROUNDED: None, "rounded_correct": None}
     if image.rounded_votes is not None:
-        votes |= {ROUNDED: pack_votes(image.rounded_votes), "rounded_correct": int(image.rounded_correct or 0)}
-    else:
-        votes |= {ROUNDED: None, "rounded_correct": None}
+        votes[ROUNDED] = pack_rounded(image.rounded_votes, image.robust_votes)
+        votes["rounded_correct"] = int(image.rounded_correct or 0)
     counts = {name: int(getattr(image, name)) for name in COUNTS}
     outcomes = {name: to_plain(getattr(image, name)) for name in OUTCOMES}
     place = {"run_id": run_id, "batch": batch, "position": position, "image_index": int(image.index)}
@@ -36,17 +36,9 @@ def make_image_row(image: ImageRecord, *, run_id: int, batch: int, position: int
 
 def read_image_record(row: Mapping[str, Any]) -> ImageRecord:
     """Undo `make_image_row`."""
-    clean, robust, null = (unpack_votes(row[name], row["draws"]) for name in VOTES)
     outcomes = {name: row[name] for name in OUTCOMES}
-    return ImageRecord(
-        index=row["image_index"],
-        label=row["label"],
-        clean_votes=clean,
-        robust_votes=robust,
-        null_votes=null,
-        rounded_votes=None if row[ROUNDED] is None else unpack_votes(row[ROUNDED], row["draws"]),
-        **outcomes,
-    )
+    votes: RowValues = unpack_row(row)
+    return ImageRecord(index=row["image_index"], label=row["label"], **votes, **outcomes)
 
 
 def make_batch_row(batch: BatchRecord, run_id: int, stored_at: datetime | None = None) -> RowValues:

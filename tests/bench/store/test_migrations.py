@@ -250,4 +250,4 @@ def test_votes_and_curves_of_an_older_database_take_fewer_characters(url: str) -
         assert {str(value) for value in kept.values()} == {"3"}
         points = store.batches(run)[0].curve
         assert {point["accuracy"] for point in points} == {0.1235}
-        assert [point["step"] for point in points] == [*range(0, 39, 2), 39]
+        assert [point["step"] for point in points] == [*range(0, 39, 3), 39]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.store.packing import POINTS, pack, pack_votes, unpack, unpack_votes
+from bench.store.packing import POINTS, pack, pack_rounded, pack_votes, unpack, unpack_row, unpack_votes
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,19 @@ from bench.store.packing import POINTS, pack, pack_votes, unpack, unpack_votes
 def test_votes_that_agree_are_their_label(votes: dict[int, int], packed: Any) -> None:
     assert pack_votes(votes) == packed
     assert unpack_votes(json.loads(json.dumps(packed)), sum(votes.values())) == votes
+
+
+@pytest.mark.parametrize("rounded", [None, {3: 9, 8: 1}, {8: 1, 3: 9}, {3: 10}, {8: 10}])
+def test_votes_of_a_rounded_image_are_kept_where_they_differ(rounded: dict[int, int] | None) -> None:
+    robust = {3: 9, 8: 1}
+    packed = None if rounded is None else pack_rounded(rounded, robust)
+    assert (packed is None) == (rounded is None or rounded == robust)
+    row = {"draws": 10, "clean_votes": 3, "robust_votes": pack_votes(robust), "null_votes": 8}
+    correct = None if rounded is None else rounded.get(3, 0)
+    votes = unpack_row({**row, "rounded_votes": packed, "rounded_correct": correct})
+    assert votes == {
+        "clean_votes": {3: 10}, "robust_votes": robust, "null_votes": {8: 10}, "rounded_votes": rounded
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [[0], [0, 1, 2], [4, 5], [0, 20, 40, 80], [0, 0, 1], [*range(POINTS)]])
