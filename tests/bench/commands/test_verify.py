@@ -158,7 +158,9 @@ def test_votes_that_were_changed_everywhere_are_found_by_the_very_draws(db: Path
 
     rewrite(db, edit, sums=True)
     where, quoted = f"run_id = {run} AND image_index = {record.index}", f'{{"{record.label}"\\: 1}}'
-    change(db, f"UPDATE images SET robust_votes = '{quoted}', robust_correct = 1 WHERE {where}")
+    rounded = json.dumps(record.rounded_votes).replace(":", "\\:")  # else it would be what robust_votes say
+    new = f"robust_votes = '{quoted}', robust_correct = 1, rounded_votes = '{rounded}'"
+    change(db, f"UPDATE images SET {new} WHERE {where}")
     from bench.statistics import summarize
 
     with Store(db, readonly=True) as store:
