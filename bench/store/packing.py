@@ -10,7 +10,7 @@ from typing import Any
 from bench.records import ROUNDED, VOTES
 
 SHARED = ("attack", "images")
-POINTS = 20  # of one attack: of a longer run every second, third, ... step is kept, and the last
+POINTS = 16  # of one attack: of a longer run every second, third, ... step is kept, and the last
 DIGITS = 4  # significant ones of a loss or an accuracy: a curve is looked at, and judges no image
 
 
