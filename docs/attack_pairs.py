@@ -1,4 +1,7 @@
-"""The table of docs/attacks.md of paired tests: two attacks of the grid `digits_attacks` on one defense."""
+"""The table of docs/attacks.md of paired tests: two attacks on one defense of the grid `digits_attacks`.
+
+The rows of `strong` are those of `digits_defenses`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ QUESTIONS: dict[str, tuple[Attacked, Attacked]] = {
     "exact - held constant": ((PGD, "exact"), (PGD, "guidance_detached")),
     "PGD exact - APGD": ((PGD, "exact"), ("apgd_eot", "exact")),
     "PGD exact - `gold`": ((PGD, "exact"), ("gold", "exact")),
+    "`gold` - `strong`": (("gold", "exact"), ("strong", "exact")),
 }
 """Column -> two attacks: what the first leaves minus what the second does."""
 
@@ -29,10 +33,11 @@ QUESTIONS: dict[str, tuple[Attacked, Attacked]] = {
 def pairs() -> str:
     """A line for each defense with a score network; of a column's two attacks, how much more the first leaves."""
     defenses: dict[str, dict[Attacked, Cell]] = {}
-    for cell in grid_cells("digits_attacks"):
-        if cell.score:
-            name = describe(cell.defense, ("per_image",))
-            defenses.setdefault(name, {})[cell.attack.name, cell.threat.gradient] = cell
+    asked = [cell for cell in grid_cells("digits_attacks") if cell.score]
+    shown = {cell.defense for cell in asked}
+    for cell in (*asked, *(cell for cell in grid_cells("digits_defenses") if cell.defense in shown)):
+        name = describe(cell.defense, ("per_image",))
+        defenses.setdefault(name, {})[cell.attack.name, cell.threat.gradient] = cell
     lines = [f"| Defense | {' | '.join(QUESTIONS)} |", f"| :-- |{' --: |' * len(QUESTIONS)}"]
     with Store(FOLDER.parent / "results.sqlite", readonly=True) as store:
         for name, cells in defenses.items():
