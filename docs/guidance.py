@@ -61,6 +61,11 @@ def gains(a: Cell | Cells, b: Cell | Cells, a_words: str, b_words: str) -> Any:
     return Claim(a=a, b=b, a_words=a_words, b_words=b_words, more=GAIN, less=LOSS, open=NO_GAIN)
 
 
+def alike(*named: tuple[str, Cell | Cells, Cell | Cells], a_words: str, **words: str) -> list[Any]:
+    """One question about several pairs, each (name, a, b)."""
+    return [Claim(a=a, b=b, a_words=f"{name}, {a_words}", **words) for name, a, b in named]
+
+
 QUESTIONS: dict[str, Sequence[Any]] = {
     "Does contrastive guidance buy robustness? Against the gradient that is the strongest on each": (
         gains(
@@ -99,36 +104,24 @@ QUESTIONS: dict[str, Sequence[Any]] = {
         ),
     ),
     "How much do the attacker's gradient, and the attack, decide?": (
-        *(
-            Claim(
-                a=a,
-                b=b,
-                a_words=f"{name}, straight-through,",
-                b_words="its strongest gradient",
-                more="The purifier's own gradient takes that much more.",
-                less="The purifier's own gradient takes less.",
-                open="No difference.",
-            )
-            for name, a, b in (
-                ("DiffPure (ODE)", wide(PLAIN, "straight_through"), wide(PLAIN, "exact")),
-                ("Contrastive guidance (ODE)", wide(GUIDED, "straight_through"), wide(GUIDED, "guidance_detached")),
-                ("DiffPure (SDE)", PLAIN_SDE_ST, PLAIN_SDE),
-            )
+        *alike(
+            ("DiffPure (ODE)", wide(PLAIN, "straight_through"), wide(PLAIN, "exact")),
+            ("Contrastive guidance (ODE)", wide(GUIDED, "straight_through"), wide(GUIDED, "guidance_detached")),
+            ("DiffPure (SDE)", PLAIN_SDE_ST, PLAIN_SDE),
+            a_words="straight-through,",
+            b_words="its strongest gradient",
+            more="The purifier's own gradient takes that much more.",
+            less="The purifier's own gradient takes less.",
+            open="No difference.",
         ),
-        *(
-            Claim(
-                a=a,
-                b=b,
-                a_words=f"{name}, PGD of ten steps with its strongest gradient,",
-                b_words="`strong`, 10 and 20 steps",
-                more="**The short attack flatters; every row of PGD on this page is to be read so.**",
-                less="The short attack finds more.",
-                open="The short attack is not seen to flatter.",
-            )
-            for name, a, b in (
-                ("DiffPure (ODE)", cell(PLAIN, "exact"), PLAIN_STRONG),
-                ("Contrastive guidance (ODE)", cell(GUIDED, "guidance_detached"), GUIDED_STRONG),
-            )
+        *alike(
+            ("DiffPure (ODE)", cell(PLAIN, "exact"), PLAIN_STRONG),
+            ("Contrastive guidance (ODE)", cell(GUIDED, "guidance_detached"), GUIDED_STRONG),
+            a_words="PGD of ten steps with its strongest gradient,",
+            b_words="`strong`, 10 and 20 steps",
+            more="**The short attack flatters; every row of PGD on this page is to be read so.**",
+            less="The short attack finds more.",
+            open="The short attack is not seen to flatter.",
         ),
     ),
     "Is it the batch? The released loss is a mean over a batch, which ties its pictures together": tuple(

@@ -1,8 +1,8 @@
 """Every registered defense on digits, under every gradient that an attacker has of it.
 
-Quick tier: `strong` with lengths of 20 to 80 steps on the whole test set, 500 images; on 256 or 128 for defenses that
-are dear. The settings are those of the sources, shortened to ten or so network evaluations where they
-take hundreds, and scaled to 8x8 pixels where they count pixels; the code says which. docs/defenses.md reads the table.
+Quick tier: `strong` with lengths of 20 to 80 steps on the whole test set, 500 images; on 256 or 128 for expensive
+defenses. The settings are those of the sources, shortened to ten or so network evaluations where they take hundreds,
+and scaled to 8x8 pixels where they count pixels; the code says which. docs/defenses.md reads the table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from defenses import Defense, Gradient, defenses
 EPSILON = 3 / 16
 ATTACK = Strong(first=20, longest=80, check_draws=10)
 IMAGES = 500
-DEAR: dict[str, int] = {
+FEWER_IMAGES: dict[str, int] = {
     **dict.fromkeys(("denoised_smoothing", "diffap", "diffpure_ldsde", "diffpure_ode", "diffpure_sde"), 256),
     **dict.fromkeys(("edm_multi_step", "flowpure", "gdmp", "gradual_noise", "likelihood_maximization"), 256),
     **dict.fromkeys(("randomized_smoothing", "scoreopt_n", "scoreopt_o", "sde_gdmp", "total_variation"), 256),
@@ -55,7 +55,7 @@ ONE_GRADIENT = ("undefended", "adversarial_training")  # nothing stands before t
 
 def cell(defense: Defense, gradient: Gradient) -> Cell:
     """A digits cell, in one batch unless the answers of the defense depend on it."""
-    images = DEAR.get(defense.name, IMAGES)
+    images = FEWER_IMAGES.get(defense.name, IMAGES)
     return Cell(
         dataset="digits",
         classifier="digits_cnn",

@@ -60,12 +60,21 @@ def pack_votes(votes: Mapping[int, int]) -> int | dict[str, int]:
 
 
 def pack_rounded(rounded: Mapping[int, int], robust: Mapping[int, int]) -> int | dict[str, int] | None:
-    """Votes on the rounded image: None where they are those on the image itself, as nearly all are."""
+    """Votes on the rounded image as JSON: None where they are those on the image itself, as nearly all are.
+
+    Args:
+        rounded: label -> draws on the image rounded to 8 bits.
+        robust: label -> draws on the adversarial image.
+    """
     return None if dict(rounded) == dict(robust) else pack_votes(rounded)
 
 
 def unpack_row(row: Mapping[str, Any]) -> dict[str, dict[int, int] | None]:
-    """All votes of a row of `images`, label -> draws; those on the rounded image are None where nobody asked."""
+    """All votes of a row of `images`, column -> label -> draws; None of the rounded image where nobody asked.
+
+    Args:
+        row: with `draws`, `rounded_correct` and the four columns of votes as they are stored.
+    """
     votes = {name: unpack_votes(row[name], row["draws"]) for name in VOTES}
     if row[ROUNDED] is not None:
         return {**votes, ROUNDED: unpack_votes(row[ROUNDED], row["draws"])}
