@@ -1,10 +1,11 @@
 """CIFAR-10 on networks that two CPU cores can train: does guidance help, and under which gradient?
 
-Quick tier: 64 test pictures, PGD-10 with fresh noise at each step, three judging draws. The comparison is between the
-reverse ODE without and with guidance, in five steps; the SDE, whose last step leaves its noise in the picture, needs
-20, and has fewer rows. The score network and the adversarially trained classifier are those of `bench train`
-(docs/assets.md); the classifier behind the purifiers is the public ResNet-56. docs/findings.md reads the tables. The
-cells of `paper_tables --protocol quick` are among these; `cifar10_noise_level` sweeps t.
+Quick tier: PGD-10 with fresh noise at each step, and a short `strong`; three judging draws; 64 test pictures, 512 where
+that takes less than ten minutes on a CPU. The comparison is between the reverse ODE without and with guidance, in five
+steps; the SDE, whose last step leaves its noise in the picture, needs 20, and has fewer rows. The score network and the
+adversarially trained classifier are those of `bench train` (docs/assets.md); the classifier behind the purifiers is
+the public ResNet-56. docs/findings.md reads the tables. The cells of `paper_tables --protocol quick` are among these;
+`cifar10_noise_level` sweeps t.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ LEVELS: dict[Norm, float] = {"Linf": 0.1, "L2": 0.075}  # the paper's t for each
 TRAINED = AdversarialTraining(model=SMALL.trained)
 GOLD = Gold(steps=40, apgd_steps=50, eot=1, check_draws=1)  # for defenses without a purifier
 STRONG = Strong(first=10, longest=20, check_draws=SMALL.draws)
+LONGER = Strong(first=20, longest=80, check_draws=SMALL.draws)  # for defenses without a purifier
+MANY = 512
 
 
 def diffpure(t: float) -> DiffPureODE:
@@ -69,10 +72,10 @@ SDE_LOSSES = (
 
 
 def cell(
-    defense: Defense, gradient: Gradient, norm: Norm = "Linf", attack: Attack | None = None, images: int = 64,
-    draws: int = SMALL.draws,
+    defense: Defense, gradient: Gradient, norm: Norm = "Linf", attack: Attack | None = None,
+    images: int | None = None, draws: int = SMALL.draws,
 ) -> Cell:  # fmt: skip
-    """A cell of the quick tier; the pictures are the same for every defense."""
+    """A cell of the quick tier, on 64 pictures, or `MANY` for a transfer; those of every defense, the 64 among them."""
     return Cell(
         dataset="cifar10",
         classifier=SMALL.classifier,
@@ -80,7 +83,7 @@ def cell(
         defense=defense,
         attack=attack or SMALL.attack(EPSILONS[norm]),
         threat=ThreatModel(norm=norm, epsilon=EPSILONS[norm], gradient=gradient),
-        num_images=images,
+        num_images=images or (MANY if gradient == "transfer" else 64),
         draws=draws,
     )
 
@@ -100,13 +103,17 @@ def without_transfer(defense: Defense, norm: Norm) -> Iterator[Cell]:
 
 
 def baselines(norm: Norm) -> Iterator[Cell]:
-    """The defenses without a score network; two of them cheap enough for 256 pictures and `gold`."""
+    """The defenses without a score network; two of them cheap enough for `gold` on 256 pictures."""
     for bare in (Undefended(), TRAINED):
         yield cell(bare, "exact", norm)
+        yield cell(bare, "exact", norm, LONGER, images=MANY)
         yield cell(bare, "exact", norm, GOLD, images=256)
-    for washed in (JPEG(), RandomizedSmoothing(runs=10)):
+    for attack in (None, LONGER):
+        yield cell(JPEG(), "straight_through", norm, attack, images=MANY)
+    smoothed = RandomizedSmoothing(runs=10)
+    for washed in (JPEG(), smoothed):
         yield cell(washed, "transfer", norm)
-        yield cell(washed, "straight_through", norm)
+    yield cell(smoothed, "straight_through", norm)
 
 
 def main_rows(norm: Norm) -> Iterator[Cell]:
@@ -123,8 +130,9 @@ def gold_rows() -> Iterator[Cell]:
 
 
 def strong_rows() -> Iterator[Cell]:
-    """`strong` of 10 and 20 steps on the same two."""
-    for defense in (diffpure(0.1), contrastive(0.1)):
+    """`strong` of 10 and 20 steps on the same two, and on other purifiers."""
+    sde = DiffPureSDE(t=0.1, steps=SMALL.steps)
+    for defense in (diffpure(0.1), contrastive(0.1), PER_IMAGE, *OTHERS[:3], sde):
         yield cell(defense, "exact", attack=STRONG)
 
 
