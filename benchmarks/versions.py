@@ -2,7 +2,8 @@
 
     python benchmarks/versions.py OLD_COMMIT [--grid quickstart] [--rounds 2] [--json FILE]
 
-Processor seconds of `bench run` into a new file, one thread.
+Processor seconds of `bench run` into a new file, one thread; and the seconds of attacks and judges alone, as the rows
+say: what else a version does for a cell, its validity gates above all, is the difference.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from ratios import ratio, show
@@ -20,15 +23,18 @@ from ratios import ratio, show
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def processor_seconds(tree: Path, grid: str) -> float:
-    """Of `bench run` of a grid by the code of a working tree."""
+def run_grid(tree: Path, grid: str) -> tuple[float, float]:
+    """Processor seconds of `bench run` of a grid by the code of a working tree, and seconds of attacks and judges."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bench.cli", "run", "--grid", grid, "--db", f"{folder}/r.sqlite"]
+        db = f"{folder}/r.sqlite"
+        command = [sys.executable, "-m", "bench.cli", "run", "--grid", grid, "--db", db]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree), "BENCH_CACHE_DIR": folder}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        with closing(sqlite3.connect(db)) as connection:
+            measuring = connection.execute("SELECT sum(seconds) FROM results").fetchone()[0]
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, measuring
 
 
 def main() -> None:
@@ -42,13 +48,14 @@ def main() -> None:
         tree = Path(folder) / "old"
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), args.commit], cwd=ROOT, check=True)
         try:
-            pairs = [
-                (processor_seconds(ROOT, args.grid), processor_seconds(tree, args.grid)) for _ in range(args.rounds)
-            ]
+            rounds = [(run_grid(ROOT, args.grid), run_grid(tree, args.grid)) for _ in range(args.rounds)]
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
-    new, old = zip(*pairs, strict=True)
-    show([ratio(f"{args.grid}: here over {args.commit}", new, old, "<= 1")], {"rounds": args.rounds}, args.json)
+    found = []
+    for which, what in enumerate(("the whole command", "attacks and judges")):
+        new, old = zip(*((here[which], there[which]) for here, there in rounds), strict=True)
+        found.append(ratio(f"{args.grid}, {what}: here over {args.commit}", new, old, "<= 1"))
+    show(found, {"rounds": args.rounds}, args.json)
 
 
 if __name__ == "__main__":

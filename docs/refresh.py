@@ -126,6 +126,18 @@ def _gradient(cell: Cell) -> str:
     return f"`{cell.attack.name}`" if cell.attack.name in ("gold", "strong") else cell.threat.gradient
 
 
+SHORT_OF_STRONG: dict[str, Gradient] = {
+    "DiffPure": "exact",
+    "Guidance": "guidance_detached",
+    "Guidance picture by picture": "guidance_detached",
+    "DDPM": "exact",
+    "Gradual noise": "exact",
+    "GDMP": "guidance_detached",
+    "DiffPure SDE": "exact",
+}
+"""The defenses of `strong_rows` in their order, and the strongest gradient under a single PGD."""
+
+
 def comparisons() -> str:
     """The paired tests of docs/findings.md."""
     lines = [
@@ -165,6 +177,7 @@ def comparisons() -> str:
         ]
     plain, guided, short = *(cell.defense for cell in gold_rows()), next(gold_rows()).attack
     sde_guided = list(sde_rows("Linf"))[2]
+    plain_strong, guided_strong, per_image_strong, *other_strong = strong_rows()
     return "\n".join(
         line
         for line in [
@@ -195,16 +208,12 @@ def comparisons() -> str:
             pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),
             pair("Does guidance help? `gold`", *(cell(d, "exact", attack=short) for d in (guided, plain))),
             *(
-                pair(f"{name}: short of `strong`", cell(d, kind), strong)
-                for name, d, kind, strong in zip(
-                    ("DiffPure", "Guidance"),
-                    (plain, guided),
-                    ("exact", "guidance_detached"),
-                    strong_rows(),
-                    strict=True,
-                )
+                pair(f"{name}: short of `strong`", cell(strong.defense, kind), strong)
+                for (name, kind), strong in zip(SHORT_OF_STRONG.items(), strong_rows(), strict=True)
             ),
-            pair("Does guidance help? `strong`", *reversed(list(strong_rows()))),
+            pair("Does guidance help? `strong`", guided_strong, plain_strong),
+            pair("Batch coupling, `strong`", guided_strong, per_image_strong),
+            *(pair("Another purifier than DiffPure? `strong`", strong, plain_strong) for strong in other_strong),
         ]
         if line
     )

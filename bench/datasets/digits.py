@@ -5,6 +5,9 @@ E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from bench.datasets.image_set import ImageSet
 from bench.datasets.sampling import shuffled
 
@@ -19,9 +22,8 @@ def load_digits(split: str) -> ImageSet:
         split: "test", 500 images, or "train", the other 1,297.
     """
     import torch
-    from sklearn.datasets import load_digits as read
 
-    data = read()
+    data = _read()
     order = shuffled(len(data.target), SPLIT_SEED)
     rows = order[:TEST_IMAGES] if split == "test" else order[TEST_IMAGES:]
     images = torch.from_numpy(data.images[rows]).float().unsqueeze(1) / 16
@@ -29,3 +31,11 @@ def load_digits(split: str) -> ImageSet:
         name="digits", labels=torch.from_numpy(data.target[rows]).long(), class_names=tuple("0123456789"),
         image_shape=(1, 8, 8), read=lambda indices: images[indices], note=f"{split} split, seed {SPLIT_SEED}",
     )  # fmt: skip
+
+
+@cache
+def _read() -> Any:
+    """Scikit-learn's arrays, read from their text file once: every cell asks for pictures that are not its own."""
+    from sklearn.datasets import load_digits as read
+
+    return read()

@@ -65,6 +65,7 @@ def m001_initial(connection: Connection) -> None:
         *_columns(Double, "standard_acc? standard_std? robust_acc? robust_std?"),
         *_columns(Integer, "n_images?"),
         *_columns(Text, "found_in confidence notes?"),
+        sqlite_with_rowid=False,  # here and below storage alone, before the first release: older files stay as they are
     )
     Table(
         "cells",
@@ -85,6 +86,7 @@ def m001_initial(connection: Connection) -> None:
         *_columns(Text, "grid?"),
         Column("published_key", String(80), ForeignKey("published.key")),
         *_columns(DateTime, "created_at"),
+        sqlite_with_rowid=False,
     )
     Table(
         "runs",
@@ -130,7 +132,7 @@ def m001_initial(connection: Connection) -> None:
         *_columns(Text, "broken_by?"),
         *_columns(Boolean, "first_success? null_first_success?"),
         ForeignKeyConstraint(["run_id", "batch"], ["batches.run_id", "batches.number"]),
-        sqlite_with_rowid=False,  # storage alone, before the first release: older files are read and written alike
+        sqlite_with_rowid=False,
     )
     tables.create_all(connection)
 
