@@ -28,7 +28,7 @@ Cells = tuple[Cell, ...]  # one measurement: a cell, or all seeds of it
 
 PLAIN, GUIDED = diffpure(LEVELS["Linf"]), contrastive(LEVELS["Linf"])
 PLAIN_SDE_ST, PLAIN_SDE, GUIDED_SDE_ST, GUIDED_SDE_HELD, GUIDED_SDE, _ = sde_rows("Linf")
-PLAIN_STRONG, GUIDED_STRONG, PER_IMAGE_STRONG, *_, SDE_STRONG = strong_rows()
+PLAIN_STRONG, GUIDED_STRONG, PER_IMAGE_STRONG, *_ = strong_rows()
 NO_GAIN, GAIN, LOSS = "No gain that these pictures show.", "Guidance gains.", "Guidance loses."
 
 
@@ -117,7 +117,6 @@ QUESTIONS: dict[str, Sequence[Any]] = {
         *alike(
             ("DiffPure (ODE)", cell(PLAIN, "exact"), PLAIN_STRONG),
             ("Contrastive guidance (ODE)", cell(GUIDED, "guidance_detached"), GUIDED_STRONG),
-            ("DiffPure (SDE)", PLAIN_SDE, SDE_STRONG),
             a_words="PGD of ten steps with its strongest gradient,",
             b_words="`strong`, 10 and 20 steps",
             more="**The short attack flatters; every row of PGD on this page is to be read so.**",
@@ -152,7 +151,7 @@ POINTS: dict[str, dict[str, dict[str, Cell | Cells]]] = {
         "contrastive guidance": {kind: wide(GUIDED, kind) for kind in KINDS[:4]} | {"strong": GUIDED_STRONG},
     },
     "reverse SDE": {
-        "DiffPure": {"straight_through": PLAIN_SDE_ST, "exact": PLAIN_SDE, "strong": SDE_STRONG},
+        "DiffPure": {"straight_through": PLAIN_SDE_ST, "exact": PLAIN_SDE},
         "contrastive guidance": {
             "straight_through": GUIDED_SDE_ST,
             "exact": GUIDED_SDE,

@@ -135,4 +135,6 @@ def absolute(db: str) -> str:
 
 def absolute_grid(grid: str) -> str:
     """A grid's name, or its file as it is found from any folder."""
-    return str(Path(grid).resolve()) if grid.endswith(".py") else grid
+    from bench.grids import is_file
+
+    return str(Path(grid).expanduser().resolve()) if is_file(grid) else grid
