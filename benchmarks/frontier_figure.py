@@ -10,6 +10,7 @@ from frontier_table import ALL, Line
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 780, 380, 60, 50
 COLOURS = {"strong": "#d55e00", "gold": "#0072b2"}
+BESIDE = ((13, 0), (-13, 0), (10, -12), (-10, -12), (10, 12), (-10, 12))  # where a number may stand from its point
 
 
 def figure(found: Sequence[Line], title: str) -> str:
@@ -33,17 +34,23 @@ def figure(found: Sequence[Line], title: str) -> str:
         )
         parts.append(f'<text x="{LEFT - 8}" y="{y(points) + 4:.1f}" text-anchor="end">{points:+d}</text>')
     for power in range(left, 1):
-        label = f"{100 * 10.0**power:g} %"
-        parts.append(f'<text x="{x(10.0**power):.1f}" y="{HEIGHT - 28}" text-anchor="middle">{label}</text>')
-    for number, line in enumerate(sorted(shown, key=lambda line: line.share), start=1):
+        percent = f"{100 * 10.0**power:g} %"
+        parts.append(f'<text x="{x(10.0**power):.1f}" y="{HEIGHT - 28}" text-anchor="middle">{percent}</text>')
+    ordered = sorted(shown, key=lambda line: line.share)
+    taken = [(x(line.share), y(100 * line.difference[0])) for line in ordered]
+    for number, line in enumerate(ordered, start=1):
         colour = next((c for name, c in COLOURS.items() if line.method.startswith(name)), "#555")
         middle, low, high = (y(100 * value) for value in line.difference)
-        at, beside = x(line.share), middle - 8 if number % 2 else middle + 17
+        at = x(line.share)
+        places = [(at + right, middle + down) for right, down in BESIDE]
+        label = max(places, key=lambda place: min(12.0, *(math.dist(place, other) for other in taken)))
+        taken.append(label)
         parts.append(
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}" opacity="0.4"/>'
         )
         parts.append(f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{beside:.1f}" text-anchor="middle" fill="{colour}">{number}</text>')
+        spot = f'x="{label[0]:.1f}" y="{label[1] + 4:.1f}" text-anchor="middle" fill="{colour}"'
+        parts.append(f'<text {spot} paint-order="stroke" stroke="white" stroke-width="4">{number}</text>')
         name = f"{number}  {line.method}"
         parts.append(f'<text x="{WIDTH - 172}" y="{40 + 18 * number}" fill="{colour}">{escape(name)}</text>')
     parts.append(
