@@ -220,7 +220,8 @@ class Pages:
 
 
 def _round(value: Any) -> float | None:
-    return None if absent(value) else round(float(value), 2)
+    """As the tables print it: to round twice, or with JavaScript's ties, shows another number than they do."""
+    return None if absent(value) else float(f"{value:.1f}")
 
 
 def _plain(value: Any) -> str:

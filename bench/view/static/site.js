@@ -3,7 +3,9 @@
 const bench = (() => {
   const LETTERS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
   const escape = (value) => String(value ?? "").replace(/[&<>"']/g, (letter) => LETTERS[letter]);
-  const percent = (value) => (value === null || value === undefined ? "–" : Number(value).toFixed(1));
+  const isTie = (value) => Math.abs((4 * value) % 2) === 1;  // x.25 and x.75: to the even digit, as in other tables
+  const toEven = (value) => (isTie(value) ? Math.round(5 * value) / 5 : Number(value)).toFixed(1);
+  const percent = (value) => (value === null || value === undefined ? "–" : toEven(value));
   const text = (value, type) => (type === "display" ? escape(value) : value ?? "");
   const number = (value, type) => (type === "display" ? percent(value) : value ?? -1);
   const plain = { className: "dt-right", render: (value, type) => (type === "display" ? escape(value ?? "–") : value ?? -1) };
