@@ -164,7 +164,20 @@ def compare(db: str, a: str, b: str) -> str:
             )
         _check_pixels(cells, done)
         images = [store.images(run["id"]) for run in done]
-    return compare_text(cells[0], cells[1], paired(*images))
+        doubts = _find_doubts(store, cells)
+    return compare_text(cells[0], cells[1], paired(*images), (doubts[cells[0]["key"]], doubts[cells[1]["key"]]))
+
+
+def _find_doubts(store: Store, cells: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Key -> why a table of the whole database marks the number."""
+    from bench.commands.report import RunImages
+    from bench.commands.titles import with_titles
+    from bench.report import with_outdone
+    from bench.report.frames import cells_of, doubts_of
+
+    frame = with_titles(store.frame(None, as_text=True))
+    frame = frame[frame["defense"].isin({cell["defense"] for cell in cells})]
+    return {row["cell_key"]: doubts_of(row) for row in cells_of(with_outdone(frame, RunImages(store, frame)))}
 
 
 def _check_pixels(cells: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

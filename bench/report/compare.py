@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.numbers import name_text
@@ -18,13 +18,19 @@ UNALIKE = (
 )
 
 
-def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
+def compare_text(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    comparison: Mapping[str, float],
+    doubts: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> str:
     """A paired comparison in words.
 
     Args:
         a: row of `results` or `cells`.
         b: the other.
         comparison: from `bench.statistics.compare`.
+        doubts: why the numbers of a and of b are marked in a table, see `bench.report.frames.doubts_of`.
     """
     c = comparison
     lines = [
@@ -33,7 +39,8 @@ def compare_text(a: Mapping[str, Any], b: Mapping[str, Any], comparison: Mapping
         f"Robust on the {c['images']} images that both saw: A {c['a_accuracy']:.1f} %, B {c['b_accuracy']:.1f} %.",
         f"Difference A - B: {c['difference']:+.1f} points, 95 % interval [{c['low']:+.1f}, {c['high']:+.1f}] (paired).",
         f"By vote, A alone is right on {c['only_a']} images, B alone on {c['only_b']}: McNemar p = {c['p_value']:.3g}.",
-        _conclude(c) if _noise(a) == _noise(b) else UNALIKE,
+        _conclude(c, doubts) if _noise(a) == _noise(b) else UNALIKE,
+        *(f"{name} is in doubt: {reason}" for name, reasons in zip("AB", doubts, strict=True) for reason in reasons),
         *(f"Careful, not the same {name}: A {x}, B {y}." for name, x, y in _differences(a, b)),
     ]
     return "\n".join(lines) + "\n"
@@ -49,10 +56,13 @@ def _noise(row: Mapping[str, Any]) -> str:
     return row.get("noise") or "fresh"
 
 
-def _conclude(comparison: Mapping[str, float]) -> str:
+def _conclude(comparison: Mapping[str, float], doubts: tuple[Sequence[str], Sequence[str]]) -> str:
+    """That the higher number is in doubt forbids a conclusion; that the lower one is can only lower it further."""
     if not is_established(comparison):
         return "No difference is established."
     better, worse = ("A", "B") if comparison["difference"] > 0 else ("B", "A")
+    if doubts["AB".index(better)]:
+        return f"{better} has the higher number, but it is in doubt: no conclusion."
     return f"{better} is more robust than {worse} on these images."
 
 

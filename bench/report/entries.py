@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report.frames import gates_failed, has_run, warnings_of
+from bench.report.frames import doubts_of, has_run, say_rounded
 from bench.report.labels import label_of
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, interval_text, percent_text
 
 PASSED, FAILED = "✓", "!"
-ROUNDING = 0.5  # points: what rounding to 8 bits has to move before a footnote says so
 SHORT = {"not comparable": "n/c"}
 CONFIDENCE = {
     "digest": "published value from a digest of the source",
@@ -65,7 +64,7 @@ def robust(cell: Mapping[str, Any], notes: Notes) -> Entry:
     if not has_run(cell):
         error = cell.get("error")
         return Entry("failed", marks=notes.mark(str(error))) if not absent(error) else Entry(DASH)
-    failed = gates_failed(cell) + warnings_of(cell) + ([cell["outdone"]] if cell.get("outdone") else [])
+    failed = doubts_of(cell)
     passed = any(gate.get("passed") for gate in cell.get("gates") or ())
     badge = FAILED if failed else PASSED if passed else ""
     interval = interval_text(cell.get("robust_low"), cell.get("robust_high"))
@@ -75,16 +74,8 @@ def robust(cell: Mapping[str, Any], notes: Notes) -> Entry:
     reasons = failed + ([f"{cell['runs']} of {cell['planned']} runs so far"] if unfinished else [])
     if not absent(cell.get("batch_note")):
         reasons.append(cell["batch_note"])
-    reasons += _say_rounded(cell)
+    reasons += say_rounded(cell)
     return Entry(percent_text(cell["robust_accuracy"]), " ".join(filter(None, parts)), notes.marks(reasons))
-
-
-def _say_rounded(cell: Mapping[str, Any]) -> list[str]:
-    """The accuracy once the adversarial images are 8-bit pictures, where that is another number."""
-    rounded = cell.get("rounded_accuracy")
-    if absent(rounded) or rounded is None or abs(rounded - cell["robust_accuracy"]) < ROUNDING:
-        return []
-    return [f"As 8-bit pictures the adversarial images leave {rounded:.1f} %."]
 
 
 def published(cell: Mapping[str, Any], notes: Notes) -> Entry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.printable import printable_data
 from bench.records import NOT_CONVERGED, WEAK_ATTACK
+from bench.report.numbers import absent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Result = dict[str, Any]  # a row of `results`
 
 NEEDED = ("dataset", "classifier", "defense", "attack", "norm", "epsilon", "gradient", "num_images", "cell_key")
+ROUNDING = 0.5  # points: what rounding to 8 bits has to move before a footnote says so
 JSON_COLUMNS = ("defense_params", "attack_params", "gates", "notes")
 
 
@@ -113,9 +115,23 @@ def unfinished(cell: Mapping[str, Any]) -> list[str]:
     return [note for note in cell.get("notes") or () if note.startswith(NOT_CONVERGED)]
 
 
+def say_rounded(cell: Mapping[str, Any]) -> list[str]:
+    """The accuracy once the adversarial images are 8-bit pictures, where that is another number."""
+    rounded = cell.get("rounded_accuracy")
+    if rounded is None or absent(rounded) or abs(rounded - cell["robust_accuracy"]) < ROUNDING:
+        return []
+    return [f"As 8-bit pictures the adversarial images leave {rounded:.1f} %."]
+
+
 def gates_failed(cell: Mapping[str, Any]) -> list[str]:
     """Every gate that failed, as "gate: reason"."""
     return [f"{gate['gate']}: {gate.get('reason')}" for gate in cell.get("gates") or () if gate.get("passed") is False]
+
+
+def doubts_of(cell: Mapping[str, Any]) -> list[str]:
+    """Why a table marks the number with an exclamation mark: gates, a weak or short attack, other results."""
+    outdone = cell.get("outdone")
+    return gates_failed(cell) + warnings_of(cell) + ([] if absent(outdone) else [str(outdone)])
 
 
 def group_by(cells: Sequence[Result], key: Callable[[Result], Any]) -> list[list[Result]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.epsilon import epsilon_text
-from bench.report.frames import Result
+from bench.report.frames import Result, doubts_of
 from bench.report.labels import label_of
 from bench.report.numbers import absent
 from bench.view.charts import draw_convergence
@@ -212,6 +212,7 @@ class Pages:
             "pictures": packages.get("pictures"),
             "used": packages.get("pictures_used"),
             "drawn": drawn,
+            "doubts": doubts_of(cell | {"outdone": self._marks.get(key)}),
             "columns": IMAGES,
             "rows": data.images,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.epsilon import epsilon_text
-from bench.report.frames import gates_failed, has_run
+from bench.report.frames import doubts_of, gates_failed, has_run, say_rounded, warnings_of
 from bench.report.labels import label_of
 from bench.report.numbers import absent, interval_text, percent_text
 
@@ -64,17 +64,18 @@ def knows_noise(cell: Mapping[str, Any]) -> bool:
 
 
 def find_doubts(cell: Mapping[str, Any]) -> list[str]:
-    """What stands against the number: the quick tier, failed gates, contradicting results, notes."""
+    """What stands against the number: the tier, gates, a weak or short attack, other results, rounding, batches."""
     doubts = ["Quick tier: not a robustness claim."] if cell.get("tier") == "quick" else []
     doubts += [f"Gate failed: {text}" for text in gates_failed(cell)]
+    doubts += warnings_of(cell) + (say_rounded(cell) if has_run(cell) else [])
     doubts += [str(cell[name]) for name in ("outdone", "batch_note", "error") if not absent(cell.get(name))]
     return doubts
 
 
 def badge(cell: Mapping[str, Any]) -> str:
-    """The gates in one word: passed, doubt, failed (no number), or nothing where none was asked."""
+    """As a table's mark, in one word: passed, doubt, failed (no number), or nothing where none was asked."""
     if not has_run(cell):
         return "failed" if not absent(cell.get("error")) else "not run"
-    if gates_failed(cell) or cell.get("outdone"):
+    if doubts_of(cell):
         return "doubt"
     return "passed" if any(gate.get("passed") for gate in cell.get("gates") or ()) else ""

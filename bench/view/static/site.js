@@ -155,12 +155,15 @@ const bench = (() => {
     const onlyB = pairs.filter(([x, y]) => voted(y) && !voted(x)).length;
     const p = mcnemar(onlyA, onlyB);
     const sure = (low > 0 || high < 0) && p < 0.05;
+    const [better, worse, higher] = mean(differences) > 0 ? ["A", "B", a] : ["B", "A", b];
+    const established = higher.doubts.length ? `${better} has the higher number, but it is in doubt: no conclusion.` : `${better} is more robust than ${worse} on these images.`;
     const lines = [
       `A: ${a.title} (${a.key})`, `B: ${b.title} (${b.key})`,
       `Robust on the ${pairs.length} images that both saw: A ${percent(100 * right(0))} %, B ${percent(100 * right(1))} %.`,
       `Difference A − B: ${percent(100 * mean(differences))} points, 95 % interval [${percent(100 * low)}, ${percent(100 * high)}] (paired, bootstrap in this page; bench compare ${a.key} ${b.key} may differ by a few tenths).`,
       `By vote, A alone is right on ${onlyA} images, B alone on ${onlyB}: McNemar p = ${p.toPrecision(3)}.`,
-      a.threat.noise !== b.threat.noise ? "No conclusion: where the noise is known a number is of one recorded draw of each image, a fixed function; with fresh noise it is of the defense." : sure ? `${mean(differences) > 0 ? "A is more robust than B" : "B is more robust than A"} on these images.` : "No difference is established.",
+      a.threat.noise !== b.threat.noise ? "No conclusion: where the noise is known a number is of one recorded draw of each image, a fixed function; with fresh noise it is of the defense." : sure ? established : "No difference is established.",
+      ...[a, b].flatMap((cell, place) => cell.doubts.map((reason) => `${"AB"[place]} is in doubt: ${reason}`)),
       ...Object.keys(a.threat).filter((name) => String(a.threat[name]) !== String(b.threat[name])).map((name) => `Careful, not the same ${name}: A ${a.threat[name]}, B ${b.threat[name]}.`),
     ];
     $("outcome").replaceChildren(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));

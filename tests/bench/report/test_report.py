@@ -412,7 +412,12 @@ def test_comparison_in_words() -> None:
     same = compare_text(a, a, {**comparison, "low": -2.0})
     assert "No difference is established." in same and "Careful" not in same
     assert "No difference is established." in compare_text(a, b, {**comparison, "p_value": 0.0654})
-    assert "B is more robust" in compare_text(a, b, {**comparison, "difference": -9.0, "low": -18.0, "high": -1.0})
+    other_way = {**comparison, "difference": -9.0, "low": -18.0, "high": -1.0}
+    assert "B is more robust" in compare_text(a, b, other_way)
+    doubtful = (["unseen: the defense knows the pictures"], [])
+    told = compare_text(a, b, comparison, doubtful)
+    assert "A has the higher number, but it is in doubt: no conclusion.\nA is in doubt: unseen: the defense" in told
+    assert "B is more robust" in compare_text(a, b, other_way, doubtful)  # a lower true number of A changes nothing
 
 
 def test_a_null_control_stands_in_every_table() -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from store_data import CELL, PROVENANCE, SUMMARY, batch, image
 
+from bench.commands.show import compare
 from bench.commands.view import make_pages
+from bench.records import NOT_CONVERGED, WEAK_ATTACK
 from bench.store import Store
 from bench.view import make_server, write_bundle
 from bench.view.safe import write_script
@@ -124,8 +126,6 @@ def test_an_attacker_who_knows_the_noise_is_named_on_every_page(tmp_path: Path) 
 
 
 def test_no_conclusion_is_drawn_across_known_and_fresh_noise(tmp_path: Path, browser: Any) -> None:
-    from bench.commands.show import compare
-
     with Store(fill_known(tmp_path / "r.sqlite"), readonly=True) as store:
         write_bundle(make_pages(store), tmp_path / "site")
     look(browser, tmp_path / "site" / "compare.html", f"?a=00112233aabbccdd&b={KNOWN}")
@@ -270,12 +270,15 @@ def test_two_cells_are_compared_image_by_image(site: Path, browser: Any) -> None
     keys = ("00112233aabbccdd", "01112233aabbccdd")
     look(browser, site / "compare.html", f"?a={keys[0]}&b={keys[1]}")
     said = browser.find_element("id", "outcome").text
-    from bench.commands.show import compare
-
     wanted = compare(str(site.parent / "r.sqlite"), *keys)
     for pattern in (r"Robust on the .*", r"By vote, .*", r"No difference is established\.|.* is more robust than .*"):
         line = next(line for line in wanted.splitlines() if re.fullmatch(pattern, line))
         assert line.replace("0.25", "0.250").replace("p = 1.", "p = 1.00.")[:60] in said.replace("−", "-"), line
+    doubtful = (keys[0], "02112233aabbccdd")  # whose gate failed
+    look(browser, site / "compare.html", f"?a={doubtful[0]}&b={doubtful[1]}")
+    lines = [line for line in compare(str(site.parent / "r.sqlite"), *doubtful).splitlines() if "in doubt" in line]
+    assert lines and all(line in browser.find_element("id", "outcome").text for line in lines)
+    look(browser, site / "compare.html", f"?a={keys[0]}&b={keys[1]}")
     rows = browser.find_elements("css selector", "#images tbody tr")
     assert len(rows) == 4 and "9/10" in rows[0].text and "2/10" in rows[0].text
     look(
@@ -349,6 +352,35 @@ def test_what_other_results_contradict_is_in_doubt(tmp_path: Path) -> None:
         assert list(marks) == ["10" + "0" * 14] and "straight_through gradient leaves 0.0 %" in marks["10" + "0" * 14]
         assert "leaves 0.0 %" in (pages.content("cell/" + "10" + "0" * 14 + ".html") or b"").decode()
         assert "leaves 0.0 %" not in (pages.content("cell/" + "00" + "0" * 14 + ".html") or b"").decode()
+    said = compare(str(tmp_path / "r.sqlite"), "10", "00")
+    assert "A has the higher number, but it is in doubt: no conclusion.\nA is in doubt: The same attack" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"notes": [f"{NOT_CONVERGED}the last doubling won 12.5 points."]}, "doubling won 12.5 points"),
+        ({"notes": ["AutoAttack: there seems to be a problem"]}, "seems to be a problem"),
+        ({"notes": [f"{WEAK_ATTACK}PGD in L1."]}, "PGD in L1"),
+        ({"rounded_accuracy": 40.0}, "As 8-bit pictures the adversarial images leave 40.0 %"),
+    ],
+)  # fmt: skip
+def test_a_page_warns_of_a_number_as_tables_do(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    """What gets a number its exclamation mark in a table makes it doubtful here; rounding is told, and no doubt."""
+    with Store(tmp_path / "r.sqlite") as store:
+        store.add_cell(CELL)
+        run = store.start_run(CELL["key"], **PROVENANCE)
+        store.save_batch(run, batch(0), [image(42, 9), image(7, 9)])
+        store.save_batch(run, batch(1), [image(9, 0), image(3, 9)])
+        store.finish_run(run, **(SUMMARY | changes))
+        row = dict(
+            zip(
+                (data := read_data(make_pages(store).content("data/cells.js")))["columns"], data["rows"][0], strict=True
+            )
+        )
+        page = (make_pages(store).content(f"cell/{CELL['key']}.html") or b"").decode()
+    assert told in page.partition("Before you use this number")[2].partition("</section>")[0]
+    assert row["gates"] == ("doubt" if "notes" in changes else "passed") and told in row["doubts"]
 
 
 def test_an_empty_database_says_so(tmp_path: Path) -> None:
