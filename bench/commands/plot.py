@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.commands.choose import chosen
+from bench.commands.report import RunImages
 from bench.commands.titles import with_titles
 from bench.draw import draw_bars, draw_lines, draw_scatter
 from bench.draw.style import check_form
@@ -16,6 +17,7 @@ from bench.literature.publish import published_columns
 from bench.literature.verdict import verdict_columns
 from bench.report.frames import Result, cells_of, has_run
 from bench.report.labels import label_of, set_labels
+from bench.report.outdone import with_outdone
 from bench.report.run_series import convergence_lines, published_marks, vote_bars, worst_lines
 from bench.report.series import axis_label, lines_of
 from bench.store import Store
@@ -61,7 +63,7 @@ def plot(
     """
     form = check_form(output.suffix)
     with Store(db, readonly=True) as store:
-        cells = _cells(store, keys, grid, protocol)
+        cells = _cells(store, keys, grid, protocol, doubts=kind in ("curve", "published"))
         shown: dict[str, Any] = {"width": width, "form": form}
         shown["title"] = title if title is not None else load_grid(grid).title if grid else ""
         if kind == "curve":
@@ -81,8 +83,10 @@ def plot(
     return f"Wrote {output}: {said}."
 
 
-def _cells(store: Store, keys: Sequence[str], grid: str | None, protocol: str | None) -> list[Result]:
+def _cells(store: Store, keys: Sequence[str], grid: str | None, protocol: str | None, *, doubts: bool) -> list[Result]:
+    """What is shown; with `doubts`, what contradicts each number, for which the images of its rivals are read."""
     frame = with_titles(store.frame())
+    frame = with_outdone(frame, RunImages(store, frame)) if doubts else frame
     wanted = {store.cell(key)["key"] for key in keys}
     published: dict[str, dict[str, Any]] = {}
     if grid is not None:

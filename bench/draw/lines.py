@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ROW = 0.15  # inches of a line of the legend
 LETTERS = {"column": 44, "page": 100}  # that fit into a line of the legend
 WIDE = 42  # letters of a name beyond which the legend has one column
+HOLLOW = "Hollow: in doubt, tables say why."
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Point:
         y: how much.
         low: lower end of its interval; None without one.
         high: upper end of it.
+        doubted: whether a table marks the number: drawn hollow.
     """
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
+    doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def draw_lines(
     """
     names = [wrap(line.name, LETTERS[width]) for line in lines]
     columns = 2 if width == "page" and max(map(len, names), default=0) <= WIDE else 1
-    told = wrap(remark, LETTERS[width] + 10)
+    doubted = any(point.doubted for line in lines for point in line.points)
+    told = wrap(" ".join(filter(None, (remark, HOLLOW if doubted else ""))), LETTERS[width] + 10)
     rows = sum(name.count("\n") + 1 for name in names) / columns + bool(told) * (told.count("\n") + 1)
     with styled():
         from matplotlib.ticker import MaxNLocator
@@ -120,6 +124,8 @@ def describe(lines: Sequence[Line]) -> str:
     for line in lines:
         points = [[shown(value) for value in (p.x, p.y, p.low, p.high)] for p in line.points]
         told.append({"line": line.name, "x y low high": points, "beside": [[shown(v) for v in b] for b in line.beside]})
+        if doubted := [shown(p.x) for p in line.points if p.doubted]:
+            told[-1]["in doubt at x"] = doubted
     return json.dumps(told, ensure_ascii=True)
 
 
@@ -130,6 +136,9 @@ def _draw(axes: Axes, line: Line, name: str, style: dict[str, Any]) -> None:
         style = {**style, "linestyle": "none"}
     bars = [[max(0.0, below) for below, _ in ends], [max(0.0, above) for _, above in ends]]
     axes.errorbar(xs, ys, yerr=bars if xs else None, label=name, capsize=1.8, elinewidth=0.8, **style)
+    if doubted := [(p.x, p.y) for p in line.points if p.doubted]:
+        hollow = {"color": style["color"], "marker": style["marker"], "linestyle": "none", "markerfacecolor": "white"}
+        axes.plot(*zip(*doubted, strict=True), zorder=3, **hollow)
     if line.beside:
         x, y = zip(*line.beside, strict=True)
         axes.plot(x, y, color=style["color"], marker=style["marker"], linestyle=":", linewidth=0.8, markersize=2.5,

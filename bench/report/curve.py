@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.draw import Line, Point, draw_lines
-from bench.report.frames import Result, has_run
+from bench.report.frames import Result, doubts_of, has_run
 from bench.report.labels import label_of
 from bench.report.pooling import ImagesOf, pool_seeds
 
@@ -59,7 +59,8 @@ def _lines(curve: Curve, cells: Sequence[Result], images: ImagesOf | None) -> li
         name = ", ".join(label_of(cell, column) for column in curve.series)
         if has_run(cell):
             ends = (cell["robust_low"], cell["robust_high"])
-            point = Point(float(cell["defense_params"][curve.x]), cell["robust_accuracy"], *ends)
+            at = float(cell["defense_params"][curve.x])
+            point = Point(at, cell["robust_accuracy"], *ends, doubted=bool(doubts_of(cell)))
             found.setdefault(name, []).append((point, cell["clean_accuracy"]))
     lines = []
     for name, pairs in found.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.draw import Line, Mark, Point
 from bench.records import ImageRecord
-from bench.report.frames import Result, has_run
+from bench.report.frames import Result, doubts_of, has_run
 from bench.report.numbers import absent
 from bench.statistics import worst_of_k
 
@@ -70,7 +70,8 @@ def published_marks(cells: Sequence[Result]) -> list[Mark]:
             cell["robust_accuracy"],
             cell.get("robust_low"),
             cell.get("robust_high"),
-            group=f"{cell.get('published_source')}: {cell.get('verdict') or 'no verdict'}",
+            group=f"{cell.get('published_source')}: {cell.get('verdict') or 'no verdict'}"
+            + (", in doubt" if doubts_of(cell) else ""),
         )
         for cell in cells
         if has_run(cell) and not absent(cell.get("published_robust"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.draw import Line, Point
 from bench.epsilon import epsilon_text
-from bench.report.frames import Result, has_run
+from bench.report.frames import Result, doubts_of, has_run
 from bench.report.labels import label_of, set_labels
 from bench.report.numbers import absent
 from bench.report.pooling import ImagesOf, pool_seeds
@@ -16,6 +16,7 @@ from bench.report.pooling import ImagesOf, pool_seeds
 PARTS = ("defense", "attack")
 SHARED = ("dataset", "classifier", "score", "norm", "epsilon", "gradient", "tier", "defense", "attack",
           "attack_precision", "noise")  # fmt: skip
+UNATTACKED = ("clean", "null", "clean_accuracy", "null_accuracy")  # numbers that no attack made
 ALIASES = {"eps": "epsilon", "images": "num_images", "EOT": "eot"}
 LABELS = {"epsilon": "epsilon", "t": "diffusion time t", "eot": "EOT draws a step", "num_images": "images",
           "evaluations": "network evaluations an image", "draws": "judging draws"}  # fmt: skip
@@ -104,7 +105,8 @@ def lines_of(
             continue
         name = ", ".join(_write_label(label, column) for column in by)
         ends = (_plain(cell.get(f"{y}_low")), _plain(cell.get(f"{y}_high")))
-        found.setdefault(name, []).append(Point(place, value, *ends))
+        doubted = y not in UNATTACKED and bool(doubts_of(cell))
+        found.setdefault(name, []).append(Point(place, value, *ends, doubted=doubted))
         kinds.setdefault(name, set()).add(_kind(label))
     lines = []
     for name, points in found.items():

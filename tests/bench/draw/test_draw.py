@@ -22,6 +22,7 @@ from bench.draw import (
     draw_scatter,
     draw_strip,
 )
+from bench.draw.lines import HOLLOW
 from bench.draw.style import COLOURS, DASHES, MARKERS, check_form, line_style
 
 NASTY = '<script>alert("$x^$")</script> & \x00\x1b]0;\ud800 \\frac{'
@@ -104,6 +105,12 @@ def test_points_that_differ_in_more_are_not_joined() -> None:
         return len(re.findall(r'd="M [\d.]+ [\d.]+ ?\nL [\d.]+ [\d.]+ ?\nL', text))
 
     assert strokes(True) > strokes(False)
+
+
+def test_a_doubted_point_is_hollow_and_the_picture_says_what_that_means() -> None:
+    for doubted in (False, True):
+        text = draw_lines([Line("a", (Point(0, 10), Point(1, 20, doubted=doubted)))], x_label="", y_label="").decode()
+        assert [word in text for word in ("fill: #ffffff; stroke", '"in doubt at x": [1.0]', HOLLOW)] == [doubted] * 3
 
 
 def test_an_ending_that_is_none_is_refused() -> None:

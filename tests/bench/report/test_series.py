@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from store_data import image
 
+from bench.records import NOT_CONVERGED
 from bench.report.entries import Notes, robust
 from bench.report.run_series import convergence_lines, published_marks, vote_bars, worst_lines
 from bench.report.series import lines_of, number_of, numbers_of
@@ -41,6 +42,20 @@ def test_a_line_for_each_value_of_by_without_x_in_its_name() -> None:
     assert all(line.joined for line in lines)
     (line,), _ = lines_of(cells, "t", "clean", ("defense",))
     assert not line.joined and line.points[0].low == 80.0
+
+
+def test_a_doubted_number_is_a_doubted_point_but_the_clean_accuracy_beside_it_is_none() -> None:
+    failed = [{"gate": "unseen", "passed": False, "reason": "The defense knows the pictures."}]
+    cells = [
+        cell(0.1, 60.0),
+        cell(0.2, 60.0, gates=failed),
+        cell(0.3, 60.0, notes=[f"{NOT_CONVERGED}it won 5 points."]),
+    ]
+    for y, doubted in (("robust", [False, True, True]), ("clean", [False] * 3)):
+        (line,), _ = lines_of(cells, "t", y, ("defense",))
+        assert [point.doubted for point in line.points] == doubted
+    marked = published_marks([one | {"published_robust": 70.0} for one in cells])
+    assert [mark.group.endswith(", in doubt") for mark in marked] == [False, True, True]
 
 
 def test_epsilon_is_an_axis_too() -> None:
