@@ -19,11 +19,12 @@ ROWS, SECONDS = 100_000, 60.0  # of an answer, unless more is asked for
 
 
 def show(db: str, key: str) -> str:
-    """Describe a cell: its runs and their gates, and the newest run's convergence curve and images."""
+    """Describe a cell: what stands against its number, its runs and their gates, the newest one's curve and images."""
     with Store(db, readonly=True) as store:
         cell = store.cell(key)
         runs = store.runs_of(cell["key"])
         lines = ["Cell", *_write_pairs(cell)]
+        lines += [f"  in doubt: {reason}" for reason in _find_doubts(store, [cell]).get(cell["key"], [])]
         for run in runs:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
             lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
@@ -170,12 +171,13 @@ def compare(db: str, a: str, b: str) -> str:
 
 def _find_doubts(store: Store, cells: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Key -> why a table of the whole database marks the number."""
+    from bench.commands.grid_data import find_names
     from bench.commands.report import RunImages
     from bench.commands.titles import with_titles
     from bench.report import with_outdone
     from bench.report.frames import cells_of, doubts_of
 
-    frame = with_titles(store.frame(None, as_text=True))
+    frame = with_titles(store.frame(None, as_text=True), find_names(store))
     frame = frame[frame["defense"].isin({cell["defense"] for cell in cells})]
     return {row["cell_key"]: doubts_of(row) for row in cells_of(with_outdone(frame, RunImages(store, frame)))}
 

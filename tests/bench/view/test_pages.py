@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from store_data import CELL, PROVENANCE, SUMMARY, batch, image
 
-from bench.commands.show import compare
+from bench.commands.show import compare, show
 from bench.commands.view import make_pages
 from bench.records import NOT_CONVERGED, WEAK_ATTACK
 from bench.store import Store
@@ -354,6 +354,8 @@ def test_what_other_results_contradict_is_in_doubt(tmp_path: Path) -> None:
         assert "leaves 0.0 %" not in (pages.content("cell/" + "00" + "0" * 14 + ".html") or b"").decode()
     said = compare(str(tmp_path / "r.sqlite"), "10", "00")
     assert "A has the higher number, but it is in doubt: no conclusion.\nA is in doubt: The same attack" in said
+    told = [show(str(tmp_path / "r.sqlite"), key) for key in ("10", "00")]
+    assert ["  in doubt: The same attack" in text for text in told] == [True, False]
 
 
 @pytest.mark.parametrize(
