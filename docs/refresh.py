@@ -113,7 +113,7 @@ def shortfall() -> str:
 
 
 def _paired(pairs: Sequence[tuple[Cell, Cell]], first: str, second: str) -> str:
-    """A line a defense whose two cells have run, on the pictures that both saw; the largest difference first."""
+    """A line a defense whose two cells have run, on the pictures that both saw; the largest difference first, ties by name."""
     rows = []
     with Store(ROOT / "results.sqlite", readonly=True) as store:
         for pair in pairs:
@@ -125,7 +125,7 @@ def _paired(pairs: Sequence[tuple[Cell, Cell]], first: str, second: str) -> str:
         f"| Defense | Pictures | {first} | {second} | Difference, 95 % | McNemar p | Established |",
         "| :-- | --: | --: | --: | --: | --: | :-- |",
     ]
-    for c, title in sorted(rows, key=lambda row: -row[0]["difference"]):
+    for c, title in sorted(rows, key=lambda row: (-round(row[0]["difference"], 1), row[1])):
         difference = f"{c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}]"
         told = f"{c['p_value']:.2g} | {'yes' if is_established(c) else 'no'}"
         numbers = f"{c['images']:.0f} | {c['a_accuracy']:.1f} | {c['b_accuracy']:.1f}"

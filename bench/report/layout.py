@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.report.entries import FAILED, NAMED, PASSED, VALUES, Entry, Notes
-from bench.report.frames import Result, gates_failed, has_run, unfinished
+from bench.report.frames import Result, gates_failed, has_run, warnings_of
 from bench.report.labels import label_of, name_models, part_rest, part_twins, set_labels
 from bench.report.numbers import COLUMN_TITLES, DASH, absent, name_text, percent_text
 from bench.report.pooling import ImagesOf, pool_seeds
@@ -271,14 +271,14 @@ def row_text(row: Sequence[Result | None], kind: str) -> str:
 def _best(cells: Sequence[Result], columns: Sequence[str]) -> set[int]:
     """Ids of the best robust cells: equal classifier, column, threat (gradient too) and tier; no gate failed; ties all.
 
-    Nor is one whose attack says that a longer one would find more, or one below what a stronger attack left of another
-    row, since it may not have met that attack.
+    Nor is one whose attack was weak or too short, or one below what a stronger attack left of another row, since it may
+    not have met that attack.
 
     A lone cell is best of nothing and stays plain.
     """
     rivals: dict[tuple[Any, ...], list[Result]] = {}
     for cell in cells:
-        if has_run(cell) and not (gates_failed(cell) or unfinished(cell)):
+        if has_run(cell) and not (gates_failed(cell) or warnings_of(cell)):
             same = (
                 "dataset",
                 "classifier",

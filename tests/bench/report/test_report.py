@@ -125,6 +125,12 @@ def test_a_number_that_a_longer_attack_would_lower_is_marked_and_not_the_best() 
     assert "<sup>a</sup> Not converged: the last doubling won 2.1 points (1 more of the pooled runs say so.)" in text
 
 
+@pytest.mark.parametrize("note", [f"{WEAK_ATTACK}PGD in L1.", "AutoAttack: there seems to be a problem"])
+def test_a_number_of_a_weak_attack_is_not_the_best(note: str) -> None:
+    text = render(frame(row("a", 60.0, notes=[note]), row("b", 50.0), row("c", 50.0)), format="markdown")
+    assert re.findall(r"^\| (\w) .*\*\*", text, flags=re.MULTILINE) == ["b", "c"]
+
+
 def test_what_has_not_run_is_a_dash_and_a_failure_says_why() -> None:
     ran = row("undefended", 4.0)
     waiting = row("gdmp", None, published_robust=40.0, published_confidence="digest")
