@@ -15,7 +15,6 @@ from bench.grids.cifar10_small import (
     cell,
     contrastive,
     diffpure,
-    gold_rows,
     sde_rows,
     strong_rows,
 )
@@ -75,9 +74,9 @@ def comparisons() -> str:
             pair("Guidance on the SDE: exact or held constant", guided_exact, guided_constant),
             pair("DiffPure SDE: what the gradient is worth", plain_st, plain_exact),
         ]
-    plain, guided, short = *(cell.defense for cell in gold_rows()), next(gold_rows()).attack
     sde_guided = list(sde_rows("Linf"))[2]
     plain_strong, guided_strong, per_image_strong, *other_strong = strong_rows()
+    plain, guided = plain_strong.defense, guided_strong.defense
     return "\n".join(
         line
         for line in [
@@ -104,9 +103,6 @@ def comparisons() -> str:
             ),
             *(pair("Another loss? SDE, straight-through", cell(d, "straight_through"), sde_guided) for d in SDE_LOSSES),
             *(pair("Another purifier than DiffPure? Exact", *_two("Linf", d, plain, "exact")) for d in OTHERS[:3]),
-            pair("DiffPure: short of `gold`", cell(plain, "exact"), cell(plain, "exact", attack=short)),
-            pair("Guidance: short of `gold`", cell(guided, "guidance_detached"), cell(guided, "exact", attack=short)),
-            pair("Does guidance help? `gold`", *(cell(d, "exact", attack=short) for d in (guided, plain))),
             *(
                 pair(f"{name}: short of `strong`", cell(strong.defense, kind), strong)
                 for (name, kind), strong in zip(SHORT_OF_STRONG.items(), strong_rows(), strict=True)

@@ -120,13 +120,6 @@ def main_rows(norm: Norm) -> Iterator[Cell]:
     yield from attacked(contrastive(LEVELS[norm]), norm)
 
 
-def gold_rows() -> Iterator[Cell]:
-    """`gold` at a twentieth of its steps and draws on the two that the paper compares."""
-    short = Gold(steps=10, apgd_steps=5, eot=SMALL.eot, restarts=1, check_draws=SMALL.draws)
-    for defense in (diffpure(0.1), contrastive(0.1)):
-        yield cell(defense, "exact", attack=short)
-
-
 def strong_rows() -> Iterator[Cell]:
     """`strong` of 10 and 20 steps on the same two, and on others of few steps."""
     for defense in (diffpure(0.1), contrastive(0.1), PER_IMAGE, *OTHERS[:3]):
@@ -145,7 +138,6 @@ def cells() -> Iterator[Cell]:
     """The comparison, baselines, the other settings and purifiers, L2, and clean accuracies."""
     yield from main_rows("Linf")
     yield from attacked(PER_IMAGE)
-    yield from gold_rows()
     yield from strong_rows()
     yield from sde_rows("Linf")
     yield from baselines("Linf")
