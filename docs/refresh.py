@@ -113,7 +113,7 @@ def shortfall() -> str:
 
 
 def _paired(pairs: Sequence[tuple[Cell, Cell]], first: str, second: str) -> str:
-    """A line a defense whose two cells have run, on the pictures that both saw: largest difference first, then by name."""
+    """A line a defense whose two cells have run, on the pictures of both: largest difference first, then by name."""
     rows = []
     with Store(ROOT / "results.sqlite", readonly=True) as store:
         for pair in pairs:
