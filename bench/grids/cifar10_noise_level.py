@@ -16,9 +16,9 @@ TIMES = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.25)
 
 
 def cells() -> list[Cell]:
-    """DiffPure at every t on 128 pictures, then contrastive guidance on 32."""
+    """DiffPure at every t on 128 pictures, then contrastive guidance on a batch of 64."""
     plain = (cell(diffpure(t), "exact", images=128) for t in TIMES)
-    return [*plain, *(cell(contrastive(t), "guidance_detached", images=32) for t in TIMES)]
+    return [*plain, *(cell(contrastive(t), "guidance_detached") for t in TIMES)]
 
 
 GRID = Grid(
