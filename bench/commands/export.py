@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench.commands.doubts import find_doubts
 from bench.datasets import dataset_info
 from bench.evidence import Vault
 from bench.evidence.metadata import write_croissant, write_hf
@@ -37,10 +38,11 @@ def export(db: str, key: str, form: str, output: Path | None, vault: Vault) -> s
         run = store.latest_done(cell["key"])
         if run is None:
             raise LookupError(f"Cell {cell['key']} has no successful run yet. Run it with `bench run`.")
+        doubts = find_doubts(store, [cell["key"]])[cell["key"]]
         place = output or Path(f"{cell['key']}{'' if form in ('png', 'hf', 'croissant') else '.' + form}")
         if form == "hf":
             place.mkdir(parents=True, exist_ok=True)
-            write_hf(cell, run, place / "README.md")
+            write_hf(cell, run, place / "README.md", doubts)
             return f"Wrote {place / 'README.md'}: the results of cell {cell['key']} for the Hugging Face hub."
         outcomes = _read(store, cell, run, vault)
     if form == "npz":
@@ -52,7 +54,7 @@ def export(db: str, key: str, form: str, output: Path | None, vault: Vault) -> s
     else:
         place.mkdir(parents=True, exist_ok=True)
         write_parquet(outcomes, place / "images.parquet")
-        write_croissant(cell, run, place / "images.parquet", place / "croissant.json")
+        write_croissant(cell, run, place / "images.parquet", place / "croissant.json", doubts)
     lost = " Rounded to 8 bits a channel: npz and parquet keep every bit." if form == "png" else ""
     return f"Wrote {place}: {len(outcomes.records)} images of cell {cell['key']}.{lost}"
 

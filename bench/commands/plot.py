@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.commands.choose import chosen
-from bench.commands.report import RunImages
+from bench.commands.doubts import find_doubts
 from bench.commands.titles import with_titles
 from bench.draw import draw_bars, draw_lines, draw_scatter
 from bench.draw.style import check_form
 from bench.grids import load_grid
 from bench.literature.publish import published_columns
 from bench.literature.verdict import verdict_columns
-from bench.report.frames import Result, cells_of, has_run
+from bench.report.frames import Result, cells_of, doubts_of, has_run
 from bench.report.labels import label_of, set_labels
-from bench.report.outdone import with_outdone
 from bench.report.run_series import convergence_lines, published_marks, vote_bars, worst_lines
 from bench.report.series import axis_label, lines_of
 from bench.store import Store
@@ -63,7 +62,10 @@ def plot(
     """
     form = check_form(output.suffix)
     with Store(db, readonly=True) as store:
-        cells = _cells(store, keys, grid, protocol, doubts=kind in ("curve", "published"))
+        cells = _cells(store, keys, grid, protocol)
+        if kind != "convergence":
+            doubts = find_doubts(store, [cell["cell_key"] for cell in cells])
+            cells = [{**cell, "shared_doubts": doubts[cell["cell_key"]]} for cell in cells]
         shown: dict[str, Any] = {"width": width, "form": form}
         shown["title"] = title if title is not None else load_grid(grid).title if grid else ""
         if kind == "curve":
@@ -83,10 +85,8 @@ def plot(
     return f"Wrote {output}: {said}."
 
 
-def _cells(store: Store, keys: Sequence[str], grid: str | None, protocol: str | None, *, doubts: bool) -> list[Result]:
-    """What is shown; with `doubts`, what contradicts each number, for which the images of its rivals are read."""
+def _cells(store: Store, keys: Sequence[str], grid: str | None, protocol: str | None) -> list[Result]:
     frame = with_titles(store.frame())
-    frame = with_outdone(frame, RunImages(store, frame)) if doubts else frame
     wanted = {store.cell(key)["key"] for key in keys}
     published: dict[str, dict[str, Any]] = {}
     if grid is not None:
@@ -141,6 +141,7 @@ def _of_runs(
     names = {cell["run_id"]: ", ".join(label_of(cell, column) for column in by) for cell in cells}
     if len(set(names.values())) < len(names):
         names = {cell["run_id"]: f"{names[cell['run_id']]}, {cell['cell_key'][:6]}" for cell in cells}
+    names |= {cell["run_id"]: f"{names[cell['run_id']]}, in doubt" for cell in cells if doubts_of(cell)}
     if kind == "votes":
         if len(cells) > 1:
             raise ValueError(

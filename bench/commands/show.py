@@ -20,11 +20,13 @@ ROWS, SECONDS = 100_000, 60.0  # of an answer, unless more is asked for
 
 def show(db: str, key: str) -> str:
     """Describe a cell: what stands against its number, its runs and their gates, the newest one's curve and images."""
+    from bench.commands.doubts import find_doubts
+
     with Store(db, readonly=True) as store:
         cell = store.cell(key)
         runs = store.runs_of(cell["key"])
         lines = ["Cell", *_write_pairs(cell)]
-        lines += [f"  in doubt: {reason}" for reason in _find_doubts(store, [cell]).get(cell["key"], [])]
+        lines += [f"  in doubt: {reason}" for reason in find_doubts(store, [cell["key"]])[cell["key"]]]
         for run in runs:
             lines += ["", f"Run {run['id']}: {run['status']}, started {run['started_at']} UTC"]
             lines += _write_pairs({name: run[name] for name in RUN_COLUMNS})
@@ -147,6 +149,7 @@ def compare(db: str, a: str, b: str) -> str:
         LookupError: a cell is unknown or has no successful run.
         ValueError: the two ran on different copies of the data set.
     """
+    from bench.commands.doubts import find_doubts
     from bench.report import compare_text
     from bench.statistics import compare as paired
 
@@ -165,21 +168,8 @@ def compare(db: str, a: str, b: str) -> str:
             )
         _check_pixels(cells, done)
         images = [store.images(run["id"]) for run in done]
-        doubts = _find_doubts(store, cells)
-    return compare_text(cells[0], cells[1], paired(*images), (doubts[cells[0]["key"]], doubts[cells[1]["key"]]))
-
-
-def _find_doubts(store: Store, cells: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Key -> why a table of the whole database marks the number."""
-    from bench.commands.grid_data import find_names
-    from bench.commands.report import RunImages
-    from bench.commands.titles import with_titles
-    from bench.report import with_outdone
-    from bench.report.frames import cells_of, doubts_of
-
-    frame = with_titles(store.frame(None, as_text=True), find_names(store))
-    frame = frame[frame["defense"].isin({cell["defense"] for cell in cells})]
-    return {row["cell_key"]: doubts_of(row) for row in cells_of(with_outdone(frame, RunImages(store, frame)))}
+        doubts = find_doubts(store, [cell["key"] for cell in cells])
+    return compare_text(cells[0], cells[1], paired(*images), [doubts[cell["key"]] for cell in cells])
 
 
 def _check_pixels(cells: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from bench.commands.titles import with_titles
 from bench.report import with_outdone
 from bench.report.frames import Result, cells_of
 from bench.report.labels import set_labels
+from bench.report.pooling import share_doubts
 from bench.store import Store
 from bench.store.packing import unpack_votes
 from bench.store.smoke_mark import check_database
@@ -69,6 +70,7 @@ def _read_cells(store: Store) -> list[Result]:
     cells = cells_of(frame)
     for cell in cells:
         cell["batch_note"] = batch_note(cell, names)
+    share_doubts(cells)
     import pandas as pd
 
     failed = pd.DataFrame(store.failures())

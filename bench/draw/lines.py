@@ -141,8 +141,7 @@ def _draw(axes: Axes, line: Line, name: str, style: dict[str, Any]) -> None:
         axes.plot(*zip(*doubted, strict=True), zorder=3, **hollow)
     if line.beside:
         x, y = zip(*line.beside, strict=True)
-        axes.plot(x, y, color=style["color"], marker=style["marker"], linestyle=":", linewidth=0.8, markersize=2.5,
-                  markerfacecolor="white", markeredgewidth=0.7)  # fmt: skip
+        axes.plot(x, y, color=style["color"], marker=style["marker"], linestyle=":", linewidth=0.8, markersize=2)
 
 
 def _add_legend(figure: Figure, axes: Axes, columns: int, remark: str) -> None:

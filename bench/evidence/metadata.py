@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,14 @@ def describe(cell: Row) -> str:
     )
 
 
-def write_hf(cell: Row, run: Row, path: Path) -> None:
+def write_hf(cell: Row, run: Row, path: Path, doubts: Sequence[str] = ()) -> None:
     """A card whose head the Hugging Face hub reads as results (`model-index`), each accuracy with what it means.
 
     Args:
         cell: the row of `cells`.
         run: the row of `runs`.
         path: the file, README.md of a model's repository.
+        doubts: why tables mark the number.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -72,11 +73,12 @@ def write_hf(cell: Row, run: Row, path: Path) -> None:
         f"{describe(cell)}: robust {run['robust_accuracy']:.1f} % [{low:.1f}, {high:.1f}], clean "
         f"{run['clean_accuracy']:.1f} %, on {cell['num_images']} images, {cell['draws']} draws each.{claim}"
     )
+    body += "".join(f" In doubt: {reason}" for reason in doubts)
     plain = body.replace("<", "&lt;").replace("[", "\\[")
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{plain}\n", encoding="utf-8")
 
 
-def write_croissant(cell: Row, run: Row, table: Path, path: Path) -> None:
+def write_croissant(cell: Row, run: Row, table: Path, path: Path, doubts: Sequence[str] = ()) -> None:
     """Croissant 1.0 (MLCommons, 2024), JSON-LD about a parquet file of outcomes.
 
     Args:
@@ -84,6 +86,7 @@ def write_croissant(cell: Row, run: Row, table: Path, path: Path) -> None:
         run: the row of `runs`.
         table: the parquet file, in the folder of `path`.
         path: the file to write.
+        doubts: why tables mark the number.
     """
     from pyarrow import parquet
 
@@ -95,7 +98,8 @@ def write_croissant(cell: Row, run: Row, table: Path, path: Path) -> None:
         "@type": "sc:Dataset",
         "name": f"adversarial-images-{cell['key']}",
         "description": f"Adversarial images with the votes of the judge: {describe(cell)}. Robust accuracy "
-        f"{run['robust_accuracy']:.1f} % of {cell['num_images']} images. x_adv holds float32 numbers of shape `shape`.",
+        f"{run['robust_accuracy']:.1f} % of {cell['num_images']} images. x_adv holds float32 numbers of shape `shape`."
+        + "".join(f" In doubt: {reason}" for reason in doubts),
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "license": licences.get(cell["dataset"]) or "not stated",
         "version": "1.0.0",

@@ -129,9 +129,13 @@ def gates_failed(cell: Mapping[str, Any]) -> list[str]:
 
 
 def doubts_of(cell: Mapping[str, Any]) -> list[str]:
-    """Why a table marks the number with an exclamation mark: gates, a weak or short attack, other results."""
+    """Why a table marks the number with an exclamation mark: gates, a weak or short attack, other results.
+
+    Those of `shared_doubts` too, see `bench.report.pooling.share_doubts`.
+    """
     outdone = cell.get("outdone")
-    return gates_failed(cell) + warnings_of(cell) + ([] if absent(outdone) else [str(outdone)])
+    own = gates_failed(cell) + warnings_of(cell) + ([] if absent(outdone) else [str(outdone)])
+    return list(dict.fromkeys([*own, *(cell.get("shared_doubts") or ())]))
 
 
 def group_by(cells: Sequence[Result], key: Callable[[Result], Any]) -> list[list[Result]]:

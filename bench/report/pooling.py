@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bench.literature.verdict import overlap
 from bench.records import ImageRecord
-from bench.report.frames import NEEDED, Result, group_by, has_run
+from bench.report.frames import NEEDED, Result, doubts_of, group_by, has_run
 from bench.report.numbers import absent
 from bench.statistics import pool, single_draw
 from bench.tally import UNKNOWN, Tally, join_tallies, tally_records
@@ -33,10 +33,24 @@ def pool_seeds(cells: Sequence[Result], images: ImagesOf | None = None) -> list[
         images: run_id -> its images. With it a picture that several runs drew counts once, in the number of images and
             in the intervals; without it, data seeds are taken for disjoint samples.
     """
-    groups = group_by(
-        cells, lambda cell: json.dumps([cell.get(name) for name in IDENTITY], sort_keys=True, default=str)
-    )
-    return [group[0] if len(group) == 1 else _pool_group(group, images) for group in groups]
+    return [group[0] if len(group) == 1 else _pool_group(group, images) for group in _group_seeds(cells)]
+
+
+def share_doubts(cells: Sequence[Result]) -> None:
+    """Give `shared_doubts` to each cell of several that differ in their seeds alone: one's gates stand for all.
+
+    Args:
+        cells: results, decoded; changed in place.
+    """
+    for group in _group_seeds(cells):
+        if len(group) > 1:
+            reasons = list(dict.fromkeys(reason for cell in group for reason in doubts_of(cell)))
+            for cell in group:
+                cell["shared_doubts"] = reasons
+
+
+def _group_seeds(cells: Sequence[Result]) -> list[list[Result]]:
+    return group_by(cells, lambda cell: json.dumps([cell.get(name) for name in IDENTITY], sort_keys=True, default=str))
 
 
 def join_runs(cells: Sequence[Result], images: ImagesOf) -> Tally:

@@ -16,7 +16,7 @@ from bench.report.pooling import ImagesOf, pool_seeds
 PARTS = ("defense", "attack")
 SHARED = ("dataset", "classifier", "score", "norm", "epsilon", "gradient", "tier", "defense", "attack",
           "attack_precision", "noise")  # fmt: skip
-UNATTACKED = ("clean", "null", "clean_accuracy", "null_accuracy")  # numbers that no attack made
+ATTACKED = ("robust", "vote", "worst", "first_success", "rounded")  # accuracies that an attack made
 ALIASES = {"eps": "epsilon", "images": "num_images", "EOT": "eot"}
 LABELS = {"epsilon": "epsilon", "t": "diffusion time t", "eot": "EOT draws a step", "num_images": "images",
           "evaluations": "network evaluations an image", "draws": "judging draws"}  # fmt: skip
@@ -105,7 +105,7 @@ def lines_of(
             continue
         name = ", ".join(_write_label(label, column) for column in by)
         ends = (_plain(cell.get(f"{y}_low")), _plain(cell.get(f"{y}_high")))
-        doubted = y not in UNATTACKED and bool(doubts_of(cell))
+        doubted = bool(doubts_of(cell)) and any(name.removesuffix("_accuracy") in ATTACKED for name in (x, y))
         found.setdefault(name, []).append(Point(place, value, *ends, doubted=doubted))
         kinds.setdefault(name, set()).add(_kind(label))
     lines = []

@@ -86,7 +86,6 @@ def m001_initial(connection: Connection) -> None:
         *_columns(Text, "grid?"),
         Column("published_key", String(80), ForeignKey("published.key")),
         *_columns(DateTime, "created_at"),
-        sqlite_with_rowid=False,
     )
     Table(
         "runs",

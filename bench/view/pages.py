@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.epsilon import epsilon_text
+from bench.report.compare import ATTACKER
 from bench.report.frames import Result, doubts_of
 from bench.report.labels import label_of
 from bench.report.numbers import absent
+from bench.report.outdone import SAME_DEFENSE
 from bench.view.charts import draw_convergence
 from bench.view.libraries import FILES, read_asset
 from bench.view.safe import write_script
@@ -161,6 +164,7 @@ class Pages:
         for cell in self.site.cells:
             if not absent(cell.get("published_key")):
                 number = [cell["cell_key"], _round(cell.get("robust_accuracy")), cell.get("verdict"), cell["tier"]]
+                number.append(badge(cell))
                 measured.setdefault(str(cell["published_key"]), []).append(number)
         rows = []
         for row in self.site.published:
@@ -213,6 +217,8 @@ class Pages:
             "used": packages.get("pictures_used"),
             "drawn": drawn,
             "doubts": doubts_of(cell | {"outdone": self._marks.get(key)}),
+            "defense": json.dumps([cell.get(name) for name in SAME_DEFENSE], sort_keys=True, default=str),
+            "attacker": json.dumps([cell.get(name) for name in ATTACKER], sort_keys=True, default=str),
             "columns": IMAGES,
             "rows": data.images,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.epsilon import epsilon_text
-from bench.report.frames import doubts_of, gates_failed, has_run, say_rounded, warnings_of
+from bench.report.frames import doubts_of, gates_failed, has_run, say_rounded
 from bench.report.labels import label_of
 from bench.report.numbers import absent, interval_text, percent_text
 
@@ -66,9 +66,10 @@ def knows_noise(cell: Mapping[str, Any]) -> bool:
 def find_doubts(cell: Mapping[str, Any]) -> list[str]:
     """What stands against the number: the tier, gates, a weak or short attack, other results, rounding, batches."""
     doubts = ["Quick tier: not a robustness claim."] if cell.get("tier") == "quick" else []
-    doubts += [f"Gate failed: {text}" for text in gates_failed(cell)]
-    doubts += warnings_of(cell) + (say_rounded(cell) if has_run(cell) else [])
-    doubts += [str(cell[name]) for name in ("outdone", "batch_note", "error") if not absent(cell.get(name))]
+    failed = gates_failed(cell)
+    doubts += [f"Gate failed: {text}" for text in failed] + [text for text in doubts_of(cell) if text not in failed]
+    doubts += say_rounded(cell) if has_run(cell) else []
+    doubts += [str(cell[name]) for name in ("batch_note", "error") if not absent(cell.get(name))]
     return doubts
 
 

@@ -100,7 +100,7 @@ const bench = (() => {
   function showLiterature() {
     // [heading, place in the data, class, render]
     const measured = (cells, type) => type !== "display" ? cells.length
-      : cells.map(([key, robust, verdict, tier]) => `<a href="cell/${encodeURIComponent(key)}.html">${percent(robust)}</a> (${escape(tier)}${verdict ? ", " + escape(verdict) : ""})`).join("<br>");
+      : cells.map(([key, robust, verdict, tier, gates]) => `<a href="cell/${encodeURIComponent(key)}.html">${percent(robust)}</a> (${[tier, verdict, gates === "doubt" ? "in doubt" : ""].filter(Boolean).map(escape).join(", ")})`).join("<br>");
     const made = [
       ["Source", 0, "name", text], ["Defense", 5, "", text], ["Robust", 11, "dt-right", number], ["Measured here", 15, "", measured],
       ["Attack", 6, "", text], ["Gradient", 7, "", text], ["Attacker differentiates", 14, "", text], ["Threat", 8, "wide", text], ["Data set", 3, "wide", text],
@@ -155,8 +155,12 @@ const bench = (() => {
     const onlyB = pairs.filter(([x, y]) => voted(y) && !voted(x)).length;
     const p = mcnemar(onlyA, onlyB);
     const sure = (low > 0 || high < 0) && p < 0.05;
-    const [better, worse, higher] = mean(differences) > 0 ? ["A", "B", a] : ["B", "A", b];
-    const established = higher.doubts.length ? `${better} has the higher number, but it is in doubt: no conclusion.` : `${better} is more robust than ${worse} on these images.`;
+    const [better, worse] = mean(differences) > 0 ? ["A", "B"] : ["B", "A"];
+    const doubted = [["A", a], ["B", b]].filter(([, cell]) => cell.doubts.length).map(([name]) => name);
+    const which = doubted.length > 1 ? "both are" : `${doubted[0]} is`;
+    const established = a.defense === b.defense && a.attacker !== b.attacker ? `${worse}'s attack finds more than ${better}'s.`
+      : doubted.length ? `${better} has the higher number, but ${which} in doubt: no conclusion.`
+        : `${better} is more robust than ${worse} on these images.`;
     const lines = [
       `A: ${a.title} (${a.key})`, `B: ${b.title} (${b.key})`,
       `Robust on the ${pairs.length} images that both saw: A ${percent(100 * right(0))} %, B ${percent(100 * right(1))} %.`,

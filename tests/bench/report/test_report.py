@@ -422,8 +422,10 @@ def test_comparison_in_words() -> None:
     assert "B is more robust" in compare_text(a, b, other_way)
     doubtful = (["unseen: the defense knows the pictures"], [])
     told = compare_text(a, b, comparison, doubtful)
-    assert "A has the higher number, but it is in doubt: no conclusion.\nA is in doubt: unseen: the defense" in told
-    assert "B is more robust" in compare_text(a, b, other_way, doubtful)  # a lower true number of A changes nothing
+    assert "A has the higher number, but A is in doubt: no conclusion.\nA is in doubt: unseen: the defense" in told
+    assert "B has the higher number, but A is in doubt: no conclusion." in compare_text(a, b, other_way, doubtful)
+    stronger = row("gdmp", 50.0, cell_key="cccc", attack="gold")  # of one defense, that is what outdoes the other
+    assert "B's attack finds more than A's." in compare_text(a, stronger, comparison, doubtful)
 
 
 def test_a_null_control_stands_in_every_table() -> None:

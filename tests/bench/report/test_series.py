@@ -51,7 +51,11 @@ def test_a_doubted_number_is_a_doubted_point_but_the_clean_accuracy_beside_it_is
         cell(0.2, 60.0, gates=failed),
         cell(0.3, 60.0, notes=[f"{NOT_CONVERGED}it won 5 points."]),
     ]
-    for y, doubted in (("robust", [False, True, True]), ("clean", [False] * 3)):
+    for y, doubted in (
+        ("robust", [False, True, True]),
+        ("robust_accuracy", [False, True, True]),
+        ("clean", [False] * 3),
+    ):
         (line,), _ = lines_of(cells, "t", y, ("defense",))
         assert [point.doubted for point in line.points] == doubted
     marked = published_marks([one | {"published_robust": 70.0} for one in cells])

@@ -352,10 +352,33 @@ def test_what_other_results_contradict_is_in_doubt(tmp_path: Path) -> None:
         assert list(marks) == ["10" + "0" * 14] and "straight_through gradient leaves 0.0 %" in marks["10" + "0" * 14]
         assert "leaves 0.0 %" in (pages.content("cell/" + "10" + "0" * 14 + ".html") or b"").decode()
         assert "leaves 0.0 %" not in (pages.content("cell/" + "00" + "0" * 14 + ".html") or b"").decode()
-    said = compare(str(tmp_path / "r.sqlite"), "10", "00")
-    assert "A has the higher number, but it is in doubt: no conclusion.\nA is in doubt: The same attack" in said
     told = [show(str(tmp_path / "r.sqlite"), key) for key in ("10", "00")]
     assert ["  in doubt: The same attack" in text for text in told] == [True, False]
+    assert "B's attack finds more than A's.\nA is in doubt: The same" in compare(str(tmp_path / "r.sqlite"), "10", "00")
+
+
+def test_what_one_seed_failed_is_in_doubt_for_all(tmp_path: Path) -> None:
+    """Cells that differ in seeds alone share their gates, which the row of one of them holds."""
+    db = str(tmp_path / "r.sqlite")
+    with Store(db) as store:
+        for key, changes, right in (("aa", {}, 10), ("bb", {"seed": 1}, 10), ("cc", {"defense": "plain"}, 0)):
+            store.add_cell(CELL | changes | {"key": key * 8, "num_images": 20, "batch_size": 20})
+            run = store.start_run(key * 8, **PROVENANCE)
+            store.save_batch(run, batch(0), [image(index, right) for index in range(20)])
+            told = {
+                "robust_accuracy": 10.0 * right,
+                "gates": FAILED if key == "aa" else [],
+                "first_success_accuracy": None,
+            }
+            store.finish_run(run, **(SUMMARY | told))
+        pages = make_pages(store)
+        cells = read_data(pages.content("data/cells.js"))
+        badges = {row[0][:2]: row[cells["columns"].index("gates")] for row in cells["rows"]}
+        assert badges == {"aa": "doubt", "bb": "doubt", "cc": ""}
+        assert "because" in (pages.content("cell/" + "bb" * 8 + ".html") or b"").decode()
+    for key in ("aa", "bb"):
+        assert "A has the higher number, but A is in doubt: no conclusion." in compare(db, key, "cc")
+        assert "in doubt" in show(db, key) and "in doubt" not in show(db, "cc")
 
 
 @pytest.mark.parametrize(
