@@ -177,23 +177,29 @@ def answers() -> str:
 
 
 def levels() -> str:
-    """DiffPure at each noise level of the sweep against the paper's t = 0.1, by paired tests."""
+    """Each noise level by paired tests: DiffPure against itself at the paper's t, guidance against none."""
+    tests = ("DiffPure minus that at t = 0.1, 95 %", "Guidance minus none, 95 %")
     lines = [
-        "| t | Robust | minus that at t = 0.1, 95 % | McNemar p | Established |",
-        "| --: | --: | --: | --: | :-- |",
+        f"| t |{''.join(f' {test} | McNemar p | Established |' for test in tests)}",
+        f"| --: |{' --: | --: | :-- |' * len(tests)}",
     ]
-    plain = {c.defense.t: c for c in grid_cells("cifar10_noise_level") if c.defense.name == "diffpure_ode"}
+    swept = grid_cells("cifar10_noise_level")
+    plain, guided = ({c.defense.t: c for c in swept if c.defense.name == d} for d in ("diffpure_ode", "contrastive"))
     with Store(PAGE["DATABASE"], readonly=True) as store:
-        for t, one in plain.items():
-            a, b = (pictures_of(store, each) for each in (one, plain[0.1]))
-            if a is None or b is None or t == 0.1:
-                continue
-            c = compare(a, b)
-            lines.append(
-                f"| {t:g} | {c['a_accuracy']:.1f} | {c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}] | "
-                f"{c['p_value']:.2g} | {'yes' if is_established(c) else 'no'} |"
-            )
+        for t in plain:
+            beside = _tested(store, plain[t], plain[0.1]) if t != 0.1 else " |  | "
+            lines.append(f"| {t:g} | {beside} | {_tested(store, guided[t], plain[t])} |")
     return "\n".join(lines)
+
+
+def _tested(store: Store, one: Cell, other: Cell) -> str:
+    """Difference, p and whether it is established, as three columns; empty where one of the two has not run."""
+    a, b = (pictures_of(store, each) for each in (one, other))
+    if a is None or b is None:
+        return " |  | "
+    c = compare(a, b)
+    difference = f"{c['difference']:+.1f} [{c['low']:+.1f}, {c['high']:+.1f}]"
+    return f"{difference} | {c['p_value']:.2g} | {'yes' if is_established(c) else 'no'}"
 
 
 def figure() -> str:
