@@ -119,20 +119,20 @@ QUESTIONS: dict[str, Sequence[Any]] = {
             ("Contrastive guidance (ODE)", cell(GUIDED, "guidance_detached"), GUIDED_STRONG),
             a_words="PGD of ten steps with its strongest gradient,",
             b_words="`strong`, 10 and 20 steps",
-            more="**The short attack flatters; every row of PGD on this page is to be read so.**",
+            more="**The short attack flatters here; other rows of PGD may be too high as well.**",
             less="The short attack finds more.",
             open="The short attack is not seen to flatter.",
         ),
     ),
-    "Is it the batch? The released loss is a mean over a batch, which ties its pictures together": tuple(
+    "Is it the batch? The released loss compares each picture with the others of its batch": tuple(
         Claim(
             a=a,
             b=b,
             a_words=f"Guided as a batch, {words},",
-            b_words="picture by picture and from network call 2 on",
-            more="The batch hinders this attack.",
-            less="The batch helps this attack.",
-            open="The batch adds no robustness that this attack sees.",
+            b_words="picture by picture, which starts one step later,",
+            more="This attack finds more picture by picture; which of the two changes does it is not known.",
+            less="This attack finds more on the batch.",
+            open="No difference that this attack sees.",
         )
         for a, b, words in (
             (cell(GUIDED, "exact"), cell(PER_IMAGE, "exact"), "exact"),
