@@ -14,11 +14,14 @@ from bench.store import Store
 
 
 def find_doubts(store: Store, keys: Sequence[str]) -> dict[str, list[str]]:
-    """Key of a cell -> why a table of the whole database marks its number; nothing for cells that have not run.
+    """Find why a table of the whole database marks the robust accuracies of cells.
 
     Args:
         store: the results.
         keys: of the cells.
+
+    Returns:
+        Key -> reasons, a sentence each; empty for a number without a mark and for a cell that has not run.
     """
     frame = with_titles(store.frame(keys, as_text=True), find_names(store))
     cells = cells_of(with_outdone(frame, RunImages(store, frame)))

@@ -38,7 +38,7 @@ def export(db: str, key: str, form: str, output: Path | None, vault: Vault) -> s
         run = store.latest_done(cell["key"])
         if run is None:
             raise LookupError(f"Cell {cell['key']} has no successful run yet. Run it with `bench run`.")
-        doubts = find_doubts(store, [cell["key"]])[cell["key"]]
+        doubts = find_doubts(store, [cell["key"]])[cell["key"]] if form in ("hf", "croissant") else []
         place = output or Path(f"{cell['key']}{'' if form in ('png', 'hf', 'croissant') else '.' + form}")
         if form == "hf":
             place.mkdir(parents=True, exist_ok=True)

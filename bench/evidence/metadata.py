@@ -35,14 +35,14 @@ def describe(cell: Row) -> str:
     )
 
 
-def write_hf(cell: Row, run: Row, path: Path, doubts: Sequence[str] = ()) -> None:
+def write_hf(cell: Row, run: Row, path: Path, doubts: Sequence[str]) -> None:
     """A card whose head the Hugging Face hub reads as results (`model-index`), each accuracy with what it means.
 
     Args:
         cell: the row of `cells`.
         run: the row of `runs`.
         path: the file, README.md of a model's repository.
-        doubts: why tables mark the number.
+        doubts: why tables mark the robust accuracy, a sentence each; empty where they do not.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -78,7 +78,7 @@ def write_hf(cell: Row, run: Row, path: Path, doubts: Sequence[str] = ()) -> Non
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{plain}\n", encoding="utf-8")
 
 
-def write_croissant(cell: Row, run: Row, table: Path, path: Path, doubts: Sequence[str] = ()) -> None:
+def write_croissant(cell: Row, run: Row, table: Path, path: Path, doubts: Sequence[str]) -> None:
     """Croissant 1.0 (MLCommons, 2024), JSON-LD about a parquet file of outcomes.
 
     Args:
@@ -86,7 +86,7 @@ def write_croissant(cell: Row, run: Row, table: Path, path: Path, doubts: Sequen
         run: the row of `runs`.
         table: the parquet file, in the folder of `path`.
         path: the file to write.
-        doubts: why tables mark the number.
+        doubts: why tables mark the robust accuracy, a sentence each; empty where they do not.
     """
     from pyarrow import parquet
 

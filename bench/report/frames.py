@@ -129,9 +129,14 @@ def gates_failed(cell: Mapping[str, Any]) -> list[str]:
 
 
 def doubts_of(cell: Mapping[str, Any]) -> list[str]:
-    """Why a table marks the number with an exclamation mark: gates, a weak or short attack, other results.
+    """Why a table marks a robust accuracy with an exclamation mark.
 
-    Those of `shared_doubts` too, see `bench.report.pooling.share_doubts`.
+    Args:
+        cell: a row of `results`, decoded, with `outdone` (see `mark_outdone`) and `shared_doubts` (see `share_doubts`)
+            where these were looked for.
+
+    Returns:
+        Reasons, a sentence each: gates that failed, a weak or too short attack, what other results leave.
     """
     outdone = cell.get("outdone")
     own = gates_failed(cell) + warnings_of(cell) + ([] if absent(outdone) else [str(outdone)])

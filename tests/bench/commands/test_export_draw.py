@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +164,26 @@ def test_plots(db: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     path = tmp_path / "p.svg"
     assert "Wrote" in bench(db, "plot", *words, "-o", path)
     assert path.read_text().startswith("<svg")
+
+
+def test_a_number_in_doubt_leaves_the_house_with_its_doubts(db: Path, tmp_path: Path) -> None:
+    """In cards for other programs, and in the names of a picture's lines."""
+    copy = shutil.copytree(db.parent, tmp_path / "copy") / db.name
+    asked = {
+        "hf": ("export", NOISY.key, "--format", "hf", "-o", tmp_path / "h"),
+        "croissant": ("export", NOISY.key, "--format", "croissant", "-o", tmp_path / "c"),
+        "worst": ("plot", NOISY.key, "--kind", "worst", "-o", tmp_path / "w.svg"),
+        "votes": ("plot", NOISY.key, "--kind", "votes", "-o", tmp_path / "v.svg"),
+    }
+    files = {"hf": "h/README.md", "croissant": "c/croissant.json", "worst": "w.svg", "votes": "v.svg"}
+    for gates, doubted in (([], False), ([{"gate": "unseen", "passed": False, "reason": "It knows them."}], True)):
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            connection.execute("UPDATE runs SET gates = ? WHERE cell_key = ?", (json.dumps(gates), NOISY.key))
+        for words in asked.values():
+            bench(copy, *words)
+        told = {name: (tmp_path / file).read_text().lower() for name, file in files.items()}
+        assert ["in doubt" in text for text in told.values()] == [doubted] * 4
+        assert ["it knows them." in told[name] for name in ("hf", "croissant")] == [doubted] * 2
 
 
 def test_plots_that_cannot_be_are_told(db: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from bench.commands.view import make_pages
 from bench.records import NOT_CONVERGED, WEAK_ATTACK
 from bench.store import Store
 from bench.view import make_server, write_bundle
+from bench.view.pages import Pages
 from bench.view.safe import write_script
 
 EVIL = "<script>document.title='owned'</script>"
@@ -75,17 +76,27 @@ def read_data(content: bytes | None) -> Any:
     return json.loads((content or b"").decode().partition(" = ")[2].rstrip(";\n"))
 
 
+def read_row(pages: Pages) -> dict[str, Any]:
+    """The first row of the index."""
+    told = read_data(pages.content("data/cells.js"))
+    return dict(zip(told["columns"], told["rows"][0], strict=True))
+
+
+def add_one(store: Store, changes: dict[str, Any]) -> None:
+    """A cell of four images, with these columns of its run."""
+    store.add_cell(CELL)
+    run = store.start_run(CELL["key"], **PROVENANCE)
+    store.save_batch(run, batch(0), [image(42, 9), image(7, 9)])
+    store.save_batch(run, batch(1), [image(9, 0), image(3, 9)])
+    store.finish_run(run, **(SUMMARY | changes))
+
+
 def test_the_table_shows_the_digits_of_every_other_table(tmp_path: Path) -> None:
     """151 of 192 draws are 78.6 %, not 78.65 and so 78.7; ties go to the even digit, where JavaScript's go up."""
     odd = {"robust_accuracy": 100 * 151 / 192, "null_accuracy": 6.25, "clean_accuracy": 93.75}
     with Store(tmp_path / "r.sqlite") as store:
-        store.add_cell(CELL)
-        run = store.start_run(CELL["key"], **PROVENANCE)
-        store.save_batch(run, batch(0), [image(42, 9), image(7, 9)])
-        store.save_batch(run, batch(1), [image(9, 0), image(3, 9)])
-        store.finish_run(run, **(SUMMARY | odd))
-        told = read_data(make_pages(store, lambda _: []).content("data/cells.js"))
-    row = dict(zip(told["columns"], told["rows"][0], strict=True))
+        add_one(store, odd)
+        row = read_row(make_pages(store))
     assert [row[name] for name in ("robust", "null", "clean")] == [78.6, 6.2, 93.8]
 
 
@@ -393,16 +404,8 @@ def test_what_one_seed_failed_is_in_doubt_for_all(tmp_path: Path) -> None:
 def test_a_page_warns_of_a_number_as_tables_do(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     """What gets a number its exclamation mark in a table makes it doubtful here; rounding is told, and no doubt."""
     with Store(tmp_path / "r.sqlite") as store:
-        store.add_cell(CELL)
-        run = store.start_run(CELL["key"], **PROVENANCE)
-        store.save_batch(run, batch(0), [image(42, 9), image(7, 9)])
-        store.save_batch(run, batch(1), [image(9, 0), image(3, 9)])
-        store.finish_run(run, **(SUMMARY | changes))
-        row = dict(
-            zip(
-                (data := read_data(make_pages(store).content("data/cells.js")))["columns"], data["rows"][0], strict=True
-            )
-        )
+        add_one(store, changes)
+        row = read_row(make_pages(store))
         page = (make_pages(store).content(f"cell/{CELL['key']}.html") or b"").decode()
     assert told in page.partition("Before you use this number")[2].partition("</section>")[0]
     assert row["gates"] == ("doubt" if "notes" in changes else "passed") and told in row["doubts"]
